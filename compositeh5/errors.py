@@ -1,0 +1,79 @@
+"""Every error that this package raises on purpose.
+
+Each inherits from `CompositeH5Error` and from the builtin that a user would catch for it, says what was expected
+and what was found, and names the file and the full HDF5 path where there is one.
+"""
+
+from __future__ import annotations
+
+
+class CompositeH5Error(Exception):
+    """Base of all errors of this package."""
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of the message, and OSError may add an errno.
+        return " ".join(str(arg) for arg in self.args)
+
+
+class EncodeError(CompositeH5Error, ValueError, TypeError):
+    """A value can't be stored as the kind that was asked for."""
+
+
+class DefinitionError(CompositeH5Error, ValueError):
+    """A definition is wrong, or a composite doesn't fit its definition."""
+
+
+class FormatError(CompositeH5Error, ValueError):
+    """A file is whole, but what it holds isn't what the format prescribes."""
+
+
+class NotACompositeFileError(CompositeH5Error, OSError):
+    """The file is not HDF5, or was not written in this format."""
+
+
+class UnsupportedVersionError(CompositeH5Error, OSError, NotImplementedError):
+    """The file, or a component, is in a newer version of the format than this release reads."""
+
+
+class CorruptFileError(CompositeH5Error, OSError):
+    """The file is damaged or incomplete."""
+
+
+class RefusedError(CompositeH5Error, OSError):
+    """The file holds something that is never followed, loaded or allocated: it may be hostile."""
+
+
+class ClosedError(CompositeH5Error, ValueError):
+    """A component was asked for after its file had been closed."""
+
+
+class ConflictError(CompositeH5Error, FileExistsError):
+    """Another object is already stored at that place; it was left as it is."""
+
+
+class NoSuchComponentError(CompositeH5Error, KeyError):
+    """The composite has no component of that name."""
+
+
+class AbsentComponentError(CompositeH5Error, KeyError):
+    """The component is known to be None for this composite: there is nothing to read."""
+
+
+class UnknownKindError(CompositeH5Error, NotImplementedError):
+    """No installed package knows the kind of this component; the others stay readable."""
+
+
+class BrokenLinkError(CompositeH5Error, FileNotFoundError):
+    """A linked component is lost: its target was found in none of the places tried."""
+
+
+class WrongIdError(BrokenLinkError):
+    """What stands at the place of a link's target is another object, with another id."""
+
+
+class DigestMismatchError(CompositeH5Error, ValueError):
+    """The content of a component is not that for which its digest was recorded."""
+
+
+class UnsupportedParameterError(CompositeH5Error, TypeError, ValueError):
+    """No component understands a parameter of a read."""
