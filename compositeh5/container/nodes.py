@@ -30,15 +30,11 @@ class Node(ABC):
     Attributes are text, bool, int (64 bits), float (64 bits) or small numeric arrays.
     """
 
-    @property
-    @abstractmethod
-    def attrs(self) -> Mapping[str, AttrValue]:
-        """The attributes by name."""
+    attrs: Mapping[str, AttrValue]
+    """The attributes by name."""
 
-    @property
-    @abstractmethod
-    def where(self) -> str:
-        """File and HDF5 path, for messages."""
+    where: str
+    """File and HDF5 path, for messages."""
 
     def attr(self, name: str, of_type: type[_T], default: _T | None = _REQUIRED) -> _T:
         """Return one attribute, checked.
@@ -146,7 +142,7 @@ def _describe(node: Node | None) -> str:
     return "nothing" if node is None else "a dataset" if isinstance(node, ArrayNode) else "a group"
 
 
-@dataclass
+@dataclass(eq=False)
 class Array(ArrayNode):
     """An array in memory."""
 
@@ -169,7 +165,7 @@ class Array(ArrayNode):
         return self.data[selection] if selection else self.data
 
 
-@dataclass
+@dataclass(eq=False)
 class Group(GroupNode):
     """A group in memory; its children may also be nodes of a file, or links."""
 
@@ -187,17 +183,11 @@ class Group(GroupNode):
         return len(self.children)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ExternalLink(Node):
     """A child that lives in another file: `file` is a relative POSIX path, `target` an absolute HDF5 path."""
 
     file: str
     target: str
-
-    @property
-    def attrs(self) -> Mapping[str, AttrValue]:
-        return {}
-
-    @property
-    def where(self) -> str:
-        return f"{self.file}:{self.target}"
+    attrs: dict[str, AttrValue] = field(default_factory=dict)
+    where: str = "link"

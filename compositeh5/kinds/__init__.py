@@ -1,0 +1,205 @@
+"""The registry of kinds: how each sort of component is encoded.
+
+A kind is a module with two functions, ``encode(value) -> Node`` and ``decode(node, **parameters) -> value``, and
+optionally
+
+``VERSION``
+    Version of its encoding (an int, 1 without it). A reader refuses versions above its own.
+``TYPES``
+    Names (``"module.QualifiedName"``) of the Python types that it encodes; used where no kind is given.
+``coerce(value) -> value``
+    Turns what users pass into the type that ``decode`` gives, or raises `EncodeError`. Without it, values are taken
+    as they are.
+
+The keyword-only arguments of ``decode`` are the parameters of a partial read (``columns`` of a table, ``box`` of an
+image).
+
+Another package adds a kind by an entry point of the group ``compositeh5.kinds`` whose name is the kind and whose value
+is the module. Modules are imported when their kind is first used. What a file says is only ever looked up
+here by name: nothing named in a file is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any
+
+from ..container.nodes import Node
+from ..errors import EncodeError, UnknownKindError, UnsupportedParameterError, UnsupportedVersionError
+
+BUILTIN = (
+    "array", "bytes", "composite", "image", "list", "mask", "photo_calib", "psf", "record", "table", "text", "wcs",
+)  # fmt: skip
+
+# The types that have a kind of their own, named so that none of their modules must be imported to look them up.
+_BUILTIN_TYPES = {
+    "astropy.table.table.Table": "table",
+    "astropy.units.quantity.Quantity": "array",
+    "astropy.wcs.wcs.WCS": "wcs",
+    "builtins.bytes": "bytes",
+    "builtins.dict": "record",
+    "builtins.list": "list",
+    "builtins.str": "text",
+    "builtins.tuple": "list",
+    "compositeh5.composite.Composite": "composite",
+    "compositeh5.kinds.image.Image": "image",
+    "compositeh5.kinds.mask.Mask": "mask",
+    "compositeh5.kinds.photo_calib.PhotoCalib": "photo_calib",
+    "compositeh5.kinds.psf.Psf": "psf",
+    "compositeh5.kinds.record.Record": "record",
+    "numpy.generic": "array",
+    "numpy.ndarray": "array",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind: its name and the module that encodes and decodes it."""
+
+    name: str
+    module: ModuleType
+
+    @property
+    def version(self) -> int:
+        """Version of the encoding that this release writes."""
+        return int(getattr(self.module, "VERSION", 1))
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """Names of the parameters of a partial read."""
+        return _parameters(self.module)
+
+    def coerce(self, value: Any) -> Any:
+        """Return ``value`` as the type that `decode` gives.
+
+        Raises
+        ------
+        EncodeError
+            If it can't be one of this kind.
+        """
+        function = getattr(self.module, "coerce", None)
+        return value if function is None else function(value)
+
+    def encode(self, value: Any) -> Node:
+        """Return the node of a value, with its kind and version among the attributes.
+
+        Raises
+        ------
+        EncodeError
+            If the value can't be stored as this kind.
+        """
+        node: Node = self.module.encode(self.coerce(value))
+        node.attrs = {"kind": self.name, "kind_version": self.version, **node.attrs}
+        return node
+
+    def decode(self, node: Node, **parameters: Any) -> Any:
+        """Return the value that a node holds, or the part of it that the parameters select.
+
+        Raises
+        ------
+        UnsupportedParameterError
+            If the kind doesn't have one of the parameters.
+        FormatError
+            If the node isn't what this kind writes.
+        """
+        if unknown := parameters.keys() - self.parameters:
+            raise UnsupportedParameterError(
+                f"{node.where}: kind {self.name!r} has no parameter {sorted(unknown)[0]!r}; "
+                f"it has {sorted(self.parameters) or 'none'}"
+            )
+        return self.module.decode(node, **parameters)
+
+
+def get(name: str, where: str = "") -> Kind:
+    """Return a kind by its name.
+
+    Parameters
+    ----------
+    name : str
+        Name of the kind.
+    where : str, optional
+        File and path of the component, for the message.
+
+    Raises
+    ------
+    UnknownKindError
+        If neither this package nor an installed plug-in has it.
+    """
+    if name in BUILTIN:
+        return Kind(name, importlib.import_module(f"{__name__}.{name}"))
+    entry = _plugins().get(name)
+    if entry is None:
+        raise UnknownKindError(
+            f"{where + ': ' if where else ''}no installed package knows the kind {name!r} "
+            f"(known: {', '.join(sorted({*BUILTIN, *_plugins()}))}); install the package that wrote it"
+        )
+    return Kind(name, _load(entry))
+
+
+def infer(value: Any) -> str:
+    """Return the name of the kind that stores values of this type.
+
+    Raises
+    ------
+    EncodeError
+        If no kind does.
+    """
+    names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__]
+    for name in names:
+        if name in _BUILTIN_TYPES:
+            return _BUILTIN_TYPES[name]
+    for kind, entry in _plugins().items():
+        if not set(names).isdisjoint(getattr(_load(entry), "TYPES", ())):
+            return kind
+    raise EncodeError(
+        f"no kind stores a value of type {names[0]}; pass one of the supported types or install a kind for it"
+    )
+
+
+def encode(value: Any, kind: str | None = None) -> Node:
+    """Return the node of a component: `kind` is inferred from the type of the value if it is not given."""
+    return get(kind or infer(value)).encode(value)
+
+
+def decode(node: Node, **parameters: Any) -> Any:
+    """Return the value of a component's node, by the kind written on it.
+
+    Raises
+    ------
+    FormatError, UnknownKindError, UnsupportedVersionError, UnsupportedParameterError
+        If it can't be decoded; the message names the file and path.
+    """
+    kind = get(node.attr("kind", str), node.where)
+    version = node.attr("kind_version", int)
+    if version > kind.version:
+        raise UnsupportedVersionError(
+            f"{node.where}: version {version} of kind {kind.name!r} is newer than version {kind.version}, "
+            f"which this release reads; install a newer release"
+        )
+    return kind.decode(node, **parameters)
+
+
+@cache
+def _plugins() -> Mapping[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="compositeh5.kinds") if entry.name not in BUILTIN}
+
+
+@cache
+def _load(entry: EntryPoint) -> ModuleType:
+    module = entry.load()
+    missing = [name for name in ("encode", "decode") if not callable(getattr(module, name, None))]
+    if missing:
+        raise UnknownKindError(f"the plug-in of kind {entry.name!r} ({entry.value}) has no function {missing[0]!r}")
+    return module  # type: ignore[no-any-return]
+
+
+@cache
+def _parameters(module: ModuleType) -> frozenset[str]:
+    parameters = inspect.signature(module.decode).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
