@@ -191,3 +191,12 @@ class ExternalLink(Node):
     target: str
     attrs: dict[str, AttrValue] = field(default_factory=dict)
     where: str = "link"
+
+
+@dataclass(eq=False)
+class SoftLink(Node):
+    """A second name for the object at an absolute HDF5 path of the same file."""
+
+    target: str
+    attrs: dict[str, AttrValue] = field(default_factory=dict)
+    where: str = "link"

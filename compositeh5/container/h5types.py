@@ -1,0 +1,124 @@
+"""HDF5 types of the values that are stored, and which types of a file are read.
+
+Types are looked at here, at the low level, before h5py turns them into numpy types: some types of a hostile file make
+that step crash or run code of a plug-in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5t
+from numpy.typing import NDArray
+
+from ..errors import EncodeError, FormatError, RefusedError
+
+_NUMBERS = {
+    np.dtype(name) for name in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
+}
+
+
+def text_type(size: int, ascii_only: bool = False) -> h5py.h5t.TypeStringID:
+    """Return the type of null-terminated text of at most ``size`` bytes."""
+    tid = h5t.C_S1.copy()
+    tid.set_size(size + 1)
+    tid.set_strpad(h5t.STR_NULLTERM)
+    tid.set_cset(h5t.CSET_ASCII if ascii_only else h5t.CSET_UTF8)
+    return tid
+
+
+def to_stored(values: NDArray[Any], where: str) -> tuple[NDArray[Any], h5py.h5t.TypeID]:
+    """Return the values as they are written (text as UTF-8 bytes), and their HDF5 type.
+
+    Text (``U``) becomes null-terminated UTF-8 of fixed length, byte strings (``S``) null-padded ASCII-typed
+    strings, bool HDF5's customary enum of int8, complex numbers a compound of ``r`` and ``i``.
+
+    Raises
+    ------
+    EncodeError
+        If there is no portable type for the values, or text holds U+0000 or lone surrogates.
+    """
+    dtype = values.dtype
+    if dtype.kind == "U":
+        encoded = encode_text(values, where)
+        padded = encoded.astype(f"S{encoded.dtype.itemsize + 1}")
+        return padded, text_type(encoded.dtype.itemsize)
+    if dtype.kind == "S":
+        tid = h5t.C_S1.copy()
+        tid.set_size(max(1, dtype.itemsize))
+        tid.set_strpad(h5t.STR_NULLPAD)
+        return values.astype("S1") if dtype.itemsize == 0 else values, tid
+    if dtype.kind == "b" or dtype.newbyteorder("=") in _NUMBERS:
+        return values, h5t.py_create(dtype, logical=True)
+    raise EncodeError(
+        f"{where}: values of type {dtype} have no portable HDF5 type; "
+        f"use integers or floats of up to 64 bits, complex of up to 128, bool or strings"
+    )
+
+
+def encode_text(values: NDArray[Any], where: str) -> NDArray[np.bytes_]:
+    """Return text as UTF-8 bytes (``S``) of the smallest common length, which is at least 1."""
+    if values.dtype.kind != "U":
+        raise EncodeError(f"{where}: expected text, found {values.dtype}")
+    if values.dtype.itemsize == 0 or values.size == 0:
+        return np.zeros(values.shape, "S1")
+    points = np.ascontiguousarray(values).view(np.uint32).reshape(*values.shape, -1)
+    # numpy pads with zeros at the end, so a zero before a character can only be U+0000.
+    if ((points[..., :-1] == 0) & (points[..., 1:] != 0)).any():
+        raise EncodeError(f"{where}: text with U+0000 can't be stored: HDF5 strings end there; use bytes")
+    try:
+        encoded: NDArray[np.bytes_] = np.char.encode(values, "utf-8")
+    except UnicodeEncodeError as error:
+        raise EncodeError(f"{where}: text can't be encoded as UTF-8: {error}") from error
+    return encoded if encoded.dtype.itemsize else np.zeros(values.shape, "S1")
+
+
+def decode_text(values: NDArray[np.bytes_], where: str) -> NDArray[np.str_]:
+    """Return UTF-8 bytes as text.
+
+    Raises
+    ------
+    FormatError
+        If the bytes aren't UTF-8.
+    """
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{where}: text is not valid UTF-8: {error}") from error
+
+
+def checked_dtype(tid: h5py.h5t.TypeID, where: str) -> np.dtype[Any]:
+    """Return the numpy type of a type found in a file: ``U`` for text, ``S`` for byte strings, else numbers.
+
+    Raises
+    ------
+    RefusedError
+        If it isn't one of the types that this format stores.
+    """
+    kind = tid.get_class()
+    if kind == h5t.STRING:
+        if tid.is_variable_str():
+            raise RefusedError(f"{where}: variable-length text isn't read: its bytes have no checksum")
+        # UTF-8 takes at least a byte a character, so this is wide enough.
+        size = tid.get_size()
+        return np.dtype(f"U{size}") if tid.get_cset() == h5t.CSET_UTF8 else np.dtype(f"S{size}")
+    if kind in (h5t.INTEGER, h5t.FLOAT):
+        dtype = tid.dtype
+        if dtype.newbyteorder("=") in _NUMBERS:
+            return np.dtype(dtype.str)
+    elif kind == h5t.ENUM:
+        if tid.get_super().get_size() == 1 and [tid.get_member_name(i) for i in range(tid.get_nmembers())] == [
+            b"FALSE",
+            b"TRUE",
+        ]:
+            return np.dtype(bool)
+    elif kind == h5t.COMPOUND and tid.get_nmembers() == 2:
+        parts = [tid.get_member_type(i) for i in range(2)]
+        names = [tid.get_member_name(i) for i in range(2)]
+        if names == [b"r", b"i"] and all(p.get_class() == h5t.FLOAT for p in parts):
+            dtype = tid.dtype
+            if dtype.kind == "c" and dtype.newbyteorder("=") in _NUMBERS:
+                return np.dtype(dtype.str)
+    raise RefusedError(f"{where}: its HDF5 type (class {kind}, {tid.get_size()} bytes) isn't one that this format stores")

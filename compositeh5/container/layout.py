@@ -1,0 +1,124 @@
+"""Where things are in a file of format 1, and which of its attributes are not content.
+
+``specs/format.md`` is the normative text.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+from .._version import __version__
+from ..errors import (
+    CorruptFileError,
+    FormatError,
+    NoSuchComponentError,
+    NotACompositeFileError,
+    UnsupportedVersionError,
+    WrongIdError,
+)
+from .nodes import AttrValue, Group, GroupNode, Node, SoftLink
+from .reader import StoredFile, StoredGroup
+
+FORMAT = "1.0"
+MIN_READER = 1
+READER = 1
+"""The version of this reader: files whose ``min_reader`` is higher are refused."""
+
+DEFAULT = "composite"
+"""Name of the group of the composite of a file that holds one."""
+
+BY_ID = "by-id"
+
+ID_NAMESPACE = uuid.UUID("0b2a2d0e-6f0b-5d6c-9f46-6f1c2c6a3d5e")
+"""Namespace of the ids that are derived from a composite's digest (UUID version 5)."""
+
+NOT_CONTENT = frozenset(
+    {
+        "digest", "stage", "scalar", "isot",
+        "CLASS", "IMAGE_VERSION", "IMAGE_SUBCLASS", "IMAGE_MINMAXRANGE", "DISPLAY_ORIGIN", "INTERLACE_MODE",
+        "NX_class", "signal", "title", "interpretation", "long_name",
+    }
+)  # fmt: skip
+"""Attributes that a digest leaves out: what is derived, said for other software, or true of one use only."""
+
+
+def file_root(composites: dict[str, tuple[str, GroupNode]]) -> Group:
+    """Return the root group of a file that holds composites.
+
+    Parameters
+    ----------
+    composites : dict
+        For the name of each group its id (a UUID) and its node. The first is the default one.
+    """
+    by_id = Group({id_: SoftLink(f"/{name}") for name, (id_, _) in composites.items()})
+    default = next(iter(composites))
+    attrs: dict[str, AttrValue] = {
+        "compositeh5_format": FORMAT,
+        "min_reader": MIN_READER,
+        "creator": f"compositeh5 {__version__}",
+        "default": default,
+        # For NeXus readers, which look for the default plot from here.
+        "NX_class": "NXroot",
+    }
+    children: dict[str, Node] = {name: node for name, (_, node) in composites.items()}
+    # The mark of completion is the last thing that is written.
+    return Group({**children, BY_ID: by_id}, {**attrs, "complete": 1})
+
+
+def check_file(file: StoredFile) -> None:
+    """Raise a specific error unless the file is of a format that this release reads, and complete."""
+    attrs = file.root.attrs
+    if "compositeh5_format" not in attrs:
+        raise NotACompositeFileError(
+            f"{file.name}: an HDF5 file, but not of compositeh5 (its root has no attribute 'compositeh5_format')"
+        )
+    needed = file.root.attr("min_reader", int)
+    if needed > READER:
+        raise UnsupportedVersionError(
+            f"{file.name}: format {attrs['compositeh5_format']} needs reader version {needed}, this release "
+            f"(compositeh5 {__version__}) is version {READER}; it was written by {attrs.get('creator', 'unknown')}, "
+            f"install that release or a newer one"
+        )
+    if attrs.get("complete") != 1:
+        raise CorruptFileError(f"{file.name}: its writing was never completed (attribute 'complete' is not 1)")
+
+
+def composite_names(file: StoredFile) -> tuple[str, ...]:
+    """Return the names of the composites at the top of a file."""
+    return tuple(name for name in file.root if name != BY_ID)
+
+
+def composite_group(file: StoredFile, name: str | None = None) -> StoredGroup:
+    """Return the group of a composite by its name; of the file's default one without a name.
+
+    Raises
+    ------
+    NoSuchComponentError
+        If there is none of that name.
+    FormatError
+        If the default one is missing.
+    """
+    group = file.root.get(file.root.attr("default", str) if name is None else name)
+    if isinstance(group, StoredGroup) and group.path != f"/{BY_ID}":
+        return group
+    if name is None:
+        raise FormatError(f"{file.name}: its default composite {file.root.attrs['default']!r} isn't there")
+    raise NoSuchComponentError(f"{file.name}: has no composite {name!r}; it has {', '.join(composite_names(file))}")
+
+
+def composite_group_by_id(file: StoredFile, id_: str) -> StoredGroup:
+    """Return the group of the composite with this id.
+
+    Raises
+    ------
+    WrongIdError
+        If the file holds none with this id; the message names those it holds.
+    """
+    by_id = file.root.group(BY_ID)
+    target = by_id.soft_target(id_) if isinstance(by_id, StoredGroup) else None
+    if target is None:
+        raise WrongIdError(f"{file.name}: holds no composite with id {id_}; it holds {', '.join(by_id) or 'none'}")
+    group = composite_group(file, target.removeprefix("/"))
+    if group.attr("id", str) != id_:
+        raise WrongIdError(f"{group.where}: its id is {group.attrs['id']}, but {id_} was expected")
+    return group

@@ -1,0 +1,417 @@
+"""Reading nodes of an HDF5 file that may be damaged or hostile: everything is looked at before it is touched.
+
+HDF5 is never let to follow a link, to load a filter, to open a second file or to convert a type by itself. A file is
+opened read-only and without locks: files of this format are replaced, never changed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import IO, Any
+
+import h5py
+import numpy as np
+from h5py import h5, h5a, h5d, h5f, h5g, h5i, h5l, h5o, h5p, h5s, h5z
+from numpy.typing import NDArray
+
+from ..errors import ClosedError, CompositeH5Error, CorruptFileError, NotACompositeFileError, RefusedError
+from . import chunks as _chunks
+from .h5types import checked_dtype, decode_text
+from .nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node, Selection
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32, h5z.FILTER_SZIP, h5z.FILTER_SCALEOFFSET}
+_DEFLATED = [[h5z.FILTER_DEFLATE], [h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may ask of a reader."""
+
+    depth: int = 16
+    """Groups inside groups."""
+    children: int = 65_536
+    """Links in one group."""
+    attributes: int = 256
+    """Attributes of one object."""
+    attribute_bytes: int = 65_536
+    """Size of one attribute."""
+    ratio: int = 1100
+    """Size of an array over that of its stored bytes; deflate can't exceed 1032."""
+
+
+LIMITS = Limits()
+
+
+class StoredFile:
+    """An HDF5 file open for reading.
+
+    Use `open`: while a file is open in this process, it is opened once, however many composites use it.
+
+    Parameters
+    ----------
+    source : str or binary file object
+        Path, or a seekable object with ``read``.
+    name : str
+        What messages call the file.
+    """
+
+    _open_files: dict[tuple[int, ...], StoredFile] = {}  # noqa: RUF012
+    _lock = threading.RLock()
+
+    def __init__(self, source: str | IO[bytes], name: str) -> None:
+        self.name = name
+        self._users = 1
+        self._identity: tuple[int, ...] | None = None
+        fapl = h5p.create(h5p.FILE_ACCESS)
+        fapl.set_fclose_degree(h5f.CLOSE_STRONG)
+        if isinstance(source, str):
+            self._fid = self._open_path(source, fapl)
+        else:
+            source.seek(0)
+            if source.read(8) != _SIGNATURE:
+                raise NotACompositeFileError(f"{name}: not an HDF5 file")
+            fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, source)
+            with _reading(name):
+                self._fid = h5f.open(b"stream", h5f.ACC_RDONLY, fapl)
+        self._id = self._fid.id
+
+    def _open_path(self, path: str, fapl: h5p.PropFAID) -> h5f.FileID:
+        # A FIFO would block in open(2) without O_NONBLOCK, and for ever in HDF5.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if stat.S_ISDIR(status.st_mode):
+                raise IsADirectoryError(f"{self.name} is a directory, not a file")
+            if not stat.S_ISREG(status.st_mode):
+                raise RefusedError(f"{self.name}: not a regular file")
+            if os.pread(fd, 8, 0) != _SIGNATURE:
+                raise NotACompositeFileError(
+                    f"{self.name}: not an HDF5 file ({'empty' if not status.st_size else 'wrong signature'})"
+                )
+            self._identity = _identity(status)
+            fapl.set_fapl_sec2()
+            fapl.set_file_locking(False, True)
+            # By its descriptor, so that HDF5 opens the file that was checked.
+            checked = f"/dev/fd/{fd}" if os.path.exists(f"/dev/fd/{fd}") else path
+            with _reading(self.name):
+                return h5f.open(checked.encode(), h5f.ACC_RDONLY, fapl)
+        finally:
+            os.close(fd)
+
+    @classmethod
+    def open(cls, path: str) -> StoredFile:
+        """Open a file, or return the one that is open already if it is still the same file.
+
+        Raises
+        ------
+        OSError
+            If it can't be opened: `FileNotFoundError`, `PermissionError`, `NotACompositeFileError`,
+            `CorruptFileError`, `RefusedError`.
+        """
+        with cls._lock:
+            known = cls._open_files.get(_identity(os.stat(path)))
+            if known is not None:
+                known._users += 1
+                return known
+            file = cls(path, path)
+            if file._identity is not None:
+                cls._open_files[file._identity] = file
+            return file
+
+    @property
+    def closed(self) -> bool:
+        """Whether all users have closed the file."""
+        return self._users == 0
+
+    @cached_property
+    def root(self) -> StoredGroup:
+        """The root group."""
+        with _reading(self.name):
+            return StoredGroup(self, h5g.open(self._fid, b"/"), "/", 0)
+
+    def close(self) -> None:
+        """Give the file up; it is closed when its last user does so."""
+        with self._lock:
+            if self._users == 0:
+                return
+            self._users -= 1
+            if self._users == 0:
+                if self._identity is not None:
+                    self._open_files.pop(self._identity, None)
+                self._fid.close()
+
+    def check_open(self, where: str) -> None:
+        """Raise `ClosedError` if the file is closed."""
+        if self._users == 0:
+            raise ClosedError(f"{where}: the file is closed; read components inside the `with` block")
+
+
+class StoredGroup(GroupNode):
+    """A group of a file. Its children are opened, and checked, one by one when asked for."""
+
+    def __init__(self, file: StoredFile, gid: h5g.GroupID, path: str, depth: int) -> None:
+        if depth > LIMITS.depth:
+            raise RefusedError(f"{file.name}:{path}: groups nested deeper than {LIMITS.depth}")
+        self.file, self.path, self._gid, self._depth = file, path, gid, depth
+        self.where = f"{file.name}:{path}"
+
+    @cached_property
+    def attrs(self) -> Mapping[str, AttrValue]:  # type: ignore[override]
+        return _read_attrs(self.file, self._gid, self.where)
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        self.file.check_open(self.where)
+        with _reading(self.where):
+            if self._gid.get_num_objs() > LIMITS.children:
+                raise RefusedError(f"{self.where}: more than {LIMITS.children} links")
+            names: list[bytes] = []
+            tracked = self._gid.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_TRACKED
+            self._gid.links.iterate(names.append, idx_type=h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME)
+        return tuple(_checked_name(name, self.where) for name in names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            self._link_class(str(name))
+        except KeyError:
+            return False
+        return True
+
+    def __getitem__(self, name: str) -> Node:
+        path = f"{self.path.rstrip('/')}/{name}"
+        where = f"{self.file.name}:{path}"
+        link = self._link_class(name)
+        if link == h5l.TYPE_EXTERNAL:
+            with _reading(where):
+                file, target = self._gid.links.get_val(name.encode())
+            return ExternalLink(os.fsdecode(file), target.decode(errors="replace"), where=where)
+        if link != h5l.TYPE_HARD:
+            raise RefusedError(f"{where}: a soft link has no place here and isn't followed")
+        with _reading(where):
+            oid = h5o.open(self._gid, name.encode())
+            if h5o.get_info(oid).rc != 1:
+                raise RefusedError(f"{where}: an object with more than one hard link")
+        if isinstance(oid, h5g.GroupID):
+            return StoredGroup(self.file, oid, path, self._depth + 1)
+        if isinstance(oid, h5d.DatasetID):
+            return StoredArray(self.file, oid, path)
+        raise RefusedError(f"{where}: neither a group nor a dataset")
+
+    def soft_target(self, name: str) -> str | None:
+        """Return the path to which a child that is a soft link points; None if there is no such child.
+
+        Raises
+        ------
+        RefusedError
+            If the child isn't a soft link.
+        """
+        where = f"{self.where.rstrip('/')}/{name}"
+        try:
+            link = self._link_class(name)
+        except KeyError:
+            return None
+        if link != h5l.TYPE_SOFT:
+            raise RefusedError(f"{where}: should be a soft link")
+        with _reading(where):
+            return str(self._gid.links.get_val(name.encode()).decode(errors="replace"))
+
+    def _link_class(self, name: str) -> int:
+        self.file.check_open(self.where)
+        # HDF5 would take a name with slashes as a path, and follow links on the way.
+        if "/" in name or name in ("", ".", "..") or "\0" in name:
+            raise KeyError(name)
+        link = name.encode()
+        with _reading(self.where):
+            kind = self._gid.links.get_info(link).type if self._gid.links.exists(link) else None
+        if kind is None:
+            raise KeyError(name)
+        return int(kind)
+
+
+class StoredArray(ArrayNode):
+    """A dataset of a file."""
+
+    def __init__(self, file: StoredFile, did: h5d.DatasetID, path: str) -> None:
+        self.file, self.path, self._did = file, path, did
+        self.where = f"{file.name}:{path}"
+        with _reading(self.where):
+            self._check()
+
+    def _check(self) -> None:
+        did, where = self._did, self.where
+        tid, plist, space = did.get_type(), did.get_create_plist(), did.get_space()
+        dtype = checked_dtype(tid, where)
+        self._stored_dtype = np.dtype(f"S{tid.get_size()}") if dtype.kind == "U" else dtype
+        self._tid = tid
+        if space.get_simple_extent_type() not in (h5s.SIMPLE, h5s.SCALAR):
+            raise RefusedError(f"{where}: an empty dataspace isn't part of this format")
+        shape = tuple(int(n) for n in space.get_simple_extent_dims()) if space.get_simple_extent_ndims() else ()
+        self._stored_shape = shape
+        layout = plist.get_layout()
+        if layout not in (h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED):
+            raise RefusedError(f"{where}: a virtual dataset isn't read: its sources are other files")
+        if layout != h5d.COMPACT and plist.get_external_count():
+            raise RefusedError(f"{where}: data in another file aren't read")
+        filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+        if not _FILTERS.issuperset(filters) or len(set(filters)) < len(filters):
+            raise RefusedError(f"{where}: filters {filters} aren't among those that every HDF5 reader has")
+        self._chunks = tuple(int(n) for n in plist.get_chunk()) if layout == h5d.CHUNKED else None
+        self._filters = filters
+        nbytes, stored = prod(shape) * tid.get_size(), did.get_storage_size()
+        self.stored_bytes = stored
+        chunk_bytes = 0 if self._chunks is None else prod(self._chunks) * tid.get_size()
+        if max(nbytes, chunk_bytes) > stored * LIMITS.ratio + LIMITS.attribute_bytes:
+            raise RefusedError(f"{where}: {nbytes} bytes are declared but only {stored} are stored")
+
+    @cached_property
+    def attrs(self) -> Mapping[str, AttrValue]:  # type: ignore[override]
+        attrs = dict(_read_attrs(self.file, self._did, self.where))
+        attrs.pop("scalar", None)
+        return attrs
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        if self._stored_shape == (1,) and _read_attrs(self.file, self._did, self.where).get("scalar"):
+            return ()
+        return self._stored_shape
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+        # UTF-8 takes at least one byte a character, and one byte ends the text.
+        size = self._stored_dtype.itemsize
+        return np.dtype(f"U{max(size - 1, 1)}") if self._is_text else self._stored_dtype
+
+    @property
+    def _is_text(self) -> bool:
+        return self._stored_dtype.kind == "S" and self._tid.get_cset() == h5py.h5t.CSET_UTF8
+
+    def read(self, selection: Selection = ()) -> NDArray[Any]:
+        self.file.check_open(self.where)
+        full = tuple(
+            slice(*s.indices(n)) for s, n in zip(selection, self._stored_shape, strict=False)
+        ) + tuple(slice(0, n, 1) for n in self._stored_shape[len(selection) :])
+        steps = tuple(s.step for s in full)
+        if len(full) > len(self._stored_shape) or any(step < 1 for step in steps):
+            raise IndexError(f"{self.where}: {selection} is no selection of shape {self._stored_shape}")
+        dense = tuple(slice(s.start, max(s.start, s.stop), 1) for s in full)
+        with _reading(self.where):
+            values = self._read_dense(dense)
+        if any(step > 1 for step in steps):
+            values = values[tuple(slice(None, None, step) for step in steps)]
+        if self._is_text:
+            values = decode_text(values, self.where)
+        elif values.dtype.kind == "b":
+            # Bytes other than 0 and 1 would make invalid bools.
+            values = values.view(np.uint8) != 0
+        return values.reshape(()) if self.shape != self._stored_shape else values
+
+    def _read_dense(self, selection: Selection) -> NDArray[Any]:
+        out = np.empty(tuple(s.stop - s.start for s in selection), self._stored_dtype)
+        if out.size == 0:
+            return out
+        if self._chunks is not None and self._filters in _DEFLATED:
+            self._read_chunks(selection, out)
+            return out
+        if self._chunks is not None and self._did.get_num_chunks() < prod(
+            -(-n // c) for n, c in zip(self._stored_shape, self._chunks, strict=True)
+        ):
+            raise CorruptFileError(f"{self.where}: chunks are missing")
+        space = self._did.get_space()
+        if selection:
+            space.select_hyperslab(tuple(s.start for s in selection), out.shape)
+        memory = h5s.create_simple(out.shape) if out.shape else h5s.create(h5s.SCALAR)
+        self._did.read(memory, space, out, self._tid)
+        return out
+
+    def _read_chunks(self, selection: Selection, out: NDArray[Any]) -> None:
+        assert self._chunks is not None
+        shuffled = len(self._filters) == 2
+        for corner in _chunks.chunks_in(selection, self._chunks):
+            info = self._did.get_chunk_info_by_coord(corner)
+            if not info.size or info.filter_mask:
+                raise CorruptFileError(f"{self.where}: the chunk at {corner} is missing or was stored unfiltered")
+            _, stored = self._did.read_direct_chunk(corner)
+            try:
+                chunk = _chunks.unpack(stored, self._chunks, self._stored_dtype, shuffled)
+            except ValueError as error:
+                raise CorruptFileError(f"{self.where}: the chunk at {corner} is damaged: {error}") from error
+            source, target = [], []
+            for start, length, wanted in zip(corner, self._chunks, selection, strict=True):
+                first, last = max(start, wanted.start), min(start + length, wanted.stop)
+                source.append(slice(first - start, last - start))
+                target.append(slice(first - wanted.start, last - wanted.start))
+            out[tuple(target)] = chunk[tuple(source)]
+
+
+def _read_attrs(file: StoredFile, oid: Any, where: str) -> Mapping[str, AttrValue]:
+    file.check_open(where)
+    attrs: dict[str, AttrValue] = {}
+    with _reading(where):
+        count = h5a.get_num_attrs(oid)
+        if count > LIMITS.attributes:
+            raise RefusedError(f"{where}: more than {LIMITS.attributes} attributes")
+        for index in range(count):
+            attr = h5a.open(oid, index=index)
+            name = _checked_name(attr.name, where)
+            attrs[name] = _read_attr(attr, f"{where}@{name}")
+    return attrs
+
+
+def _read_attr(attr: h5a.AttrID, where: str) -> AttrValue:
+    tid, space = attr.get_type(), attr.get_space()
+    checked_dtype(tid, where)
+    shape = tuple(int(n) for n in space.get_simple_extent_dims()) if space.get_simple_extent_ndims() else ()
+    if space.get_simple_extent_type() not in (h5s.SIMPLE, h5s.SCALAR):
+        raise RefusedError(f"{where}: an empty dataspace isn't part of this format")
+    if prod(shape) * tid.get_size() > LIMITS.attribute_bytes:
+        raise RefusedError(f"{where}: larger than {LIMITS.attribute_bytes} bytes")
+    is_text = tid.get_class() == h5py.h5t.STRING
+    values = np.empty(shape, f"S{tid.get_size()}" if is_text else tid.dtype)
+    if values.size:
+        attr.read(values, tid)
+    if is_text:
+        values = decode_text(values, where)
+    if values.shape:
+        return values
+    scalar = values[()]
+    return scalar.item() if values.dtype.kind in "USbiuf" else values
+
+
+def _checked_name(name: bytes, where: str) -> str:
+    try:
+        text = name.decode()
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"{where}: the name {name!r} isn't UTF-8") from error
+    if text in ("", ".", "..") or any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in text):
+        raise RefusedError(f"{where}: the name {text!r} has characters that hide what it is")
+    return text
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@contextmanager
+def _reading(where: str) -> Iterator[None]:
+    """Turn what HDF5 raises on a bad file into our own error that names the place."""
+    try:
+        yield
+    except CompositeH5Error:
+        raise
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise CorruptFileError(f"{where}: HDF5 can't read it, the file is damaged: {error}") from error

@@ -1,0 +1,162 @@
+"""Writing a tree of nodes as the image of an HDF5 file.
+
+The image is built in memory and handed to `publish` as bytes: HDF5 itself never writes to a disk, where a full one can
+crash it. The same tree always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5f, h5g, h5p, h5s, h5t
+
+from ..errors import EncodeError
+from . import chunks as _chunks
+from .h5types import text_type, to_stored
+from .nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node, SoftLink
+
+COMPACT_BYTES = 16 * 1024
+"""Arrays up to this size are kept in the object header, whose checksum covers them."""
+
+COMPACT_TEXT_BYTES = 60_000
+"""The same for a single text: it can't be cut into chunks."""
+
+ATTRIBUTE_BYTES = 60_000
+"""Largest attribute; HDF5 readers are only sure to take up to 64 KiB."""
+
+_SCALAR = "scalar"
+"""Marks a large 0-d text, which is stored with one axis of length 1 since only such can be compressed."""
+
+_Pending = list[Callable[[], None]]
+
+
+def file_image(root: GroupNode) -> io.BytesIO:
+    """Return the bytes of an HDF5 file with this root group, for HDF5 1.10 and later.
+
+    Groups, attributes, links and small arrays come first in the file, the chunks of large arrays last, each array in
+    one piece.
+
+    Raises
+    ------
+    EncodeError
+        If a value has no portable HDF5 type.
+    """
+    image = io.BytesIO()
+    fapl = h5p.create(h5p.FILE_ACCESS)
+    fapl.set_fclose_degree(h5f.CLOSE_STRONG)
+    fapl.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
+    fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, image)
+    # One block for all metadata, so that a single read at the front of the file finds it.
+    fapl.set_meta_block_size(_metadata_bytes(root))
+    fcpl = h5p.create(h5p.FILE_CREATE)
+    fcpl.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)
+    fcpl.set_obj_track_times(False)
+    file = h5f.create(b"image", h5f.ACC_TRUNC, fcpl, fapl)
+    try:
+        large: _Pending = []
+        group = h5g.open(file, b"/")
+        _write_children(group, root, large)
+        for write in large:
+            write()
+        _write_attrs(group, root)
+        file.flush() if hasattr(file, "flush") else h5f.flush(file)
+    finally:
+        file.close()
+    return image
+
+
+def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending) -> None:
+    for name in node:
+        child, link = node[name], name.encode()
+        if isinstance(child, ExternalLink):
+            parent.links.create_external(link, child.file.encode(), child.target.encode())
+        elif isinstance(child, SoftLink):
+            parent.links.create_soft(link, child.target.encode())
+        elif isinstance(child, ArrayNode):
+            _write_array(parent, link, child, large)
+        elif isinstance(child, GroupNode):
+            gcpl = h5p.create(h5p.GROUP_CREATE)
+            gcpl.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)
+            gcpl.set_obj_track_times(False)
+            group = h5g.create(parent, link, gcpl=gcpl)
+            _write_attrs(group, child)
+            _write_children(group, child, large)
+        else:
+            raise EncodeError(f"{child.where}: a {type(child).__name__} can't be written")
+
+
+def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pending) -> None:
+    dcpl = h5p.create(h5p.DATASET_CREATE)
+    dcpl.set_obj_track_times(False)
+    nbytes = node.nbytes
+    if nbytes <= COMPACT_BYTES or (node.shape == () and nbytes <= 4 * COMPACT_TEXT_BYTES):
+        values, tid = to_stored(node.read(), node.where)
+        if tid.get_size() * values.size <= COMPACT_TEXT_BYTES:
+            dcpl.set_layout(h5d.COMPACT)
+            space = h5s.create_simple(values.shape) if values.shape else h5s.create(h5s.SCALAR)
+            dataset = h5d.create(parent, link, tid, space, dcpl=dcpl)
+            if values.size:
+                dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(values), tid)
+            _write_attrs(dataset, node)
+            return
+    attrs: dict[str, AttrValue] = {}
+    shape = node.shape
+    if not shape:
+        shape, attrs = (1,), {_SCALAR: True}
+    # Text is encoded whole, since its stored width depends on all of it.
+    text = to_stored(node.read().reshape(shape), node.where) if node.dtype.kind in "US" else None
+    tid = to_stored(np.empty(0, node.dtype), node.where)[1] if text is None else text[1]
+    chunks = _chunks.chunk_shape(shape, tid.get_size())
+    dcpl.set_chunk(chunks)
+    if tid.get_size() > 1 and text is None:
+        dcpl.set_shuffle()
+    dcpl.set_deflate(_chunks.GZIP_LEVEL)
+    dcpl.set_fill_time(h5d.FILL_TIME_NEVER)
+    dataset = h5d.create(parent, link, tid, h5s.create_simple(shape), dcpl=dcpl)
+    _write_attrs(dataset, node, attrs)
+
+    def write_chunks() -> None:
+        for index in _chunks.chunks_of(shape, chunks):
+            values = node.read(index) if text is None else text[0][index]
+            if values.dtype.kind == "b":
+                values = values.view(np.uint8)
+            packed = _chunks.pack(values, chunks, shuffle=text is None)
+            dataset.write_direct_chunk(tuple(s.start for s in index), packed)
+
+    large.append(write_chunks)
+
+
+def _write_attrs(owner: Any, node: Node, more: Mapping[str, AttrValue] | None = None) -> None:
+    for name, value in {**node.attrs, **(more or {})}.items():
+        where = f"{node.where}@{name}"
+        if isinstance(value, str):
+            # Readers of the HDF5 Image conventions compare ASCII text.
+            stored, tid = to_stored(np.array(value), where)
+            if value.isascii():
+                tid = text_type(tid.get_size() - 1, ascii_only=True)
+        else:
+            stored, tid = to_stored(np.asarray(value), where)
+        if stored.size * tid.get_size() > ATTRIBUTE_BYTES:
+            raise EncodeError(
+                f"{where}: an attribute of {stored.size * tid.get_size()} bytes is too large "
+                f"(limit {ATTRIBUTE_BYTES}); store it as a component"
+            )
+        space = h5s.create_simple(stored.shape) if stored.shape else h5s.create(h5s.SCALAR)
+        h5a.create(owner, name.encode(), tid, space).write(np.ascontiguousarray(stored), tid)
+
+
+def _metadata_bytes(node: Node) -> int:
+    """Return a generous estimate of the metadata of a tree: headers, attributes, small arrays, chunk indexes."""
+    size = 512 + sum(64 + len(name) + np.asarray(value).nbytes for name, value in node.attrs.items())
+    if isinstance(node, ArrayNode):
+        if node.nbytes <= COMPACT_BYTES:
+            return size + node.nbytes
+        return size + 24 * (2 + prod(node.shape) * node.dtype.itemsize // _chunks.CHUNK_BYTES)
+    if isinstance(node, GroupNode):
+        return size + sum(64 + len(name) + _metadata_bytes(node[name]) for name in node)
+    return size

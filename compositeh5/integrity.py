@@ -1,0 +1,113 @@
+"""Digests: what a component or a composite holds, independent of how and where it is stored.
+
+``specs/format.md`` gives the rules and worked examples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .container.h5types import encode_text
+from .container.layout import NOT_CONTENT
+from .container.nodes import ArrayNode, AttrValue, GroupNode, Node
+from .errors import EncodeError
+
+_BLOCK_BYTES = 16 * 1024 * 1024
+
+
+def digest(node: Node) -> str:
+    """Return the digest of a component, ``"sha256:"`` and 64 hexadecimal digits.
+
+    It covers types, shapes, values, names and the attributes that are content; not byte order, chunks,
+    compression or the file. A nested composite has the digest of a composite.
+    """
+    return f"sha256:{_node_hash(node).hex()}"
+
+
+def composite_digest(attrs: Mapping[str, Any], components: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the digest of a composite.
+
+    Parameters
+    ----------
+    attrs : mapping
+        Its own attributes, JSON-serialisable.
+    components : mapping
+        For the name of each component that it has, stored or linked, its ``kind``, ``digest`` and ``stage``.
+    """
+    text = canonical_json({**attrs, "components": components})
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON with sorted keys, no white space and no escapes for other than ASCII characters.
+
+    Raises
+    ------
+    EncodeError
+        If the value has parts that JSON lacks.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise EncodeError(f"{value!r} can't be written as JSON: {error}") from error
+
+
+def _node_hash(node: Node) -> bytes:
+    if isinstance(node, GroupNode):
+        if node.attrs.get("kind") == "composite" and "digest" in node.attrs:
+            return bytes.fromhex(node.attr("digest", str).removeprefix("sha256:"))
+        hasher = hashlib.sha256(b"group\0" + _attrs_hash(node.attrs))
+        for name in sorted(node, key=str.encode):
+            hasher.update(name.encode() + b"\0" + _node_hash(node[name]))
+        return hasher.digest()
+    if isinstance(node, ArrayNode):
+        type_name, blocks = _content(node)
+        shape = ",".join(map(str, node.shape))
+        hasher = hashlib.sha256(b"array\0" + _attrs_hash(node.attrs) + f"{type_name}\0{shape}\0".encode())
+        for block in blocks:
+            hasher.update(block)
+        return hasher.digest()
+    raise EncodeError(f"{node.where}: a {type(node).__name__} has no content to make a digest of")
+
+
+def _attrs_hash(attrs: Mapping[str, AttrValue]) -> bytes:
+    hasher = hashlib.sha256()
+    for name in sorted(attrs, key=str.encode):
+        if name not in NOT_CONTENT:
+            values = np.asarray(attrs[name])
+            type_name, data = _canonical(values, name)
+            shape = ",".join(map(str, values.shape))
+            hasher.update(f"{name}\0{type_name}\0{shape}\0".encode() + data)
+    return hasher.digest()
+
+
+def _content(node: ArrayNode) -> tuple[str, Iterator[bytes | memoryview]]:
+    """Return the name of the type, and the bytes in blocks of whole rows."""
+    if node.dtype.kind in "US" or node.ndim == 0 or node.nbytes <= _BLOCK_BYTES:
+        type_name, data = _canonical(node.read(), node.where)
+        return type_name, iter((data,))
+    rows = max(1, _BLOCK_BYTES * node.shape[0] // node.nbytes)
+    starts = range(0, node.shape[0], rows)
+    type_name = _canonical(np.empty(0, node.dtype), node.where)[0]
+    return type_name, (_canonical(node.read((slice(i, i + rows),)), node.where)[1] for i in starts)
+
+
+def _canonical(values: NDArray[Any], where: str) -> tuple[str, bytes | memoryview]:
+    """Return the name of the type and the little-endian bytes in C order.
+
+    Text is UTF-8; strings are padded with zeros to the length in bytes of the longest, at least 1.
+    """
+    if values.dtype.kind == "U":
+        type_name, values = "text", encode_text(values, where)
+    elif values.dtype.kind == "S":
+        longest = int(np.char.str_len(values).max(initial=1))
+        type_name, values = "bytes", values.astype(f"S{max(longest, 1)}")
+    else:
+        type_name, values = values.dtype.name, values.astype(values.dtype.newbyteorder("<"), copy=False)
+    return type_name, np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
