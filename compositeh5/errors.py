@@ -75,5 +75,9 @@ class DigestMismatchError(CompositeH5Error, ValueError):
     """The content of a component is not that for which its digest was recorded."""
 
 
+class OutsideError(CompositeH5Error, ValueError, IndexError):
+    """A box or position has no pixel in the image."""
+
+
 class UnsupportedParameterError(CompositeH5Error, TypeError, ValueError):
     """No component understands a parameter of a read."""

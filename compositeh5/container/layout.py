@@ -42,6 +42,31 @@ NOT_CONTENT = frozenset(
 """Attributes that a digest leaves out: what is derived, said for other software, or true of one use only."""
 
 
+_LONG_TEXT_BYTES = 48_000
+
+
+def long_text(name: str, text: str) -> dict[str, AttrValue]:
+    """Return the attributes that hold a text which may exceed what one can: ``name``, ``name_1``, ``name_2``, ..."""
+    data = text.encode()
+    parts: list[str] = []
+    while data or not parts:
+        end = min(len(data), _LONG_TEXT_BYTES)
+        # Not in the middle of a character.
+        while end < len(data) and data[end] & 0xC0 == 0x80:
+            end -= 1
+        parts.append(data[:end].decode())
+        data = data[end:]
+    return {f"{name}_{i}" if i else name: part for i, part in enumerate(parts)}
+
+
+def joined_text(node: Node, name: str) -> str:
+    """Return the text that `long_text` cut up; an empty one if there is none."""
+    parts = [node.attr(name, str, "")]
+    while f"{name}_{len(parts)}" in node.attrs:
+        parts.append(node.attr(f"{name}_{len(parts)}", str))
+    return "".join(parts)
+
+
 def file_root(composites: dict[str, tuple[str, GroupNode]]) -> Group:
     """Return the root group of a file that holds composites.
 

@@ -7,6 +7,8 @@ optionally
     Version of its encoding (an int, 1 without it). A reader refuses versions above its own.
 ``TYPES``
     Names (``"module.QualifiedName"``) of the Python types that it encodes; used where no kind is given.
+``IMMUTABLE``
+    True if values can't be changed, so that one can be shared by all who read it; copies are given out otherwise.
 ``coerce(value) -> value``
     Turns what users pass into the type that ``decode`` gives, or raises `EncodeError`. Without it, values are taken
     as they are.
@@ -21,6 +23,7 @@ here by name: nothing named in a file is imported.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 from collections.abc import Mapping
@@ -74,6 +77,15 @@ class Kind:
     def parameters(self) -> frozenset[str]:
         """Names of the parameters of a partial read."""
         return _parameters(self.module)
+
+    @property
+    def is_pixels(self) -> bool:
+        """Whether values are planes of pixels: those of which a box can be read."""
+        return "box" in self.parameters
+
+    def share(self, value: Any) -> Any:
+        """Return ``value`` such that changing the result doesn't change what others get."""
+        return value if getattr(self.module, "IMMUTABLE", False) else copy.deepcopy(value)
 
     def coerce(self, value: Any) -> Any:
         """Return ``value`` as the type that `decode` gives.

@@ -1,0 +1,679 @@
+"""`Composite`: an object made of named components, in memory or over an open file."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any
+
+from . import definition as definitions
+from . import kinds, links
+from .container.layout import (
+    DEFAULT,
+    ID_NAMESPACE,
+    check_file,
+    composite_group,
+    composite_group_by_id,
+    file_root,
+    joined_text,
+    long_text,
+)
+from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node
+from .container.publish import publish
+from .container.reader import StoredFile, StoredGroup
+from .container.writer import file_image
+from .definition import Definition
+from .errors import (
+    AbsentComponentError,
+    ClosedError,
+    CompositeH5Error,
+    ConflictError,
+    DefinitionError,
+    EncodeError,
+    FormatError,
+    NoSuchComponentError,
+)
+from .integrity import canonical_json, composite_digest
+from .lazy import LazyArray
+from .links import DataId, Link
+from .parts import LinkedPart, MemoryPart, Part, StoredPart
+
+if TYPE_CHECKING:
+    import io
+
+    from .geometry import Box
+    from .report import ComponentInfo
+
+KIND_VERSION = 1
+"""Version of the encoding of a composite's group."""
+
+
+class Composite(Mapping[str, Any]):
+    """An object made of named components.
+
+    A lazy mapping: ``composite["wcs"]`` reads that component and no other. Components that are known to be
+    None are absent: not among the keys, but in `absent`. Values stay usable after the file is closed.
+
+    Parameters
+    ----------
+    definition : str or Definition, optional
+        Type of the composite: a definition or the name of one. Without it any components can be given, and their
+        kinds follow from their types.
+    components : mapping, optional
+        Values, or `Link` objects to components of other composites, or None, by name.
+    data_id : mapping, optional
+        Data ID: numbers or text by dimension.
+    dataset_type, run, stage : str, optional
+        Dataset type and run in a Butler, and the name of the processing step that made the components.
+    id : str or uuid.UUID, optional
+        Id; derived from the content when the composite is written if it isn't given.
+    provenance : mapping, optional
+        What is known of how it came to be; anything that JSON can hold.
+    **more
+        Components, for names that can be written so.
+
+    Raises
+    ------
+    DefinitionError
+        If components are missing, or not of this definition.
+    EncodeError
+        If a value can't be of its component's kind.
+    """
+
+    def __init__(
+        self,
+        definition: str | Definition | None = None,
+        components: Mapping[str, Any] | None = None,
+        /,
+        *,
+        data_id: DataId | None = None,
+        dataset_type: str = "",
+        run: str = "",
+        stage: str = "",
+        id: str | uuid.UUID | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> None:
+        values = {**(components or {}), **more}
+        if isinstance(definition, str):
+            definition = definitions.get_definition(definition)
+        if definition is not None:
+            definition.check(values)
+        self._init(
+            definition=definition.name if definition else "",
+            definition_version=definition.version if definition else 1,
+            data_id=data_id,
+            dataset_type=dataset_type,
+            run=run,
+            stage=stage,
+            id="" if id is None else str(id),
+            provenance=provenance,
+        )
+        self._signal = (definition.signal or "") if definition else ""
+        for name, value in values.items():
+            if value is None:
+                self._absent.append(name)
+            else:
+                try:
+                    self._parts[name] = _part(value, definition, name, stage)
+                except EncodeError as error:
+                    raise type(error)(f"component {name!r}: {error}") from error
+
+    def _init(
+        self,
+        *,
+        definition: str,
+        definition_version: int,
+        data_id: DataId | None,
+        dataset_type: str = "",
+        run: str = "",
+        stage: str = "",
+        id: str = "",
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.definition = definition
+        """Name of the definition; empty if it has none."""
+        self.definition_version = definition_version
+        """Version of the definition."""
+        self.data_id: dict[str, int | str] = _checked_data_id(data_id or {})
+        """Data ID."""
+        self.dataset_type = dataset_type
+        """Name of the dataset type in a Butler; empty if unknown."""
+        self.run = run
+        """Name of the run in a Butler; empty if unknown."""
+        self.stage = stage
+        """The processing step that made the composite; empty if unknown."""
+        self.id = id
+        """Id (UUID) of the composite; empty for one that was neither given one nor written."""
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        """How it came to be."""
+        self.location: str | None = None
+        """Where it is stored: an absolute path or a URL; None if it is not."""
+        self._parts: dict[str, Part] = {}
+        self._absent: list[str] = []
+        self._digests: dict[str, str] = {}
+        self._signal = ""
+        self._file: StoredFile | None = None
+        self._targets: list[links.Target] = []
+        self._closed = False
+
+    # The mapping
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of a component.
+
+        Raises
+        ------
+        NoSuchComponentError, AbsentComponentError
+            If there is none of that name, or it is known to be None (both are `KeyError`).
+        BrokenLinkError, WrongIdError, DigestMismatchError
+            If it is linked, and lost.
+        UnknownKindError, UnsupportedVersionError, FormatError, CorruptFileError
+            If it can't be read.
+        ClosedError
+            If the file is closed.
+        """
+        return self._part(name).read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parts
+
+    # Not by value, as mappings are: that would read everything.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
+    def _part(self, name: str) -> Part:
+        if self._closed:
+            raise ClosedError(
+                f"{self.location}: component {name!r} was asked for after the file was closed; "
+                f"read it inside the `with` block, or use `load()` to keep all of them"
+            )
+        if name in self._parts:
+            return self._parts[name]
+        if name in self._absent:
+            raise AbsentComponentError(f"{self._where}: component {name!r} is absent (known to be None)")
+        near = difflib.get_close_matches(str(name), [*self._parts, *self._absent], 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise NoSuchComponentError(
+            f"{self._where}: no component {name!r}{hint} (it has {', '.join(self._parts) or 'none'})"
+        )
+
+    @property
+    def _where(self) -> str:
+        return self.location or f"composite {self.definition}".rstrip()
+
+    # Reading
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Names of the components that are known to be None."""
+        return tuple(self._absent)
+
+    @property
+    def links(self) -> dict[str, Link]:
+        """The links of the components that live in other files, by name."""
+        return {name: part.link for name, part in self._parts.items() if isinstance(part, LinkedPart)}
+
+    def kind(self, name: str) -> str:
+        """Return the name of a component's kind, without reading its value."""
+        return self._part(name).kind
+
+    def component_stage(self, name: str) -> str:
+        """Return the processing step that made a component; empty if unknown."""
+        return self._part(name).stage
+
+    def read(self, name: str, **parameters: Any) -> Any:
+        """Return a part of a component.
+
+        Parameters
+        ----------
+        name : str
+            Name of the component.
+        **parameters
+            What to read; each kind has its own: ``box`` (a `Box` in parent coordinates) for images and masks,
+            ``columns`` and ``rows`` for tables.
+
+        Raises
+        ------
+        UnsupportedParameterError
+            If its kind has no such parameter.
+        CompositeH5Error
+            As ``composite[name]`` does.
+        """
+        return self._part(name).read(**parameters)
+
+    def lazy(self, name: str) -> LazyArray:
+        """Return an array component such that indexing reads only that part: ``c.lazy("image")[10:20, 30:40]``.
+
+        Raises
+        ------
+        TypeError
+            If the component isn't one array.
+        """
+        node, target = self._part(name).open_node()
+        if target is not None:
+            self._targets.append(target)
+        if not isinstance(node, ArrayNode):
+            raise TypeError(f"{self._where}: component {name!r} of kind {self.kind(name)!r} isn't one array")
+        return LazyArray(node)
+
+    def cutout(
+        self, where: Any, size: Any = None, *, components: tuple[str, ...] | list[str] | None = None
+    ) -> Composite:
+        """Return the part of the composite around a position, in memory.
+
+        Parameters
+        ----------
+        where : Box, SkyCoord or (float, float)
+            A box in parent coordinates, or the centre: a sky position, or (y, x) in parent coordinates.
+        size : int, (int, int) or Quantity, optional
+            Number of pixels along both axes, or of rows and columns, or an angle; needed with a centre.
+        components : sequence of str, optional
+            The components wanted. By default all planes of pixels, and the WCS.
+
+        Returns
+        -------
+        Composite
+            The planes cut to the part of the box that is inside the image, the WCS changed so that the same
+            pixels have the same sky positions, others as they are.
+
+        Raises
+        ------
+        OutsideError
+            If the box has no pixel of the image.
+        """
+        from .operations.cutout import cutout
+
+        return cutout(self, where, size, components)
+
+    def components(self) -> dict[str, ComponentInfo]:
+        """Return what is known of each component without reading its values, absent ones included."""
+        from .report import component_infos
+
+        return component_infos(self)
+
+    def tree(self) -> str:
+        """Return a table of the components as text: kind, shape, size, where each is."""
+        from .report import tree
+
+        return tree(self)
+
+    def load(self) -> Composite:
+        """Return the composite with all values in memory, links kept beside the values of linked components."""
+        new = self._like()
+        for name in self:
+            part = self._part(name)
+            if isinstance(part, LinkedPart):
+                new._parts[name] = part.loaded()
+            else:
+                new._parts[name] = MemoryPart(part.read(), part.kind, part.stage)
+        new.location, new.id, new._digests = self.location, self.id, self._known_digests()
+        return new
+
+    def _like(self) -> Composite:
+        """Return a composite with the same attributes, no id and no components."""
+        new = Composite.__new__(Composite)
+        new._init(
+            definition=self.definition,
+            definition_version=self.definition_version,
+            data_id=self.data_id,
+            dataset_type=self.dataset_type,
+            run=self.run,
+            stage=self.stage,
+            provenance=self.provenance,
+        )
+        new._absent, new._signal = list(self._absent), self._signal
+        return new
+
+    # Links and writing
+
+    def link(self, name: str) -> Link:
+        """Return a link to a component, for use as a component of another composite.
+
+        A component that is itself linked gives the link to where it is stored.
+
+        Raises
+        ------
+        ClosedError, NoSuchComponentError, AbsentComponentError
+            As ``composite[name]`` does.
+        ValueError
+            If the composite isn't stored yet: nothing could be found at the link's end.
+        """
+        part = self._part(name)
+        if isinstance(part, LinkedPart):
+            return part.link
+        if self.location is None:
+            raise ValueError(f"{self._where}: write it first, then link to its component {name!r}")
+        link = Link(
+            id=self.id,
+            component=name,
+            kind=part.kind,
+            digest=self._known_digests()[name],
+            uri=self.location,
+            definition=self.definition,
+            dataset_type=self.dataset_type,
+            data_id=self.data_id,
+            run=self.run,
+            stage=part.stage,
+        )
+        if isinstance(part, MemoryPart) and links.node_bytes(part.open_node()[0]) <= links.CACHED_BYTES:
+            # Whoever has just written it needs not read it back.
+            links.cache.put(link, kinds.get(part.kind).share(part.value))
+        return link
+
+    def _known_digests(self) -> dict[str, str]:
+        stored = {
+            name: part.node.attr("digest", str)
+            for name, part in self._parts.items()
+            if isinstance(part, StoredPart)
+        }
+        return {**self._digests, **stored}
+
+    @property
+    def digest(self) -> str:
+        """Digest of the composite: of its attributes and the digests of all components, stored or linked."""
+        return self.node().attr("digest", str)
+
+    def node(self) -> Group:
+        """Return the group to write, complete with id, digests and the record of links.
+
+        The files of external links in it are absolute locations.
+        """
+        children: dict[str, Node] = {}
+        components: dict[str, dict[str, str]] = {}
+        for name in self._parts:
+            part = self._part(name)
+            children[name], digest = part.output()
+            components[name] = {"kind": part.kind, "digest": digest, "stage": part.stage}
+        own: dict[str, Any] = {
+            "definition": self.definition,
+            "definition_version": self.definition_version,
+            "data_id": self.data_id,
+            "dataset_type": self.dataset_type,
+            "run": self.run,
+            "stage": self.stage,
+            "absent": sorted(self._absent),
+            "provenance": self.provenance,
+        }
+        digest = composite_digest(own, components)
+        title = " ".join([self.definition or "composite", *(f"{k}={v}" for k, v in self.data_id.items())])
+        attrs: dict[str, AttrValue] = {
+            "kind": "composite",
+            "kind_version": KIND_VERSION,
+            "definition": self.definition,
+            "definition_version": self.definition_version,
+            "id": self.id or str(uuid.uuid5(ID_NAMESPACE, digest)),
+            "digest": digest,
+            "data_id": canonical_json(self.data_id),
+            "dataset_type": self.dataset_type,
+            "run": self.run,
+            "stage": self.stage,
+            "title": title,
+            **long_text("absent", canonical_json(own["absent"])),
+            **long_text("links", canonical_json({name: link.record() for name, link in self.links.items()})),
+            **long_text("provenance", canonical_json(self.provenance)),
+        }
+        if self._signal in children:
+            attrs |= {"NX_class": "NXdata", "signal": self._signal}
+        self._digests = {name: info["digest"] for name, info in components.items()}
+        return Group(children, attrs, where=self._where)
+
+    def file_image(self, location: str | os.PathLike[str]) -> io.BytesIO:
+        """Return the bytes of the file that holds the composite, as they must be at ``location``.
+
+        Links are written relative to the location, so the bytes are valid only there, or where the files that
+        they link to have moved along.
+        """
+        group = self.node()
+        self.id = group.attr("id", str)
+        root = file_root({DEFAULT: (self.id, group)})
+        return file_image(_relative_links(root, links.absolute_location(location)))
+
+    def write(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
+        """Write the composite to a file, all of it or nothing.
+
+        When this returns, the file is on the disk under its name, and `link` can refer to its components.
+
+        Parameters
+        ----------
+        path : path
+            The file; missing folders are made.
+        replace : bool, optional
+            Whether another composite that is there is replaced. An equal one is always accepted, so that many
+            processes can write a file that they share.
+
+        Raises
+        ------
+        ConflictError
+            If the file exists and holds something else (a `FileExistsError`). It is untouched.
+        OSError
+            If it can't be written; nothing is left behind.
+        """
+        location = links.absolute_location(path)
+        if "://" in location:
+            raise ValueError(f"{location}: only files on disk can be written")
+        image = self.file_image(location)
+        os.makedirs(os.path.dirname(location), exist_ok=True)
+        try:
+            publish(location, image.getbuffer(), replace=replace)
+        except FileExistsError as error:
+            _require_same(self, location, error)
+        self.location = location
+
+    # The file
+
+    def close(self) -> None:
+        """Close the file, and those of its links. Values that were read stay usable."""
+        self._closed = self._closed or self._file is not None
+        for target in self._targets:
+            target.close()
+        self._targets.clear()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Composite:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", None) is not None:
+            self.close()
+
+    def __repr__(self) -> str:
+        ids = " ".join(f"{key}={value}" for key, value in self.data_id.items())
+        names = ", ".join(
+            f"{name} -> {part.link.dataset_type or part.link.definition or 'link'}"
+            if isinstance(part, LinkedPart)
+            else name
+            for name, part in self._parts.items()
+        )
+        words = [self.definition, ids, f"({names})", "closed" if self._closed else ""]
+        return f"<Composite {' '.join(word for word in words if word)}>"
+
+
+def open_composite(
+    source: str | os.PathLike[str] | IO[bytes],
+    name: str | None = None,
+    *,
+    id: str | None = None,
+    location: str | os.PathLike[str] | None = None,
+) -> Composite:
+    """Open a composite for reading.
+
+    Nothing but its attributes is read until a component is asked for.
+
+    Parameters
+    ----------
+    source : path or binary file object
+        The file.
+    name : str, optional
+        Name of the composite, for a file that holds several.
+    id : str, optional
+        Id of the composite, instead of its name.
+    location : path or URL, optional
+        Where the file really is, if ``source`` is a copy or a stream of it: links are relative to this.
+
+    Returns
+    -------
+    Composite
+        To be closed, best by ``with``.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError
+        If the file can't be opened.
+    NotACompositeFileError, UnsupportedVersionError, CorruptFileError, RefusedError, FormatError
+        If it isn't one that this release reads.
+    WrongIdError, NoSuchComponentError
+        If it doesn't hold the composite that was asked for.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = links.absolute_location(source)
+        file = StoredFile.open(path)
+        base: str | None = path if location is None else links.absolute_location(location)
+    else:
+        base = None if location is None else links.absolute_location(location)
+        file = StoredFile(source, base or getattr(source, "name", None) or "stream")
+    try:
+        check_file(file)
+        group = composite_group(file, name) if id is None else composite_group_by_id(file, id)
+        composite = from_group(group, base)
+    except BaseException:
+        file.close()
+        raise
+    composite._file = file
+    return composite
+
+
+def from_group(group: GroupNode, location: str | None) -> Composite:
+    """Return the composite that a group holds; its components are read from the group when asked for.
+
+    Raises
+    ------
+    FormatError
+        If the group isn't a composite.
+    """
+    if group.attr("kind", str) != "composite":
+        raise FormatError(f"{group.where}: its kind is {group.attrs['kind']!r}, not 'composite'")
+    composite = Composite.__new__(Composite)
+    try:
+        composite._init(
+            definition=group.attr("definition", str),
+            definition_version=group.attr("definition_version", int),
+            data_id=_json(group, "data_id", dict),
+            dataset_type=group.attr("dataset_type", str, ""),
+            run=group.attr("run", str, ""),
+            stage=group.attr("stage", str, ""),
+            id=str(uuid.UUID(group.attr("id", str))),
+            provenance=_json(group, "provenance", dict),
+        )
+    except (ValueError, TypeError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{group.where}: {error}") from error
+    composite._absent = [str(name) for name in _json(group, "absent", list)]
+    composite._signal = group.attr("signal", str, "")
+    composite.location = location
+    records = _json(group, "links", dict)
+    for name in group:
+        if name in records:
+            child = group[name]
+            where = f"{group.where}/{name}"
+            if not isinstance(child, ExternalLink):
+                raise FormatError(f"{where}: is recorded as a link, but is stored here")
+            link = Link.from_record(records[name], where)
+            if child.target != link.target:
+                raise FormatError(f"{where}: links to {child.target}, but {link.target} is recorded")
+            composite._parts[name] = LinkedPart(link, location, child.file)
+        else:
+            composite._parts[name] = _StoredOnDemand(group, name)
+    if missing := records.keys() - composite._parts.keys():
+        raise FormatError(f"{group.where}: the links {', '.join(sorted(missing))} are recorded, but missing")
+    return composite
+
+
+class _StoredOnDemand(StoredPart):
+    """A stored component whose node is not opened before it is needed."""
+
+    def __init__(self, group: GroupNode, name: str) -> None:
+        self._group, self._name = group, name
+
+    @property
+    def node(self) -> Node:  # type: ignore[override]
+        node = self._group[self._name]
+        if isinstance(node, ExternalLink):
+            raise FormatError(f"{node.where}: is a link, but has no record of what it must find")
+        return node
+
+
+def _part(value: Any, definition: Definition | None, name: str, stage: str) -> Part:
+    component = definition.components[name] if definition else None
+    kind = None if component is None else "list" if component.is_list else component.kind
+    if isinstance(value, Link):
+        if kind is not None and value.kind != kind:
+            raise DefinitionError(f"component {name!r} is of kind {kind!r}, but the link leads to a {value.kind!r}")
+        return LinkedPart(value)
+    if component is not None and component.is_list:
+        value = [kinds.get(component.kind).coerce(item) for item in value]
+    return MemoryPart(value, kind or kinds.infer(value), stage)
+
+
+def _checked_data_id(data_id: Mapping[str, Any]) -> dict[str, int | str]:
+    checked: dict[str, int | str] = {}
+    for key, value in data_id.items():
+        # numpy's integers are common here; JSON has no place for them.
+        plain = value.item() if hasattr(value, "item") else value
+        if not isinstance(key, str) or not isinstance(plain, int | str) or isinstance(plain, bool):
+            raise EncodeError(f"a data ID holds numbers or text by name, not {key!r}: {value!r}")
+        checked[key] = plain
+    return checked
+
+
+def _json(group: GroupNode, name: str, of_type: type) -> Any:
+    text = joined_text(group, name)
+    try:
+        value = json.loads(text) if text else of_type()
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{group.where}: attribute {name!r} isn't valid JSON: {error}") from error
+    if not isinstance(value, of_type):
+        raise FormatError(f"{group.where}: attribute {name!r} should hold a JSON {of_type.__name__}")
+    return value
+
+
+def _relative_links(node: Node, location: str) -> Any:
+    """Return the tree with the files of its external links as seen from ``location``."""
+    if isinstance(node, ExternalLink):
+        return ExternalLink(links.relative_location(node.file, location), node.target)
+    if isinstance(node, Group):
+        return Group({k: _relative_links(v, location) for k, v in node.children.items()}, node.attrs, node.where)
+    return node
+
+
+def _require_same(composite: Composite, location: str, error: FileExistsError) -> None:
+    """Raise `ConflictError` unless the file at ``location`` holds an equal composite with the same id."""
+    try:
+        with open_composite(location) as other:
+            digest = composite.digest
+            if other.id == composite.id and other.digest == digest:
+                return
+            found = f"the composite {other.id} ({other!r})"
+    except (OSError, CompositeH5Error) as problem:
+        found = f"something else ({problem})"
+    raise ConflictError(
+        f"{location}: holds {found}, so {composite.id} was not written; choose another path, or pass replace=True"
+    ) from error

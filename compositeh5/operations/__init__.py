@@ -1,0 +1,1 @@
+"""Operations on composites and on trees of files."""

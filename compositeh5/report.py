@@ -1,0 +1,144 @@
+"""What a composite holds, told without reading the values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .container.nodes import ArrayNode, GroupNode, Node
+from .container.reader import StoredArray
+from .errors import BrokenLinkError, CompositeH5Error
+from .parts import LinkedPart, Part
+
+if TYPE_CHECKING:
+    from .composite import Composite
+
+
+@dataclass(frozen=True)
+class ComponentInfo:
+    """What is known of a component.
+
+    Attributes
+    ----------
+    name, kind : str
+        Its name and kind; the kind of an absent one is empty.
+    state : str
+        ``"stored"`` (in this file), ``"linked"`` (in another), ``"lost"`` (linked, and not found), ``"absent"`` (known
+        to be None) or ``"memory"``.
+    shape : tuple of int
+        Shape of the array, or of a table (rows, columns); empty for others.
+    dtype, units, stage, digest : str
+        Type of the elements, units, processing step and digest; empty where there is none.
+    nbytes, stored_bytes : int
+        Size of its arrays in memory, and of their bytes in the file.
+    target : str
+        Where the link leads.
+    note : str
+        Why it is lost.
+    """
+
+    name: str
+    kind: str
+    state: str
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    units: str = ""
+    stage: str = ""
+    digest: str = ""
+    nbytes: int = 0
+    stored_bytes: int = 0
+    target: str = ""
+    note: str = ""
+
+
+def component_infos(composite: Composite) -> dict[str, ComponentInfo]:
+    """Return what is known of each component of a composite."""
+    infos = {name: _info(name, composite._part(name)) for name in composite}
+    return infos | {name: ComponentInfo(name, "", "absent") for name in composite.absent}
+
+
+def _info(name: str, part: Part) -> ComponentInfo:
+    target, state, note = "", part.state, ""
+    node: Node | None = None
+    opened = None
+    if isinstance(part, LinkedPart):
+        target = f"{part.link} in {part.link.uri}"
+    try:
+        node, opened = part.open_node()
+    except BrokenLinkError as error:
+        state, note = "lost", str(error)
+    except CompositeH5Error as error:
+        note = str(error)
+    try:
+        return ComponentInfo(
+            name,
+            part.kind,
+            state,
+            shape=_shape(node),
+            dtype=_dtype(node),
+            units=str(node.attrs.get("units", "")) if node else "",
+            stage=part.stage,
+            digest=part.link.digest if isinstance(part, LinkedPart) else str(node.attrs.get("digest", "")) if node else "",
+            nbytes=_bytes(node)[0],
+            stored_bytes=_bytes(node)[1],
+            target=target,
+            note=note,
+        )
+    finally:
+        if opened is not None:
+            opened.close()
+
+
+def _shape(node: Node | None) -> tuple[int, ...]:
+    if isinstance(node, ArrayNode):
+        return node.shape
+    if node is not None and node.attrs.get("kind") == "table":
+        columns = [name for name in node if not name.startswith("@")] if isinstance(node, GroupNode) else []
+        return node.attr("rows", int, 0), len(columns)
+    return ()
+
+
+def _dtype(node: Node | None) -> str:
+    if not isinstance(node, ArrayNode):
+        return ""
+    return "text" if node.dtype.kind == "U" else node.dtype.name
+
+
+def _bytes(node: Node | None) -> tuple[int, int]:
+    """Return the sizes in memory and in the file of all arrays of a component."""
+    if isinstance(node, ArrayNode):
+        return node.nbytes, node.stored_bytes if isinstance(node, StoredArray) else node.nbytes
+    if isinstance(node, GroupNode):
+        sizes = [_bytes(node[name]) for name in node]
+        return sum(size[0] for size in sizes), sum(size[1] for size in sizes)
+    return 0, 0
+
+
+def tree(composite: Composite) -> str:
+    """Return a table of the components as text."""
+    rows = [("component", "kind", "shape", "type", "units", "size", "stored", "where")]
+    for info in component_infos(composite).values():
+        rows.append(
+            (
+                info.name,
+                info.kind,
+                " x ".join(map(str, info.shape)),
+                info.dtype,
+                info.units,
+                human_bytes(info.nbytes) if info.kind else "",
+                human_bytes(info.stored_bytes) if info.kind and info.state != "memory" else "",
+                f"{info.state} -> {info.target}" if info.target else info.state,
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([repr(composite), *(f"  {line}" for line in lines)])
+
+
+def human_bytes(size: float) -> str:
+    """Return a number of bytes in the unit in which people read it."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
