@@ -2,7 +2,6 @@
 
 from ._version import __version__
 from .composite import Composite
-from .composite import open_composite as open
 from .definition import Definition, get_definition, load_definition, register_definition
 from .errors import CompositeH5Error
 from .geometry import Box
@@ -12,6 +11,7 @@ from .kinds.photo_calib import PhotoCalib
 from .kinds.psf import Psf
 from .kinds.record import Record
 from .links import Link
+from .opening import open_composite as open
 
 __all__ = [
     "Box",

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from . import definition as definitions
 from . import kinds, links
-from .container.layout import (
-    DEFAULT,
-    ID_NAMESPACE,
-    check_file,
-    composite_group,
-    composite_group_by_id,
-    file_root,
-    joined_text,
-    long_text,
-)
-from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node
+from .container.layout import DEFAULT, ID_NAMESPACE, file_root, long_text
+from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Node
 from .container.publish import publish
-from .container.reader import StoredFile, StoredGroup
+from .container.reader import StoredFile
 from .container.writer import file_image
 from .definition import Definition
-from .errors import (
-    AbsentComponentError,
-    ClosedError,
-    CompositeH5Error,
-    ConflictError,
-    DefinitionError,
-    EncodeError,
-    FormatError,
-    NoSuchComponentError,
-)
+from .errors import AbsentComponentError, ClosedError, DefinitionError, EncodeError, NoSuchComponentError
 from .integrity import canonical_json, composite_digest
 from .lazy import LazyArray
 from .links import DataId, Link
@@ -44,7 +25,6 @@ from .parts import LinkedPart, MemoryPart, Part, StoredPart
 if TYPE_CHECKING:
     import io
 
-    from .geometry import Box
     from .report import ComponentInfo
 
 KIND_VERSION = 1
@@ -102,7 +82,7 @@ class Composite(Mapping[str, Any]):
             definition = definitions.get_definition(definition)
         if definition is not None:
             definition.check(values)
-        self._init(
+        self._set(
             definition=definition.name if definition else "",
             definition_version=definition.version if definition else 1,
             data_id=data_id,
@@ -122,7 +102,7 @@ class Composite(Mapping[str, Any]):
                 except EncodeError as error:
                     raise type(error)(f"component {name!r}: {error}") from error
 
-    def _init(
+    def _set(
         self,
         *,
         definition: str,
@@ -152,6 +132,8 @@ class Composite(Mapping[str, Any]):
         """How it came to be."""
         self.location: str | None = None
         """Where it is stored: an absolute path or a URL; None if it is not."""
+        self.recorded_digest = ""
+        """Digest that the file records; empty for a composite in memory."""
         self._parts: dict[str, Part] = {}
         self._absent: list[str] = []
         self._digests: dict[str, str] = {}
@@ -325,7 +307,7 @@ class Composite(Mapping[str, Any]):
     def _like(self) -> Composite:
         """Return a composite with the same attributes, no id and no components."""
         new = Composite.__new__(Composite)
-        new._init(
+        new._set(
             definition=self.definition,
             definition_version=self.definition_version,
             data_id=self.data_id,
@@ -375,9 +357,7 @@ class Composite(Mapping[str, Any]):
 
     def _known_digests(self) -> dict[str, str]:
         stored = {
-            name: part.node.attr("digest", str)
-            for name, part in self._parts.items()
-            if isinstance(part, StoredPart)
+            name: part.node.attr("digest", str) for name, part in self._parts.items() if isinstance(part, StoredPart)
         }
         return {**self._digests, **stored}
 
@@ -469,7 +449,9 @@ class Composite(Mapping[str, Any]):
         try:
             publish(location, image.getbuffer(), replace=replace)
         except FileExistsError as error:
-            _require_same(self, location, error)
+            from .opening import require_same
+
+            require_same(self, location, error)
         self.location = location
 
     # The file
@@ -506,121 +488,6 @@ class Composite(Mapping[str, Any]):
         return f"<Composite {' '.join(word for word in words if word)}>"
 
 
-def open_composite(
-    source: str | os.PathLike[str] | IO[bytes],
-    name: str | None = None,
-    *,
-    id: str | None = None,
-    location: str | os.PathLike[str] | None = None,
-) -> Composite:
-    """Open a composite for reading.
-
-    Nothing but its attributes is read until a component is asked for.
-
-    Parameters
-    ----------
-    source : path or binary file object
-        The file.
-    name : str, optional
-        Name of the composite, for a file that holds several.
-    id : str, optional
-        Id of the composite, instead of its name.
-    location : path or URL, optional
-        Where the file really is, if ``source`` is a copy or a stream of it: links are relative to this.
-
-    Returns
-    -------
-    Composite
-        To be closed, best by ``with``.
-
-    Raises
-    ------
-    FileNotFoundError, IsADirectoryError, PermissionError
-        If the file can't be opened.
-    NotACompositeFileError, UnsupportedVersionError, CorruptFileError, RefusedError, FormatError
-        If it isn't one that this release reads.
-    WrongIdError, NoSuchComponentError
-        If it doesn't hold the composite that was asked for.
-    """
-    if isinstance(source, str | os.PathLike):
-        path = links.absolute_location(source)
-        file = StoredFile.open(path)
-        base: str | None = path if location is None else links.absolute_location(location)
-    else:
-        base = None if location is None else links.absolute_location(location)
-        file = StoredFile(source, base or getattr(source, "name", None) or "stream")
-    try:
-        check_file(file)
-        group = composite_group(file, name) if id is None else composite_group_by_id(file, id)
-        composite = from_group(group, base)
-    except BaseException:
-        file.close()
-        raise
-    composite._file = file
-    return composite
-
-
-def from_group(group: GroupNode, location: str | None) -> Composite:
-    """Return the composite that a group holds; its components are read from the group when asked for.
-
-    Raises
-    ------
-    FormatError
-        If the group isn't a composite.
-    """
-    if group.attr("kind", str) != "composite":
-        raise FormatError(f"{group.where}: its kind is {group.attrs['kind']!r}, not 'composite'")
-    composite = Composite.__new__(Composite)
-    try:
-        composite._init(
-            definition=group.attr("definition", str),
-            definition_version=group.attr("definition_version", int),
-            data_id=_json(group, "data_id", dict),
-            dataset_type=group.attr("dataset_type", str, ""),
-            run=group.attr("run", str, ""),
-            stage=group.attr("stage", str, ""),
-            id=str(uuid.UUID(group.attr("id", str))),
-            provenance=_json(group, "provenance", dict),
-        )
-    except (ValueError, TypeError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{group.where}: {error}") from error
-    composite._absent = [str(name) for name in _json(group, "absent", list)]
-    composite._signal = group.attr("signal", str, "")
-    composite.location = location
-    records = _json(group, "links", dict)
-    for name in group:
-        if name in records:
-            child = group[name]
-            where = f"{group.where}/{name}"
-            if not isinstance(child, ExternalLink):
-                raise FormatError(f"{where}: is recorded as a link, but is stored here")
-            link = Link.from_record(records[name], where)
-            if child.target != link.target:
-                raise FormatError(f"{where}: links to {child.target}, but {link.target} is recorded")
-            composite._parts[name] = LinkedPart(link, location, child.file)
-        else:
-            composite._parts[name] = _StoredOnDemand(group, name)
-    if missing := records.keys() - composite._parts.keys():
-        raise FormatError(f"{group.where}: the links {', '.join(sorted(missing))} are recorded, but missing")
-    return composite
-
-
-class _StoredOnDemand(StoredPart):
-    """A stored component whose node is not opened before it is needed."""
-
-    def __init__(self, group: GroupNode, name: str) -> None:
-        self._group, self._name = group, name
-
-    @property
-    def node(self) -> Node:  # type: ignore[override]
-        node = self._group[self._name]
-        if isinstance(node, ExternalLink):
-            raise FormatError(f"{node.where}: is a link, but has no record of what it must find")
-        return node
-
-
 def _part(value: Any, definition: Definition | None, name: str, stage: str) -> Part:
     component = definition.components[name] if definition else None
     kind = None if component is None else "list" if component.is_list else component.kind
@@ -644,17 +511,6 @@ def _checked_data_id(data_id: Mapping[str, Any]) -> dict[str, int | str]:
     return checked
 
 
-def _json(group: GroupNode, name: str, of_type: type) -> Any:
-    text = joined_text(group, name)
-    try:
-        value = json.loads(text) if text else of_type()
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{group.where}: attribute {name!r} isn't valid JSON: {error}") from error
-    if not isinstance(value, of_type):
-        raise FormatError(f"{group.where}: attribute {name!r} should hold a JSON {of_type.__name__}")
-    return value
-
-
 def _relative_links(node: Node, location: str) -> Any:
     """Return the tree with the files of its external links as seen from ``location``."""
     if isinstance(node, ExternalLink):
@@ -662,18 +518,3 @@ def _relative_links(node: Node, location: str) -> Any:
     if isinstance(node, Group):
         return Group({k: _relative_links(v, location) for k, v in node.children.items()}, node.attrs, node.where)
     return node
-
-
-def _require_same(composite: Composite, location: str, error: FileExistsError) -> None:
-    """Raise `ConflictError` unless the file at ``location`` holds an equal composite with the same id."""
-    try:
-        with open_composite(location) as other:
-            digest = composite.digest
-            if other.id == composite.id and other.digest == digest:
-                return
-            found = f"the composite {other.id} ({other!r})"
-    except (OSError, CompositeH5Error) as problem:
-        found = f"something else ({problem})"
-    raise ConflictError(
-        f"{location}: holds {found}, so {composite.id} was not written; choose another path, or pass replace=True"
-    ) from error

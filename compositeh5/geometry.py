@@ -60,9 +60,7 @@ class Box:
 
     def contains(self, other: Box) -> bool:
         """Return whether all of ``other`` lies inside this box."""
-        return (
-            self.y0 <= other.y0 and other.y1 <= self.y1 and self.x0 <= other.x0 and other.x1 <= self.x1
-        )
+        return self.y0 <= other.y0 and other.y1 <= self.y1 and self.x0 <= other.x0 and other.x1 <= self.x1
 
     def intersection(self, other: Box) -> Box:
         """Return the part that both boxes share; an empty box at a corner of this one if they share none."""

@@ -42,7 +42,7 @@ class LazyArray:
     def origin(self) -> tuple[int, int]:
         """Parent coordinates (y0, x0) of the first pixel of an image or mask; (0, 0) for other arrays."""
         origin = self._node.attrs.get("origin")
-        return (0, 0) if origin is None else (int(origin[0]), int(origin[1]))  # type: ignore[index,arg-type]
+        return (0, 0) if origin is None else (int(origin[0]), int(origin[1]))  # type: ignore[index]
 
     def __len__(self) -> int:
         if not self.shape:

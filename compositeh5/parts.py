@@ -6,9 +6,8 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from . import kinds, links
-from .container.nodes import ExternalLink, Node
+from .container.nodes import ArrayNode, ExternalLink, Node
 from .container.viewers import image_attrs
-from .container.nodes import ArrayNode
 from .errors import BrokenLinkError
 from .integrity import digest
 from .links import Link

@@ -23,8 +23,8 @@ class ComponentInfo:
     name, kind : str
         Its name and kind; the kind of an absent one is empty.
     state : str
-        ``"stored"`` (in this file), ``"linked"`` (in another), ``"lost"`` (linked, and not found), ``"absent"`` (known
-        to be None) or ``"memory"``.
+        ``"stored"`` (in this file), ``"linked"`` (in another), ``"lost"`` (linked, and not found),
+        ``"absent"`` (known to be None) or ``"memory"``.
     shape : tuple of int
         Shape of the array, or of a table (rows, columns); empty for others.
     dtype, units, stage, digest : str
@@ -69,6 +69,9 @@ def _info(name: str, part: Part) -> ComponentInfo:
         state, note = "lost", str(error)
     except CompositeH5Error as error:
         note = str(error)
+    recorded = str(node.attrs.get("digest", "")) if node is not None else ""
+    digest = part.link.digest if isinstance(part, LinkedPart) else recorded
+    sizes = _bytes(node)
     try:
         return ComponentInfo(
             name,
@@ -76,11 +79,11 @@ def _info(name: str, part: Part) -> ComponentInfo:
             state,
             shape=_shape(node),
             dtype=_dtype(node),
-            units=str(node.attrs.get("units", "")) if node else "",
+            units=str(node.attrs.get("units", "")) if node is not None else "",
             stage=part.stage,
-            digest=part.link.digest if isinstance(part, LinkedPart) else str(node.attrs.get("digest", "")) if node else "",
-            nbytes=_bytes(node)[0],
-            stored_bytes=_bytes(node)[1],
+            digest=digest,
+            nbytes=sizes[0],
+            stored_bytes=sizes[1],
             target=target,
             note=note,
         )
@@ -131,7 +134,7 @@ def tree(composite: Composite) -> str:
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([repr(composite), *(f"  {line}" for line in lines)])
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from itertools import product
 from math import ceil, prod
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,10 +20,11 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+fast_zlib: ModuleType
 try:
-    from isal import isal_zlib
+    from isal import isal_zlib as fast_zlib
 except ImportError:
-    isal_zlib = None
+    fast_zlib = zlib
 
 GZIP_LEVEL = 1
 """Level written into the gzip filter's parameter; noise-limited pixels gain next to nothing from higher ones."""
@@ -55,9 +57,7 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 def chunks_of(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[Chunk]:
     """Yield the index of each chunk of an array in C order; the last along an axis may be cut short by its end."""
     for position in product(*(range(ceil(n / c)) for n, c in zip(shape, chunks, strict=True))):
-        yield tuple(
-            slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(position, chunks, shape, strict=True)
-        )
+        yield tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(position, chunks, shape, strict=True))
 
 
 def chunks_in(selection: tuple[slice, ...], chunks: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
@@ -74,9 +74,7 @@ def pack(values: NDArray[Any], chunks: tuple[int, ...], shuffle: bool) -> bytes:
         values = full
     raw = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize)
     shuffled = np.ascontiguousarray(raw.T) if shuffle and raw.shape[1] > 1 else raw
-    if isal_zlib is not None:
-        return bytes(isal_zlib.compress(shuffled.data, 1))
-    return zlib.compress(shuffled.data, GZIP_LEVEL)
+    return bytes(fast_zlib.compress(shuffled.data, GZIP_LEVEL))
 
 
 def unpack(stored: bytes, chunks: tuple[int, ...], dtype: np.dtype[Any], shuffled: bool) -> NDArray[Any]:
@@ -88,12 +86,12 @@ def unpack(stored: bytes, chunks: tuple[int, ...], dtype: np.dtype[Any], shuffle
         If the bytes are damaged, or don't hold exactly one chunk.
     """
     size = prod(chunks) * dtype.itemsize
-    decompressor = (zlib if isal_zlib is None else isal_zlib).decompressobj()
+    decompressor = fast_zlib.decompressobj()
     try:
         raw = decompressor.decompress(stored, size)
         # The checksum at the end of the stream is only looked at when more output is asked for.
         excess = b"" if decompressor.eof else decompressor.decompress(decompressor.unconsumed_tail, 1)
-    except (zlib.error, *(() if isal_zlib is None else (isal_zlib.error,))) as error:
+    except (zlib.error, fast_zlib.error) as error:
         raise ValueError(f"its checksum or its compressed data are wrong ({error})") from error
     if len(raw) != size or excess or not decompressor.eof:
         raise ValueError(f"it does not hold {size} bytes")

@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import EncodeError, FormatError, RefusedError
 
-_NUMBERS = {
-    np.dtype(name) for name in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
-}
+_NUMBERS = {np.dtype(name) for name in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")}
 
 
 def text_type(size: int, ascii_only: bool = False) -> h5py.h5t.TypeStringID:
@@ -105,9 +103,10 @@ def checked_dtype(tid: h5py.h5t.TypeID, where: str) -> np.dtype[Any]:
         size = tid.get_size()
         return np.dtype(f"U{size}") if tid.get_cset() == h5t.CSET_UTF8 else np.dtype(f"S{size}")
     if kind in (h5t.INTEGER, h5t.FLOAT):
-        dtype = tid.dtype
-        if dtype.newbyteorder("=") in _NUMBERS:
-            return np.dtype(dtype.str)
+        dtype = np.dtype(tid.dtype.str)
+        # Types with odd precision or offset are mapped to the nearest one: only the exact one is read.
+        if dtype.newbyteorder("=") in _NUMBERS and tid.equal(h5t.py_create(dtype)):
+            return dtype
     elif kind == h5t.ENUM:
         if tid.get_super().get_size() == 1 and [tid.get_member_name(i) for i in range(tid.get_nmembers())] == [
             b"FALSE",
@@ -118,7 +117,9 @@ def checked_dtype(tid: h5py.h5t.TypeID, where: str) -> np.dtype[Any]:
         parts = [tid.get_member_type(i) for i in range(2)]
         names = [tid.get_member_name(i) for i in range(2)]
         if names == [b"r", b"i"] and all(p.get_class() == h5t.FLOAT for p in parts):
-            dtype = tid.dtype
-            if dtype.kind == "c" and dtype.newbyteorder("=") in _NUMBERS:
-                return np.dtype(dtype.str)
-    raise RefusedError(f"{where}: its HDF5 type (class {kind}, {tid.get_size()} bytes) isn't one that this format stores")
+            dtype = np.dtype(tid.dtype.str)
+            if dtype.kind == "c" and tid.equal(h5t.py_create(dtype)):
+                return dtype
+    raise RefusedError(
+        f"{where}: its HDF5 type (class {kind}, {tid.get_size()} bytes) isn't one that this format stores"
+    )

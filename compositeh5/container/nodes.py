@@ -61,9 +61,7 @@ class Node(ABC):
         if of_type is float and type(value) is int:
             value = float(value)
         if not isinstance(value, of_type) or (of_type is int and isinstance(value, bool)):
-            raise FormatError(
-                f"{self.where}: attribute {name!r} should be of type {of_type.__name__}, not {value!r}"
-            )
+            raise FormatError(f"{self.where}: attribute {name!r} should be of type {of_type.__name__}, not {value!r}")
         return value
 
 

@@ -1,7 +1,7 @@
 """Putting a finished file in its place: all of it or nothing, and to stay.
 
-The bytes go to a uniquely named temporary file in the same folder, are forced to the disk, and are then given their name
-by one rename or hard link, which the folder is forced to remember. No final name is ever opened for writing, so a
+The bytes go to a uniquely named temporary file in the same folder, are forced to the disk, and are then given their
+name by one rename or hard link, which the folder is forced to remember. No final name is ever opened for writing, so a
 killed process, a full disk or a power cut leaves the old file, or none, or the new one.
 """
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import h5py
 import numpy as np
-from h5py import h5, h5a, h5d, h5f, h5g, h5i, h5l, h5o, h5p, h5s, h5z
+from h5py import h5, h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5z
 from numpy.typing import NDArray
 
 from ..errors import ClosedError, CompositeH5Error, CorruptFileError, NotACompositeFileError, RefusedError
@@ -28,7 +28,13 @@ from .h5types import checked_dtype, decode_text
 from .nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node, Selection
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_FILTERS = {h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32, h5z.FILTER_SZIP, h5z.FILTER_SCALEOFFSET}
+_FILTERS = {
+    h5z.FILTER_DEFLATE,
+    h5z.FILTER_SHUFFLE,
+    h5z.FILTER_FLETCHER32,
+    h5z.FILTER_SZIP,
+    h5z.FILTER_SCALEOFFSET,
+}
 _DEFLATED = [[h5z.FILTER_DEFLATE], [h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE]]
 
 
@@ -285,13 +291,13 @@ class StoredArray(ArrayNode):
         return attrs
 
     @cached_property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         if self._stored_shape == (1,) and _read_attrs(self.file, self._did, self.where).get("scalar"):
             return ()
         return self._stored_shape
 
     @cached_property
-    def dtype(self) -> np.dtype[Any]:  # type: ignore[override]
+    def dtype(self) -> np.dtype[Any]:
         # UTF-8 takes at least one byte a character, and one byte ends the text.
         size = self._stored_dtype.itemsize
         return np.dtype(f"U{max(size - 1, 1)}") if self._is_text else self._stored_dtype
@@ -302,9 +308,9 @@ class StoredArray(ArrayNode):
 
     def read(self, selection: Selection = ()) -> NDArray[Any]:
         self.file.check_open(self.where)
-        full = tuple(
-            slice(*s.indices(n)) for s, n in zip(selection, self._stored_shape, strict=False)
-        ) + tuple(slice(0, n, 1) for n in self._stored_shape[len(selection) :])
+        full = tuple(slice(*s.indices(n)) for s, n in zip(selection, self._stored_shape, strict=False)) + tuple(
+            slice(0, n, 1) for n in self._stored_shape[len(selection) :]
+        )
         steps = tuple(s.step for s in full)
         if len(full) > len(self._stored_shape) or any(step < 1 for step in steps):
             raise IndexError(f"{self.where}: {selection} is no selection of shape {self._stored_shape}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..composite import Composite, from_group
+from ..composite import Composite
 from ..container.nodes import GroupNode
 from ..container.reader import StoredGroup
 from ..errors import EncodeError, FormatError
+from ..opening import from_group
 
 if TYPE_CHECKING:
     from ..container.nodes import Group, Node

@@ -89,5 +89,3 @@ def _wanted_box(composite: Composite, full: Box, where: Any, size: Any) -> Box:
     if min(shape) < 1:
         raise ValueError(f"the size of a cutout must be positive, not {size}")
     return Box.around(y, x, shape)
-
-

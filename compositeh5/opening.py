@@ -1,0 +1,159 @@
+"""Opening composites that are stored in files."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from typing import IO, Any
+
+from . import links
+from .composite import Composite
+from .container.layout import check_file, composite_group, composite_group_by_id, joined_text
+from .container.nodes import ExternalLink, GroupNode, Node
+from .container.reader import StoredFile
+from .errors import CompositeH5Error, ConflictError, FormatError
+from .links import Link
+from .parts import LinkedPart, StoredPart
+
+
+def open_composite(
+    source: str | os.PathLike[str] | IO[bytes],
+    name: str | None = None,
+    *,
+    id: str | None = None,
+    location: str | os.PathLike[str] | None = None,
+) -> Composite:
+    """Open a composite for reading.
+
+    Nothing but its attributes is read until a component is asked for.
+
+    Parameters
+    ----------
+    source : path or binary file object
+        The file.
+    name : str, optional
+        Name of the composite, for a file that holds several.
+    id : str, optional
+        Id of the composite, instead of its name.
+    location : path or URL, optional
+        Where the file really is, if ``source`` is a copy or a stream of it: links are relative to this.
+
+    Returns
+    -------
+    Composite
+        To be closed, best by ``with``.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError, PermissionError
+        If the file can't be opened.
+    NotACompositeFileError, UnsupportedVersionError, CorruptFileError, RefusedError, FormatError
+        If it isn't one that this release reads.
+    WrongIdError, NoSuchComponentError
+        If it doesn't hold the composite that was asked for.
+    """
+    if isinstance(source, str | os.PathLike):
+        path = links.absolute_location(source)
+        file = StoredFile.open(path)
+        base: str | None = path if location is None else links.absolute_location(location)
+    else:
+        base = None if location is None else links.absolute_location(location)
+        file = StoredFile(source, base or getattr(source, "name", None) or "stream")
+    try:
+        check_file(file)
+        group = composite_group(file, name) if id is None else composite_group_by_id(file, id)
+        composite = from_group(group, base)
+    except BaseException:
+        file.close()
+        raise
+    composite._file = file
+    return composite
+
+
+def from_group(group: GroupNode, location: str | None) -> Composite:
+    """Return the composite that a group holds; its components are read from the group when asked for.
+
+    Raises
+    ------
+    FormatError
+        If the group isn't a composite.
+    """
+    if group.attr("kind", str) != "composite":
+        raise FormatError(f"{group.where}: its kind is {group.attrs['kind']!r}, not 'composite'")
+    composite = Composite.__new__(Composite)
+    try:
+        composite._set(
+            definition=group.attr("definition", str),
+            definition_version=group.attr("definition_version", int),
+            data_id=_json(group, "data_id", dict),
+            dataset_type=group.attr("dataset_type", str, ""),
+            run=group.attr("run", str, ""),
+            stage=group.attr("stage", str, ""),
+            id=str(uuid.UUID(group.attr("id", str))),
+            provenance=_json(group, "provenance", dict),
+        )
+    except (ValueError, TypeError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"{group.where}: {error}") from error
+    composite._absent = [str(name) for name in _json(group, "absent", list)]
+    composite._signal = group.attr("signal", str, "")
+    composite.location = location
+    composite.recorded_digest = group.attr("digest", str)
+    records = _json(group, "links", dict)
+    for name in group:
+        if name in records:
+            child = group[name]
+            where = f"{group.where}/{name}"
+            if not isinstance(child, ExternalLink):
+                raise FormatError(f"{where}: is recorded as a link, but is stored here")
+            link = Link.from_record(records[name], where)
+            if child.target != link.target:
+                raise FormatError(f"{where}: links to {child.target}, but {link.target} is recorded")
+            composite._parts[name] = LinkedPart(link, location, child.file)
+        else:
+            composite._parts[name] = _StoredOnDemand(group, name)
+    if missing := records.keys() - composite._parts.keys():
+        raise FormatError(f"{group.where}: the links {', '.join(sorted(missing))} are recorded, but missing")
+    return composite
+
+
+class _StoredOnDemand(StoredPart):
+    """A stored component whose node is not opened before it is needed."""
+
+    def __init__(self, group: GroupNode, name: str) -> None:
+        self._group, self._name = group, name
+
+    @property
+    def node(self) -> Node:  # type: ignore[override]
+        node = self._group[self._name]
+        if isinstance(node, ExternalLink):
+            raise FormatError(f"{node.where}: is a link, but has no record of what it must find")
+        return node
+
+
+def _json(group: GroupNode, name: str, of_type: type) -> Any:
+    text = joined_text(group, name)
+    try:
+        value = json.loads(text) if text else of_type()
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{group.where}: attribute {name!r} isn't valid JSON: {error}") from error
+    if not isinstance(value, of_type):
+        raise FormatError(f"{group.where}: attribute {name!r} should hold a JSON {of_type.__name__}")
+    return value
+
+
+def require_same(composite: Composite, location: str, error: FileExistsError) -> None:
+    """Raise `ConflictError` unless the file at ``location`` holds an equal composite with the same id."""
+    try:
+        with open_composite(location) as other:
+            digest = composite.digest
+            if other.id == composite.id and other.digest == digest:
+                return
+            found = f"the composite {other.id} ({other!r})"
+    except (OSError, CompositeH5Error) as problem:
+        found = f"something else ({problem})"
+    raise ConflictError(
+        f"{location}: holds {found}, so {composite.id} was not written; choose another path, or pass replace=True"
+    ) from error
