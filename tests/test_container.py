@@ -1,0 +1,364 @@
+"""The container: what is written is plain HDF5, deterministic, and read with care."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from support import counted_reads, tool
+
+import compositeh5
+from compositeh5 import errors
+from compositeh5.container import chunks
+from compositeh5.container.nodes import Array, ArrayNode, ExternalLink, Group, GroupNode, Node, SoftLink
+from compositeh5.container.reader import StoredFile
+from compositeh5.container.writer import file_image
+from compositeh5.integrity import digest
+
+
+def write(path: Path, root: Group) -> Path:
+    path.write_bytes(file_image(root).getvalue())
+    return path
+
+
+def stored(root: Group) -> StoredFile:
+    return StoredFile(io.BytesIO(file_image(root).getvalue()), "stream")
+
+
+DTYPES = st.sampled_from(
+    ["i1", "i2", "<i4", ">i4", "i8", "u1", ">u2", "u4", "u8", "f2", "<f4", ">f4", "f8", "c8", "c16", "?"]
+)
+ARRAYS = DTYPES.flatmap(
+    lambda dtype: hnp.arrays(np.dtype(dtype), hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=6))
+)
+TEXTS = hnp.arrays(
+    "U5",
+    hnp.array_shapes(min_dims=0, max_dims=2, max_side=4),
+    elements=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=5),
+)
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+@given(ARRAYS)
+@settings(max_examples=60, deadline=None)
+def test_arrays_come_back_bit_for_bit(values: np.ndarray) -> None:
+    file = stored(Group({"x": Array(values)}))
+    assert same_bits(file.root.array("x").read(), values)
+    assert digest(file.root["x"]) == digest(Array(values))
+
+
+@given(TEXTS)
+@settings(max_examples=60, deadline=None)
+def test_text_comes_back(values: np.ndarray) -> None:
+    file = stored(Group({"x": Array(values)}))
+    found = file.root.array("x").read()
+    assert found.shape == values.shape
+    assert found.tolist() == values.tolist()
+    assert digest(file.root["x"]) == digest(Array(values))
+
+
+@given(
+    st.data(),
+    st.sampled_from(["<f4", ">i2", "u1", "c8", "?"]),
+    hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=9),
+)
+@settings(max_examples=60, deadline=None)
+def test_selections_of_chunked_arrays_are_those_of_numpy(data, dtype, shape) -> None:
+    """All shapes of chunks, edges and steps: the arrays are small, so the chunks are made small as well."""
+    rng = np.random.default_rng(7)
+    values = rng.integers(0, 2, shape).astype(dtype) if dtype == "?" else rng.normal(size=shape).astype(dtype)
+    chunk = tuple(data.draw(st.integers(1, n)) for n in shape)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
+        dataset = file.create_dataset("x", shape, values.dtype, chunks=chunk, compression="gzip", shuffle=True)
+        for index in chunks.chunks_of(shape, chunk):
+            packed = chunks.pack(values[index], chunk, shuffle=True)
+            dataset.id.write_direct_chunk(tuple(s.start for s in index), packed)
+        np.testing.assert_array_equal(dataset[...], values)
+    selection = tuple(
+        slice(*sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n)))), data.draw(st.integers(1, 3)))
+        for n in shape
+    )
+    node = StoredFile(buffer, "stream").root.array("x")
+    assert same_bits(node.read(selection), np.ascontiguousarray(values[selection]))
+
+
+def test_large_arrays_of_every_sort_are_read_by_us_and_by_h5py(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    values = {
+        "image": rng.normal(size=(700, 900)).astype("<f4"),
+        "big_endian": rng.normal(size=(300, 300)).astype(">f8"),
+        "cube": rng.integers(0, 999, (9, 100, 120)),
+        "thin": rng.normal(size=(50_000, 2)),
+        "flags": rng.integers(0, 2, 70_000).astype(bool),
+        "complex": rng.normal(size=9_000) + 1j,
+        "names": np.array(["αβγ", "x" * 40, ""] * 5_000),
+        "bytes": np.array([b"ab", b"", b"a\0b"] * 9_000),
+    }
+    path = write(tmp_path / "x.h5", Group({name: Array(value) for name, value in values.items()}))
+    root = StoredFile.open(str(path)).root
+    with h5py.File(path) as file:
+        for name, value in values.items():
+            assert same_bits(root.array(name).read(), value), name
+            plain = np.char.decode(file[name][...], "utf-8") if value.dtype.kind == "U" else file[name][...]
+            np.testing.assert_array_equal(plain, value)
+            assert file[name].compression == "gzip"
+
+
+def test_a_long_text_is_stored_and_comes_back(tmp_path: Path) -> None:
+    text = "line of text é\n" * 20_000
+    path = write(tmp_path / "x.h5", Group({"x": Array(np.array(text))}))
+    node = StoredFile.open(str(path)).root.array("x")
+    assert node.shape == ()
+    assert str(node.read()) == text
+    assert path.stat().st_size < len(text) / 10
+    assert digest(node) == digest(Array(np.array(text)))
+
+
+def test_the_same_tree_gives_the_same_bytes() -> None:
+    def tree() -> Group:
+        return Group(
+            {"a": Array(np.arange(99_999.0)), "g": Group({"b": Array(np.array("é"))}, {"k": 1}), "s": SoftLink("/g")},
+            {"x": "y", "o": np.array([1, 2])},
+        )
+
+    assert file_image(tree()).getvalue() == file_image(tree()).getvalue()
+
+
+def test_incompressible_chunks_keep_their_checksum(tmp_path: Path) -> None:
+    """HDF5's own pipeline would store such chunks bare, and nothing would notice a flipped bit."""
+    noise = np.random.default_rng(1).integers(0, 256, 100_000).astype(np.uint8)
+    path = write(tmp_path / "x.h5", Group({"x": Array(noise)}))
+    with h5py.File(path) as file:
+        info = file["x"].id.get_chunk_info(0)
+        assert info.filter_mask == 0
+        np.testing.assert_array_equal(file["x"][...], noise)
+    raw = bytearray(path.read_bytes())
+    raw[info.byte_offset + info.size // 2] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(errors.CorruptFileError, match="/x: the chunk at"):
+        StoredFile.open(str(path)).root.array("x").read()
+
+
+@pytest.mark.parametrize("spoil", [lambda b: b[:-1], lambda b: b[:-5] + b"\0" + b[-4:], lambda b: b + b"", lambda b: b""])
+def test_a_chunk_must_hold_exactly_its_values(spoil) -> None:
+    values = np.arange(1000.0)
+    good = chunks.pack(values, (1000,), shuffle=True)
+    bad = spoil(good)
+    if bad == good:
+        np.testing.assert_array_equal(chunks.unpack(bad, (1000,), values.dtype, True), values)
+        bad = zlib.compress(bytes(7999))
+    with pytest.raises(ValueError, match="it does not hold|checksum"):
+        chunks.unpack(bad, (1000,), values.dtype, True)
+
+
+def test_a_chunk_that_inflates_to_more_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not hold 8000 bytes"):
+        chunks.unpack(zlib.compress(bytes(10**7)), (1000,), np.dtype("f8"), True)
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=4), st.sampled_from([1, 2, 4, 8, 16]))
+def test_chunks_are_of_reasonable_size(shape: list[int], itemsize: int) -> None:
+    chunk = chunks.chunk_shape(tuple(shape), itemsize)
+    assert all(1 <= c <= n for c, n in zip(chunk, shape, strict=True))
+    assert np.prod(chunk) * itemsize <= chunks.CHUNK_BYTES
+
+
+def test_files_are_read_by_hdf5_1_10(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5", Group({"x": Array(np.arange(99_999.0)), "t": Array(np.array("é"))}, {"a": "b"}))
+    dump = tool("h5dump", "-d", "/x", "-s", "99990", "-c", "3", path)
+    assert dump.returncode == 0, dump.stderr
+    assert "99990, 99991, 99992" in dump.stdout
+    assert tool("h5dump", "-H", path).returncode == 0
+
+
+def test_metadata_come_before_pixels(tmp_path: Path) -> None:
+    """One block at the front of the file answers everything but the values of large arrays."""
+    big = {f"image{i}": Array(np.random.default_rng(i).normal(size=(2000, 2000))) for i in range(2)}
+    small = {f"s{i}": Array(np.arange(10.0), {"units": "m"}) for i in range(20)}
+    image = file_image(Group({**big, **small})).getvalue()
+    with h5py.File(io.BytesIO(image)) as file:
+        first = min(file[name].id.get_chunk_info(0).byte_offset for name in big)
+    assert first < 60_000
+
+    class Front(io.BytesIO):
+        def readinto(self, buffer):
+            assert self.tell() <= first + 65_536
+            return super().readinto(buffer)
+
+    root = StoredFile(Front(image), "stream").root
+    for name in small:
+        assert root.array(name).read()[3] == 3
+        assert root[name].attrs == {"units": "m"}
+
+
+def test_a_selection_reads_only_its_chunks(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).normal(size=(2048, 2048)).astype("f4")
+    path = write(tmp_path / "x.h5", Group({"x": Array(values)}))
+    with counted_reads() as count:
+        node = StoredFile.open(str(path)).root.array("x")
+        node.read((slice(250, 260), slice(250, 260)))
+        assert count() < 4 * 256 * 256 * 4 + 50_000
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.array("a\0b"), "U\\+0000"),
+        (np.array("\ud800"), "UTF-8"),
+        (np.array([object()]), "no portable HDF5 type"),
+        (np.zeros(2, np.longdouble), "no portable HDF5 type"),
+        (np.zeros(2, "i4,f4"), "no portable HDF5 type"),
+        (np.array(["2020-01-01"], "M8[D]"), "no portable HDF5 type"),
+    ],
+)
+def test_values_without_a_type_are_errors_that_name_them(value: np.ndarray, message: str) -> None:
+    with pytest.raises(errors.EncodeError, match=f"here: .*{message}"):
+        file_image(Group({"x": Array(value, where="here")}))
+
+
+def test_too_large_an_attribute_is_an_error() -> None:
+    with pytest.raises(errors.EncodeError, match="too large"):
+        file_image(Group({}, {"x": "y" * 70_000}))
+
+
+def hostile(path: Path, make) -> StoredFile:
+    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+        make(file)
+    return StoredFile.open(str(path))
+
+
+def _with_external_data(file: h5py.File) -> None:
+    file.create_dataset("x", (10,), "u1", external=[("/etc/hostname", 0, 10)])
+
+
+def _virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((10,), "f8")
+    layout[:] = h5py.VirtualSource("other.h5", "x", (10,))
+    file.create_virtual_dataset("x", layout)
+
+
+def _hard_link(file: h5py.File) -> None:
+    file["y"] = np.arange(3)
+    file["x"] = file["y"]
+
+
+def _deep(file: h5py.File) -> None:
+    file.create_group("x/" + "/".join("abcdefghijklmnopqrst"))
+
+
+HOSTILE = {
+    "external data": (_with_external_data, "another file"),
+    "virtual": (_virtual, "virtual"),
+    "hard link": (_hard_link, "more than one hard link"),
+    "soft link": (lambda f: f.__setitem__("x", h5py.SoftLink("/y")), "soft link"),
+    "variable-length text": (lambda f: f.create_dataset("x", data="abc"), "variable-length"),
+    "opaque": (lambda f: f.create_dataset("x", data=np.void(b"abc")), "HDF5 type"),
+    "compound": (lambda f: f.create_dataset("x", data=np.zeros(3, "i4,f4")), "HDF5 type"),
+    "reference": (lambda f: f.create_dataset("x", data=f.ref), "HDF5 type"),
+    "empty": (lambda f: f.create_dataset("x", data=h5py.Empty("f4")), "dataspace"),
+    "lzf": (lambda f: f.create_dataset("x", data=np.zeros(99), compression="lzf"), "filters"),
+    "named type": (lambda f: f.__setitem__("x", np.dtype("f8")), "neither"),
+    "declared but not stored": (lambda f: f.create_dataset("x", (10**12,), "f8", chunks=(1000,)), "are declared"),
+    "deep": (_deep, "deeper"),
+    "bidi": (lambda f: f.create_group("a\u202eb"), "characters that hide"),
+    "attribute type": (lambda f: f.attrs.__setitem__("x", f.ref), "HDF5 type"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_a_file_may_not_hold_is_refused(tmp_path: Path, name: str) -> None:
+    make, message = HOSTILE[name]
+
+    def walk(node: Node) -> None:
+        dict(node.attrs)
+        if isinstance(node, GroupNode):
+            for child in node.values():
+                walk(child)
+        elif isinstance(node, ArrayNode):
+            node.read()
+
+    file = hostile(tmp_path / "x.h5", make)
+    with pytest.raises(errors.RefusedError, match=message) as caught:
+        walk(file.root)
+    assert str(tmp_path / "x.h5") in str(caught.value)
+    file.close()
+
+
+def test_external_links_are_seen_and_not_followed(tmp_path: Path) -> None:
+    write(tmp_path / "b.h5", Group({"x": Array(np.arange(3))}))
+    path = write(tmp_path / "a.h5", Group({"x": ExternalLink("b.h5", "/x")}))
+    node = StoredFile.open(str(path)).root["x"]
+    assert isinstance(node, ExternalLink)
+    assert (node.file, node.target) == ("b.h5", "/x")
+    with h5py.File(path) as file:
+        assert file["x"][2] == 2
+
+
+@pytest.mark.parametrize("name", ["../x", "a/x", "..", ".", "", "a\0"])
+def test_names_are_never_taken_for_paths(name: str) -> None:
+    root = stored(Group({"a": Group({"x": Array(np.arange(3))})})).root
+    assert name not in root
+    with pytest.raises(KeyError):
+        root[name]
+
+
+def test_a_fifo_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.h5")
+    with pytest.raises(errors.RefusedError, match="regular file"):
+        StoredFile.open(str(tmp_path / "x.h5"))
+
+
+def test_a_truncated_file_is_an_error_of_ours(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5", Group({"x": Array(np.arange(9999.0))}))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(errors.CorruptFileError, match="damaged"):
+        StoredFile.open(str(path))
+
+
+def test_a_file_is_opened_once_and_closed_by_its_last_user(tmp_path: Path) -> None:
+    path = str(write(tmp_path / "x.h5", Group({"x": Array(np.arange(3))})))
+
+    def descriptors() -> int:
+        return len([fd for fd in os.listdir("/proc/self/fd") if _target(fd).endswith("x.h5")])
+
+    first, second = StoredFile.open(path), StoredFile.open(path)
+    assert first is second
+    assert descriptors() == 1
+    first.close()
+    assert second.root.array("x").read()[2] == 2
+    second.close()
+    assert descriptors() == 0
+    with pytest.raises(errors.ClosedError):
+        second.root.array("x")
+
+
+def _target(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
+
+
+def test_only_the_container_uses_h5py() -> None:
+    package = Path(compositeh5.__file__).parent
+    for path in package.rglob("*.py"):
+        if path.parent.name == "container":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not any(name.split(".")[0] == "h5py" for name in names), f"{path} imports h5py"
