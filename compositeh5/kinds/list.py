@@ -1,0 +1,72 @@
+"""The kind ``list``: components in order, each of its own kind."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from .. import kinds
+from ..container.nodes import Group, GroupNode, Node
+from ..errors import EncodeError, FormatError
+from ._values import nested, numbered
+
+
+def coerce(value: Any) -> list[Any]:
+    """Return a list or tuple as ``list``.
+
+    Raises
+    ------
+    EncodeError
+        If it is neither.
+    """
+    if not isinstance(value, list | tuple):
+        raise EncodeError(f"a list of components should be a list or tuple, not {type(value).__name__}")
+    return list(value)
+
+
+def encode(value: list[Any]) -> Node:
+    """Return a group of the items' nodes, named ``0``, ``1``, ...
+
+    Raises
+    ------
+    EncodeError
+        If an item can't be stored; the message gives its index.
+    """
+    children = {}
+    with nested("list", EncodeError):
+        for index, item in enumerate(value):
+            try:
+                children[str(index)] = kinds.encode(item)
+            except EncodeError as error:
+                raise EncodeError(f"item {index}: {error}") from error
+    return Group(children, {"length": len(children)}, "list")
+
+
+def decode(node: Node, *, items: Iterable[int] | None = None) -> list[Any]:
+    """Return the items of a list.
+
+    Parameters
+    ----------
+    node : Node
+        What `encode` returned, or a stored group.
+    items : iterable of int, optional
+        The indices of the items to read, in the order wanted; negative ones count from the end. All by default.
+
+    Raises
+    ------
+    IndexError
+        If the list has no item of one of the indices.
+    FormatError
+        If an item is missing, or the node is no list.
+    """
+    if not isinstance(node, GroupNode):
+        raise FormatError(f"{node.where}: a list should be a group")
+    children = numbered(node)
+    if items is not None:
+        try:
+            children = [children[operator.index(item)] for item in items]
+        except IndexError:
+            raise IndexError(f"{node.where}: the list has {len(children)} items; {items!r} were asked for") from None
+    with nested(node.where, FormatError):
+        return [kinds.decode(child) for child in children]
