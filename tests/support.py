@@ -46,9 +46,8 @@ def counted_reads() -> Iterator[Callable[[], int]]:
 
     if not os.path.exists("/proc/self/io"):
         pytest.skip("/proc/self/io is needed to count what is read")
-    start = total()
-    total()
-    own = total() - start
+    first = total()
+    own = total() - first
     before = total()
     yield lambda: total() - before - own
 

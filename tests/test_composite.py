@@ -1,0 +1,437 @@
+"""`Composite`: a lazy mapping of components, in memory and over a file."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.table import QTable
+from support import counted_reads, exposure, pixels, simple_wcs, tool, visit_info
+
+import compositeh5 as ch5
+from compositeh5 import errors
+from compositeh5.operations.verify import verify
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    exposure(transmission_curve=None).write(tmp_path / "calexp" / "a.h5")
+    return tmp_path / "calexp" / "a.h5"
+
+
+def test_what_was_written_comes_back(path: Path) -> None:
+    written = exposure()
+    with ch5.open(path) as c:
+        assert c.definition == "exposure"
+        assert c.data_id == {"instrument": "DemoCam", "visit": 903334, "detector": 11}
+        assert c.stage == "single_frame"
+        assert list(c) == ["image", "mask", "variance", "wcs", "psf"]
+        np.testing.assert_array_equal(c["image"].array, written["image"].array)
+        assert c["image"].unit == u.nJy
+        assert c["image"].origin == (100, 200)
+        assert c["mask"].planes.keys() == {"BAD", "SAT"}
+        assert c["wcs"].wcs.compare(written["wcs"].wcs)
+        assert c.component_stage("image") == "single_frame"
+        verify(c)
+
+
+def test_values_outlive_the_file(path: Path) -> None:
+    with ch5.open(path) as c:
+        image, mask, wcs = c["image"], c["mask"], c["wcs"]
+        part = c.lazy("image")[3:5, 7:9]
+    assert image.array.sum() == exposure()["image"].array.sum()
+    assert mask.has("BAD").sum() == 100
+    assert wcs.pixel_shape == (400, 300)
+    np.testing.assert_array_equal(part, image.array[3:5, 7:9])
+
+
+def test_access_after_close_says_so(path: Path) -> None:
+    with ch5.open(path) as c:
+        lazy = c.lazy("image")
+    for use in (lambda: c["image"], lambda: c.lazy("mask"), lambda: lazy[0, 0], lambda: c.read("wcs")):
+        with pytest.raises(errors.ClosedError, match="closed"):
+            use()
+    assert "closed" in repr(c)
+    c.close()
+
+
+def test_two_composites_on_one_file_close_apart(path: Path) -> None:
+    first, second = ch5.open(path), ch5.open(path)
+    first.close()
+    assert second["image"].shape == (300, 400)
+    with pytest.raises(errors.ClosedError):
+        first["image"]
+    second.close()
+
+
+def test_absent_and_unknown_components_are_told_apart(path: Path) -> None:
+    with ch5.open(path) as c:
+        assert c.absent == ("transmission_curve",)
+        assert "transmission_curve" not in c
+        assert c.get("transmission_curve") is None
+        with pytest.raises(errors.AbsentComponentError, match="known to be None"):
+            c["transmission_curve"]
+        with pytest.raises(errors.NoSuchComponentError, match="did you mean 'image'"):
+            c["imgae"]
+        with pytest.raises(KeyError):
+            c["nothing"]
+
+
+def test_an_unknown_kind_spoils_only_its_component(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["composite/psf"].attrs["kind"] = np.bytes_("hologram")
+    with ch5.open(path) as c:
+        with pytest.raises(errors.UnknownKindError, match=r"/composite/psf: no installed package knows the kind 'holo"):
+            c["psf"]
+        assert c["image"].shape == (300, 400)
+
+
+def test_a_newer_kind_version_spoils_only_its_component(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["composite/psf"].attrs["kind_version"] = 99
+    with ch5.open(path) as c:
+        with pytest.raises(errors.UnsupportedVersionError, match="version 99 of kind 'psf' is newer"):
+            c["psf"]
+        assert c["image"].shape == (300, 400)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda f: f.attrs.__setitem__("min_reader", 2), errors.UnsupportedVersionError, "needs reader version 2"),
+        (lambda f: f.attrs.__setitem__("complete", 0), errors.CorruptFileError, "never completed"),
+        (lambda f: f.attrs.__delitem__("compositeh5_format"), errors.NotACompositeFileError, "not of compositeh5"),
+        (lambda f: f["composite"].attrs.__delitem__("id"), errors.FormatError, "'id' is missing"),
+        (lambda f: f["composite"].attrs.__setitem__("data_id", np.bytes_("{")), errors.FormatError, "valid JSON"),
+        (lambda f: f["composite"].attrs.__setitem__("definition_version", "x"), errors.CompositeH5Error, "definition_v"),
+        (lambda f: f.__delitem__("composite"), errors.FormatError, "isn't there"),
+    ],
+)
+def test_a_file_that_is_not_as_it_should_be(path: Path, change, error, message) -> None:
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(error, match=message) as caught:
+        ch5.open(path)
+    assert str(path) in str(caught.value)
+
+
+def test_what_is_not_a_composite_file(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "text").write_text("hello, world")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    for name, error in {
+        "missing": FileNotFoundError,
+        "empty": errors.NotACompositeFileError,
+        "text": errors.NotACompositeFileError,
+        "other.h5": errors.NotACompositeFileError,
+        ".": IsADirectoryError,
+    }.items():
+        with pytest.raises(error) as caught:
+            ch5.open(tmp_path / name)
+        assert str(tmp_path) in str(caught.value)
+        assert isinstance(caught.value, OSError)
+
+
+def test_partial_reads(path: Path) -> None:
+    box = ch5.Box(120, 130, 210, 230)
+    with ch5.open(path) as c:
+        image = c.read("image", box=box)
+        assert image.box == box
+        np.testing.assert_array_equal(image.array, c["image"].array[20:30, 10:30])
+        lazy = c.lazy("image")
+        full = c["image"].array
+        for index in (np.s_[3], np.s_[-1, ::7], np.s_[..., 5], np.s_[::-2, 3:1], np.s_[5:2:-1, -4:], np.s_[2:9:3, 4]):
+            np.testing.assert_array_equal(lazy[index], full[index])
+        np.testing.assert_array_equal(np.asarray(lazy), full)
+        with pytest.raises(IndexError):
+            lazy[300]
+        with pytest.raises(IndexError, match="integers, slices"):
+            lazy[[1, 2]]
+        with pytest.raises(errors.UnsupportedParameterError, match=r"'image' has no parameter 'rows'; it has \['box'\]"):
+            c.read("image", rows=slice(3))
+        with pytest.raises(TypeError, match="isn't one array"):
+            c.lazy("psf")
+
+
+def test_partial_reads_give_the_same_in_memory_and_from_file(path: Path) -> None:
+    memory = exposure()
+    box = ch5.Box(120, 130, 210, 230)
+    with ch5.open(path) as c:
+        for name in ("image", "mask", "variance"):
+            np.testing.assert_array_equal(c.read(name, box=box).array, memory.read(name, box=box).array)
+            assert type(c.read(name, box=box)) is type(memory.read(name, box=box))
+
+
+def test_a_cutout_maps_the_same_pixels_to_the_same_sky(path: Path) -> None:
+    with ch5.open(path) as c:
+        stamp = c.cutout(ch5.Box(150, 182, 300, 364))
+        full = c.load()
+    assert set(stamp) == {"image", "mask", "variance", "wcs"}
+    assert stamp["image"].box == stamp["mask"].box == ch5.Box(150, 182, 300, 364)
+    np.testing.assert_array_equal(stamp["image"].array, full["image"].array[50:82, 100:164])
+    x, y = np.arange(0, 64.0, 7), np.arange(0, 32.0, 3.5)[:10]
+    sky = stamp["wcs"].pixel_to_world(x, y)
+    assert sky.separation(full["wcs"].pixel_to_world(x + 100, y + 50)).max() < 1e-10 * u.arcsec
+    assert stamp["wcs"].pixel_shape == (64, 32)
+
+
+def test_a_cutout_around_a_sky_position(path: Path) -> None:
+    with ch5.open(path) as c:
+        where = c["wcs"].pixel_to_world(200.0, 120.0)
+        stamp = c.cutout(where, 64)
+        assert stamp["image"].box == ch5.Box.around(220, 400, 64)
+        x, y = stamp["wcs"].world_to_pixel(where)
+        assert abs(x - 32) < 1e-6
+        assert abs(y - 32) < 1e-6
+        assert c.cutout(where, 10 * u.arcsec)["image"].shape == (51, 51)
+        assert c.cutout((220, 400), (4, 6))["image"].box == ch5.Box.around(220, 400, (4, 6))
+
+
+def test_a_cutout_at_the_edge_is_clipped_and_outside_is_an_error(path: Path) -> None:
+    with ch5.open(path) as c:
+        assert c.cutout(ch5.Box(0, 110, 0, 205))["mask"].box == ch5.Box(100, 110, 200, 205)
+        with pytest.raises(errors.OutsideError, match="has no pixel"):
+            c.cutout(ch5.Box(0, 50, 0, 50))
+        with pytest.raises(TypeError, match="needs a size"):
+            c.cutout((120, 220))
+        with pytest.raises(TypeError, match="own size"):
+            c.cutout(ch5.Box(0, 50, 0, 50), 10)
+
+
+def test_small_components_and_cutouts_read_little(tmp_path: Path) -> None:
+    path = tmp_path / "big.h5"
+    exposure((4000, 4072), origin=(0, 0)).write(path)
+    with counted_reads() as count:
+        with ch5.open(path) as c:
+            c["wcs"]
+        assert count() < 64 * 1024
+    with counted_reads() as count:
+        with ch5.open(path) as c:
+            stamp = c.cutout(ch5.Box(2000, 2064, 2030, 2094))
+        assert count() < 2 * 1024 * 1024
+    assert stamp["image"].shape == (64, 64)
+
+
+def test_loading_keeps_everything_but_the_file(path: Path) -> None:
+    with ch5.open(path) as c:
+        loaded = c.load()
+        assert loaded.digest == c.digest == c.recorded_digest
+    assert loaded.id == c.id
+    assert loaded["image"].shape == (300, 400)
+    assert loaded.absent == c.absent
+
+
+def test_repr_tree_and_completion(path: Path) -> None:
+    with ch5.open(path) as c:
+        assert repr(c) == (
+            "<Composite exposure instrument=DemoCam visit=903334 detector=11 (image, mask, variance, wcs, psf)>"
+        )
+        assert c._ipython_key_completions_() == list(c)
+        tree = c.tree()
+        infos = c.components()
+    assert "\n" not in repr(c)
+    assert "300 x 400" in tree
+    assert "nJy" in tree
+    assert infos["transmission_curve"].state == "absent"
+    assert infos["image"].state == "stored"
+    assert infos["image"].nbytes == 300 * 400 * 4
+
+
+def test_a_table_is_read_by_rows_and_columns(tmp_path: Path) -> None:
+    table = QTable({"ra": np.arange(100.0) * u.deg, "flux": np.arange(100) * 2 * u.nJy, "id": np.arange(100)})
+    ch5.Composite("source_catalog", table=table).write(tmp_path / "src.h5")
+    with ch5.open(tmp_path / "src.h5") as c:
+        part = c.read("table", columns=["id", "flux"], rows=slice(10, 13))
+        assert type(part) is QTable
+        assert part.colnames == ["id", "flux"]
+        assert part["flux"].tolist() == [20, 22, 24] * u.nJy
+
+
+def test_composites_nest_and_list(tmp_path: Path) -> None:
+    inner = exposure((20, 30))
+    outer = ch5.Composite(None, stamp=inner, amplifiers=[ch5.Image(pixels((4, 5), i)) for i in range(16)], note="é")
+    outer.write(tmp_path / "a.h5")
+    with ch5.open(tmp_path / "a.h5") as c:
+        stamp, amplifiers = c["stamp"], c["amplifiers"]
+        verify(c)
+        assert c["note"] == "é"
+    np.testing.assert_array_equal(stamp["image"].array, inner["image"].array)
+    assert stamp.digest == inner.digest
+    assert [a.array[0, 0] for a in amplifiers] == [pixels((4, 5), i)[0, 0] for i in range(16)]
+
+
+def test_several_composites_in_one_file_are_found_by_name_and_id(tmp_path: Path) -> None:
+    from compositeh5.container.layout import file_root
+    from compositeh5.container.writer import file_image
+
+    groups = {f"ccd{i}": ch5.Composite("visit", visit_info=visit_info(i)).node() for i in range(3)}
+    image = file_image(file_root({name: (group.attrs["id"], group) for name, group in groups.items()}))
+    (tmp_path / "a.h5").write_bytes(image.getvalue())
+    with ch5.open(tmp_path / "a.h5") as c:
+        assert c["visit_info"]["visit"] == 0
+    with ch5.open(tmp_path / "a.h5", "ccd2") as c:
+        assert c["visit_info"]["visit"] == 2
+        id_ = c.id
+    with ch5.open(tmp_path / "a.h5", id=id_) as c:
+        assert c["visit_info"]["visit"] == 2
+    with pytest.raises(errors.NoSuchComponentError, match="it has ccd0, ccd1, ccd2"):
+        ch5.open(tmp_path / "a.h5", "ccd9")
+    with pytest.raises(errors.WrongIdError):
+        ch5.open(tmp_path / "a.h5", id="3f1c64c2-5b6e-4e9c-9a4b-111111111111")
+
+
+def test_a_stream_can_be_opened(path: Path) -> None:
+    with open(path, "rb") as stream, ch5.open(stream, location=path) as c:
+        assert c["wcs"].pixel_shape == (400, 300)
+        assert c.location == str(path)
+
+
+def test_the_same_content_gives_the_same_file_and_id(tmp_path: Path) -> None:
+    a, b = exposure(), exposure()
+    a.write(tmp_path / "a.h5")
+    b.write(tmp_path / "b.h5")
+    assert a.id == b.id
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert exposure(psf=None).file_image(tmp_path / "c.h5").getvalue() != (tmp_path / "a.h5").read_bytes()
+
+
+def test_writing_again_accepts_the_equal_and_refuses_the_different(path: Path) -> None:
+    before = path.read_bytes()
+    exposure(transmission_curve=None).write(path)
+    with pytest.raises(errors.ConflictError, match=r"replace=True") as caught:
+        exposure().write(path)
+    assert isinstance(caught.value, FileExistsError)
+    assert path.read_bytes() == before
+    exposure().write(path, replace=True)
+    assert path.read_bytes() != before
+    (path.parent / "text").write_text("mine")
+    with pytest.raises(errors.ConflictError):
+        exposure().write(path.parent / "text")
+    assert (path.parent / "text").read_text() == "mine"
+    assert sorted(os.listdir(path.parent)) == ["a.h5", "text"]
+
+
+def test_a_composite_that_is_open_can_be_written_elsewhere(path: Path) -> None:
+    with ch5.open(path) as c:
+        c.write(path.parent / "copy.h5")
+    assert (path.parent / "copy.h5").read_bytes() == path.read_bytes()
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    code = (
+        "import resource, signal, sys; sys.path.insert(0, sys.argv[1]); from support import exposure\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "exposure().write(sys.argv[2])"
+    )
+    args = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "full" / "a.h5")]
+    result = subprocess.run(args, capture_output=True, text=True, check=False, timeout=60)
+    assert "OSError: [Errno 27]" in result.stderr
+    assert os.listdir(tmp_path / "full") == []
+
+
+def test_a_definition_is_held_to(tmp_path: Path) -> None:
+    with pytest.raises(errors.DefinitionError, match="image"):
+        ch5.Composite("exposure", mask=ch5.Mask(np.zeros((3, 3), np.int32), {}))
+    with pytest.raises(errors.DefinitionError, match="did you mean|nearest"):
+        ch5.Composite("exposure", image=pixels((3, 3)), varianse=pixels((3, 3)))
+    with pytest.raises(errors.DefinitionError, match="exposure"):
+        ch5.Composite("exposur", image=pixels((3, 3)))
+    with pytest.raises(errors.EncodeError, match="component 'wcs'"):
+        ch5.Composite("exposure", image=pixels((3, 3)), wcs=3)
+    with pytest.raises(errors.EncodeError, match="data ID"):
+        ch5.Composite("exposure", image=pixels((3, 3)), data_id={"visit": None})
+
+
+def test_values_are_coerced_to_what_a_file_gives(path: Path) -> None:
+    c = ch5.Composite("exposure", image=pixels((3, 4)), visit_info={"a": 1})
+    assert type(c["image"]) is ch5.Image
+    assert type(c["visit_info"]) is ch5.Record
+
+
+def test_composites_in_memory_can_be_pickled() -> None:
+    c = pickle.loads(pickle.dumps(exposure(visit_info=visit_info())))
+    assert c.digest == exposure(visit_info=visit_info()).digest
+
+
+def test_verify_notices_a_foreign_edit(path: Path) -> None:
+    def edited(change) -> Path:
+        target = path.parent / "edited.h5"
+        target.write_bytes(path.read_bytes())
+        with h5py.File(target, "r+") as file:
+            change(file["composite"])
+        return target
+
+    def value(group) -> None:
+        group["image"][5, 5] += 1
+
+    def unit(group) -> None:
+        group["image"].attrs["units"] = np.bytes_("Jy")
+
+    def renamed(group) -> None:
+        group.move("variance", "variants")
+
+    def attribute(group) -> None:
+        group.attrs["stage"] = np.bytes_("jointcal")
+
+    for change in (value, unit, renamed, attribute):
+        with ch5.open(edited(change)) as c, pytest.raises(errors.DigestMismatchError, match=r"edited\.h5"):
+            verify(c)
+
+
+def test_h5repack_keeps_the_content(path: Path) -> None:
+    repacked = path.parent / "repacked.h5"
+    assert tool("h5repack", path, repacked).returncode == 0
+    with ch5.open(repacked) as c:
+        verify(c)
+        np.testing.assert_array_equal(c["image"].array, exposure()["image"].array)
+
+
+KILLED = """
+import os, random, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+from support import exposure
+import compositeh5
+from compositeh5.operations.verify import verify
+
+path = sys.argv[2]
+variants = [exposure((600, 700)), exposure((600, 700), psf=None)]
+seen = set()
+for _ in range(20):
+    child = os.fork()
+    if child == 0:
+        while True:
+            for composite in variants:
+                composite.write(path, replace=True)
+    time.sleep(random.uniform(0.01, 0.3))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if os.path.exists(path):
+        with compositeh5.open(path) as composite:
+            verify(composite)
+            seen.add(composite.id)
+print(len(seen))
+"""
+
+
+def test_a_killed_writer_never_leaves_half_a_file(tmp_path: Path) -> None:
+    """SIGKILL at twenty random moments of a loop that replaces one file."""
+    args = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / "a.h5")]
+    result = subprocess.run(args, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() in ("1", "2")
+    exposure().write(tmp_path / "a.h5", replace=True)
+
+
+def test_wcs_of_a_composite_maps_array_indices(path: Path) -> None:
+    with ch5.open(path) as c:
+        assert c["wcs"].wcs.compare(simple_wcs((300, 400)).wcs)
