@@ -79,5 +79,9 @@ class OutsideError(CompositeH5Error, ValueError, IndexError):
     """A box or position has no pixel in the image."""
 
 
+class ConversionError(CompositeH5Error, ValueError):
+    """A file of another format can't be made a composite, for it isn't what was expected."""
+
+
 class UnsupportedParameterError(CompositeH5Error, TypeError, ValueError):
     """No component understands a parameter of a read."""
