@@ -80,9 +80,7 @@ __all__ = [
 ]
 
 # Attributes and other entries of a composite group: a component of that name would be mistaken for them.
-RESERVED_NAMES = frozenset(
-    {"id", "data_id", "dataset_type", "run", "stage", "definition", "components", "provenance"}
-)
+RESERVED_NAMES = frozenset({"id", "data_id", "dataset_type", "run", "stage", "definition", "components", "provenance"})
 
 _SIGNAL_KINDS = ("array", "image")
 _MISSING: Any = object()
@@ -314,9 +312,7 @@ _IMPORT_PATH = _text(
 
 _DEFINITION_KEYS = {
     "name": _NAME._replace(required=True),
-    "version": _Key(
-        "a whole number, 1 or more", lambda value: type(value) is int and value >= 1, required=True
-    ),
+    "version": _Key("a whole number, 1 or more", lambda value: type(value) is int and value >= 1, required=True),
     "description": _ANY_TEXT,
     "dimensions": _NAMES,
     "signal": _NAME,
@@ -409,9 +405,7 @@ class _Reader:
         if not _NAME.test(name):
             self.problem(path, f"the name should be {_NAME.expected}, not {name!r}")
         elif name in RESERVED_NAMES:
-            self.problem(
-                path, f"the name {name!r} is reserved ({', '.join(sorted(RESERVED_NAMES))}); take another"
-            )
+            self.problem(path, f"the name {name!r} is reserved ({', '.join(sorted(RESERVED_NAMES))}); take another")
         keys = self.checked(entry, path, _COMPONENT_KEYS)
         return ComponentDefinition(
             name=name,
@@ -477,8 +471,7 @@ class _Reader:
             ),
         ]
         wrong += [
-            (True, "shared", f"{name!r} is not among the dimensions{_suggest(name, dimensions)}")
-            for name in strange
+            (True, "shared", f"{name!r} is not among the dimensions{_suggest(name, dimensions)}") for name in strange
         ]
         for is_wrong, key, text in wrong:
             if is_wrong:
@@ -491,9 +484,7 @@ class _Reader:
             return
         component = definition.components.get(name)
         if component is None:
-            self.problem(
-                ("signal",), f"there is no component {name!r}{_suggest(name, definition.components)}"
-            )
+            self.problem(("signal",), f"there is no component {name!r}{_suggest(name, definition.components)}")
         elif component.kind not in _SIGNAL_KINDS or component.is_list:
             found = f"a list of {component.kind}" if component.is_list else component.kind
             self.problem(("signal",), f"should be one {' or '.join(_SIGNAL_KINDS)}, but {name!r} is {found}")
@@ -656,9 +647,7 @@ def disassemble(obj: Any, definition: Definition) -> dict[str, Any]:
             if not component.input_only
         }
     if problems := _problems(values, definition):
-        raise DefinitionError(
-            f"{_describe(definition)}: {type(obj).__qualname__} object: {'; '.join(problems)}"
-        )
+        raise DefinitionError(f"{_describe(definition)}: {type(obj).__qualname__} object: {'; '.join(problems)}")
     return {
         name: values[name]
         for name, component in definition.components.items()

@@ -1,0 +1,1020 @@
+from __future__ import annotations
+
+import copy
+import functools
+import pickle
+import subprocess
+import sys
+from collections import namedtuple
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compositeh5.definition import (
+    RESERVED_NAMES,
+    ComponentDefinition,
+    Definition,
+    assemble,
+    definition_names,
+    disassemble,
+    get_definition,
+    load_definition,
+    register_definition,
+)
+from compositeh5.errors import DefinitionError
+from compositeh5.links import Link
+
+GOOD = """\
+name: ccd
+version: 3
+description: One CCD.
+dimensions: [instrument, visit, detector]
+signal: image
+python_type: package.module.Ccd
+components:
+  image:
+    kind: image
+    required: true
+    description: The pixels.
+    getter: getImage
+    setter: setImage
+  visit_info: {kind: record, shared: [instrument, visit]}
+  amplifiers: {kind: image, list: true}
+  flat: {kind: image, input_only: true}
+"""
+
+
+def make(components: dict[str, Any], **top: Any) -> Definition:
+    """A definition whose components are given by kind or by their keys."""
+    entries = {name: {"kind": entry} if isinstance(entry, str) else entry for name, entry in components.items()}
+    return Definition.from_mapping({"name": "test", "version": 1, "components": entries, **top}, "test.yaml")
+
+
+def here(name: str) -> str:
+    """The import path of something in this module."""
+    return f"{__name__}:{name}"
+
+
+def write(folder: Path, text: str, name: str = "ccd.yaml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# ---- Reading ------------------------------------------------------------------------------------------------
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    definition = load_definition(write(tmp_path, GOOD))
+    assert definition == Definition(
+        name="ccd",
+        version=3,
+        description="One CCD.",
+        dimensions=("instrument", "visit", "detector"),
+        signal="image",
+        python_type="package.module.Ccd",
+        components={
+            "image": ComponentDefinition(
+                "image", "image", "The pixels.", required=True, getter="getImage", setter="setImage"
+            ),
+            "visit_info": ComponentDefinition("visit_info", "record", shared=("instrument", "visit")),
+            "amplifiers": ComponentDefinition("amplifiers", "image", is_list=True),
+            "flat": ComponentDefinition("flat", "image", input_only=True),
+        },
+    )
+    assert list(definition.components) == ["image", "visit_info", "amplifiers", "flat"]
+    assert definition.source == str(tmp_path / "ccd.yaml")
+    assert definition.required == ("image",)
+    assert definition.shared == {"visit_info": ("instrument", "visit")}
+    assert repr(definition) == "<Definition 'ccd' version 3: image, visit_info, amplifiers, flat>"
+
+
+def test_same_content_is_equal_whatever_the_source(tmp_path: Path) -> None:
+    from_file = load_definition(str(write(tmp_path, GOOD)))
+    from_mapping = Definition.from_mapping(yaml.safe_load(GOOD))
+    assert from_file == from_mapping
+    assert hash(from_file) == hash(from_mapping)
+    assert pickle.loads(pickle.dumps(from_file)) == from_file
+    assert from_file != Definition.from_mapping(yaml.safe_load(GOOD) | {"version": 4})
+
+
+def test_missing_file_is_a_plain_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load_definition(tmp_path / "nowhere.yaml")
+
+
+# What is replaced in GOOD, by what, the line, and what the message must tell: the key, and what to do about it.
+WRONG = {
+    "unknown key at the top": ("description:", "desciption:", 3, ["'desciption'", "did you mean 'description'?"]),
+    "unknown key in a component": (
+        "required: true",
+        "requird: true",
+        10,
+        ["components.image", "'requird'", "did you mean 'required'?"],
+    ),
+    "unknown key far from all": ("required: true", "zzz: true", 10, ["'zzz'", "input_only", "kind", "setter"]),
+    "component key at the top": (
+        "description: One CCD.",
+        "input_only: true",
+        3,
+        ["'input_only'", "misplaced", "belongs to a component"],
+    ),
+    "kind at the top": ("description: One CCD.", "kind: image", 3, ["'kind'", "misplaced"]),
+    "components in a component": (
+        "required: true",
+        "components: {}",
+        10,
+        ["components.image", "'components'", "misplaced", "top level"],
+    ),
+    "signal in a component": ("required: true", "signal: true", 10, ["'signal'", "misplaced"]),
+    "duplicate top key": ("description: One CCD.", "version: 3", 3, ["'version'", "twice", "line 2"]),
+    "duplicate component": (
+        "  flat: {kind: image, input_only: true}",
+        "  image: {kind: image}",
+        16,
+        ["components", "'image'", "twice", "line 8"],
+    ),
+    "duplicate key in a component": (
+        "{kind: image, list: true}",
+        "{kind: image, kind: image}",
+        15,
+        ["components.amplifiers", "'kind'", "twice"],
+    ),
+    "key that is a bool for YAML": ("  flat:", "  off:", 16, ["'off'", "quote it"]),
+    "key that is a list": ("  flat:", "  ? [flat]\n  :", 16, ["components", "list or mapping"]),
+    "merge key": ("    required: true", "    <<: {required: true}", 10, ["components.image", "'<<'"]),
+    "Python tag": ("description: One CCD.", "description: !!python/name:os.system ''", 3, ["python/name"]),
+    "unknown tag on a mapping": ("{kind: image, list: true}", "!x {kind: image}", 15, ["components.amplifiers", "!x"]),
+    "impossible date": ("One CCD.", "2020-13-01", 3, ["description", "2020-13-01", "quote it"]),
+    "broken YAML": ("[instrument, visit, detector]", "[instrument, visit", 5, ["not valid YAML"]),
+    "second document": ("components:", "---\ncomponents:", 7, ["not valid YAML", "another document"]),
+    "missing kind": ("{kind: image, list: true}", "{list: true}", 15, ["components.amplifiers", "'kind'", "missing"]),
+    "component without keys": (
+        "{kind: image, list: true}",
+        "",
+        15,
+        ["components.amplifiers", "mapping", "None"],
+    ),
+    "kind as the whole component": (
+        "{kind: image, list: true}",
+        "image",
+        15,
+        ["components.amplifiers", "mapping", "'image'"],
+    ),
+    "unknown kind": ("kind: record", "kind: recrod", 14, ["visit_info.kind", "'recrod'", "did you mean 'record'?"]),
+    "kind that is no name": ("kind: record", "kind: os.path", 14, ["visit_info.kind", "'os.path'", "a letter"]),
+    "version zero": ("version: 3", "version: 0", 2, ["version", "1 or more", "0"]),
+    "version true": ("version: 3", "version: true", 2, ["version", "1 or more", "True"]),
+    "version as text": ("version: 3", "version: '3'", 2, ["version", "'3'"]),
+    "version with a point": ("version: 3", "version: 3.0", 2, ["version", "3.0"]),
+    "name with a dash": ("name: ccd", "name: my-ccd", 1, ["name", "'my-ccd'"]),
+    "empty description": ("description: One CCD.", "description:", 3, ["description", "text", "None"]),
+    "description that is no text": ("The pixels.", "12", 11, ["components.image.description", "text", "12"]),
+    "dimensions as text": (
+        "dimensions: [instrument, visit, detector]",
+        "dimensions: visit",
+        4,
+        ["dimensions", "list", "'visit'"],
+    ),
+    "no dimensions": ("dimensions: [instrument, visit, detector]", "dimensions: []", 4, ["dimensions", "one or more"]),
+    "dimension twice": ("[instrument, visit, detector]", "[visit, visit]", 4, ["dimensions", "different"]),
+    "nested dimensions": ("[instrument, visit, detector]", "[[visit]]", 4, ["dimensions", "names"]),
+    "required as text": ("required: true", "required: 'true'", 10, ["components.image.required", "true or false"]),
+    "list as a number": ("list: true", "list: 1", 15, ["amplifiers.list", "true or false"]),
+    "empty shared": ("[instrument, visit]}", "[]}", 14, ["visit_info.shared", "one or more"]),
+    "shared by an unknown dimension": (
+        "[instrument, visit]}",
+        "[instrument, vsit]}",
+        14,
+        ["visit_info.shared", "'vsit'", "did you mean 'visit'?"],
+    ),
+    "import path without module": ("package.module.Ccd", "Ccd", 6, ["python_type", "'Ccd'", "package.module.Name"]),
+    "import path with a call": ("package.module.Ccd", "os.system('x')", 6, ["python_type", "import path"]),
+    "relative import path": ("package.module.Ccd", ".module.Ccd", 6, ["python_type", "import path"]),
+    "two colons": ("package.module.Ccd", "'a:b:c'", 6, ["python_type", "import path"]),
+    "getter with a call": ("getImage", "getImage()", 12, ["image.getter", "method or attribute"]),
+    "setter with a dot": ("setImage", "info.setImage", 13, ["image.setter", "method or attribute"]),
+    "component name with a dash": ("  flat:", "  my-flat:", 16, ["components.my-flat", "'my-flat'", "a letter"]),
+    "component name with an underscore first": ("  flat:", "  __class__:", 16, ["'__class__'", "a letter"]),
+    "no components": (GOOD[GOOD.index("components:") :], "components: {}\n", 7, ["components", "one or more"]),
+    "components as a list": (GOOD[GOOD.index("components:") :], "components: [image]\n", 7, ["components", "mapping"]),
+    "signal that isn't a component": (
+        "signal: image",
+        "signal: imag",
+        5,
+        ["signal", "'imag'", "did you mean 'image'?"],
+    ),
+    "signal that can't be shown": (
+        "signal: image",
+        "signal: visit_info",
+        5,
+        ["signal", "array or image", "'visit_info' is record"],
+    ),
+    "signal that is a list": ("signal: image", "signal: amplifiers", 5, ["signal", "'amplifiers' is a list of image"]),
+    "list of a list": ("{kind: image, list: true}", "{kind: list, list: true}", 15, ["amplifiers.list", "kind 'list'"]),
+    "required and input_only": (
+        "    getter: getImage",
+        "    input_only: true",
+        10,
+        ["image.required", "contradicts input_only"],
+    ),
+    "getter and input_only": (
+        "input_only: true}",
+        "input_only: true, getter: getFlat}",
+        16,
+        ["flat.getter", "contradicts input_only"],
+    ),
+    "getter and disassembler": (
+        "python_type: package.module.Ccd",
+        "disassembler: package.module:take",
+        12,
+        ["image.getter", "contradicts the disassembler"],
+    ),
+    "setter and assembler": (
+        "python_type: package.module.Ccd",
+        "assembler: package.module:build",
+        13,
+        ["image.setter", "contradicts the assembler"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_errors_name_file_line_key_and_remedy(case: str, tmp_path: Path) -> None:
+    old, new, line, words = WRONG[case]
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    with pytest.raises(DefinitionError) as caught:
+        load_definition(path)
+    message = next(part for part in str(caught.value).split("\n") if part.startswith(f"{path}:{line}: "))
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize("key", ["name", "version", "components"])
+def test_required_top_keys(key: str) -> None:
+    content = yaml.safe_load(GOOD)
+    del content[key]
+    with pytest.raises(DefinitionError, match=f"^here: the key '{key}' is missing"):
+        Definition.from_mapping(content, "here")
+
+
+@pytest.mark.parametrize("name", sorted(RESERVED_NAMES))
+def test_reserved_component_names(name: str) -> None:
+    with pytest.raises(DefinitionError, match=rf"test\.yaml: components\.{name}: .* reserved"):
+        make({name: "record"})
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- name\n", "text", "3"])
+def test_content_that_is_no_mapping(text: str, tmp_path: Path) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(DefinitionError, match="should be a mapping") as caught:
+        load_definition(path)
+    assert str(path) in str(caught.value)
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "binary.yaml"
+    path.write_bytes(b"name: \xff\xfe\n")
+    with pytest.raises(DefinitionError, match=r"binary\.yaml: not valid YAML"):
+        load_definition(path)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    text = GOOD.replace("version: 3", "version: x").replace("required:", "requird:").replace("flat:", "id:")
+    with pytest.raises(DefinitionError) as caught:
+        load_definition(write(tmp_path, text))
+    assert [part.split(": ")[0].rpartition(":")[2] for part in str(caught.value).split("\n")] == ["2", "10", "16"]
+
+
+def test_recursive_alias_is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace("flat: {kind: image, input_only: true}", "flat: &a {kind: *a}"))
+    with pytest.raises(DefinitionError, match=r"components\.flat\.kind: should be a name"):
+        load_definition(path)
+
+
+def test_a_file_may_use_aliases(tmp_path: Path) -> None:
+    text = GOOD.replace("[instrument, visit]}", "&keys [instrument, visit]}") + (
+        "  camera: {kind: table, shared: *keys}\n"
+    )
+    assert load_definition(write(tmp_path, text)).shared["camera"] == ("instrument", "visit")
+
+
+def test_what_is_allowed() -> None:
+    definition = make(
+        {
+            "image": {"kind": "image", "required": False, "input_only": True},
+            "amplifiers": {"kind": "table", "list": True, "shared": ("night",), "required": True},
+            "all_parts": {"kind": "list", "list": False},
+        },
+        python_type="a.B",
+        assembler="a:b.c",
+        disassembler="a.b:c",
+        signal="image",
+    )
+    assert definition.shared == {"amplifiers": ("night",)}
+    accessors = {"image": {"kind": "image", "getter": "image", "setter": "_image"}}
+    assert make(accessors, python_type="a.B").components["image"].setter == "_image"
+    assert make({"image": {"kind": "image", "setter": "put"}}, disassembler="a.b").components["image"].setter == "put"
+
+
+names = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,8}", fullmatch=True)
+texts = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"]), max_size=20)
+several_names = st.lists(names, min_size=1, max_size=4, unique=True)
+
+
+@st.composite
+def contents(draw: st.DrawFn) -> dict[str, Any]:
+    """Valid contents of a definition file."""
+    dimensions = draw(st.none() | several_names)
+    keys = several_names if dimensions is None else st.lists(st.sampled_from(dimensions), min_size=1, unique=True)
+    component = st.fixed_dictionaries(
+        {"kind": st.sampled_from(["image", "mask", "record", "table", "wcs"])},
+        optional={
+            "description": texts,
+            "required": st.booleans(),
+            "shared": keys,
+            "list": st.booleans(),
+            "getter": names,
+            "setter": names,
+        },
+    )
+    component_names = names.filter(lambda name: name not in RESERVED_NAMES)
+    top = st.fixed_dictionaries(
+        {
+            "name": names,
+            "version": st.integers(1),
+            "components": st.dictionaries(component_names, component, min_size=1, max_size=4),
+        },
+        optional={"description": texts, "python_type": st.just("a.b:C.D")},
+    )
+    return draw(top) | ({} if dimensions is None else {"dimensions": dimensions})
+
+
+@settings(max_examples=40, deadline=None)
+@given(contents())
+def test_file_and_mapping_say_the_same(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> None:
+    path = write(tmp_path_factory.getbasetemp(), yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
+    before = copy.deepcopy(content)
+    definition = load_definition(path)
+    assert definition == Definition.from_mapping(content)
+    assert content == before
+    assert list(definition.components) == list(content["components"])
+    for name, entry in content["components"].items():
+        component = definition.components[name]
+        assert (component.name, component.kind) == (name, entry["kind"])
+        assert component.is_list is entry.get("list", False)
+        assert component.shared == tuple(entry.get("shared", ()))
+        assert component.setter == entry.get("setter")
+
+
+TOP_KEYS = [
+    "name", "version", "description", "dimensions", "signal", "python_type", "assembler", "disassembler", "components",
+]  # fmt: skip
+COMPONENT_KEYS = ["kind", "description", "required", "shared", "list", "input_only", "getter", "setter"]
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_misspelt_keys_get_the_nearest(data: st.DataObject) -> None:
+    in_component = data.draw(st.booleans())
+    key = data.draw(st.sampled_from(COMPONENT_KEYS if in_component else TOP_KEYS))
+    i = data.draw(st.integers(1, len(key) - 1))
+    misspelt = key[:i] + data.draw(st.sampled_from([key[i + 1 :], key[i] + key[i:]]))
+    content = yaml.safe_load(GOOD)
+    (content["components"]["image"] if in_component else content)[misspelt] = "x"
+    with pytest.raises(DefinitionError) as caught:
+        Definition.from_mapping(content, "here")
+    path = "components.image: " if in_component else ""
+    assert str(caught.value) == f"here: {path}unknown key {misspelt!r}; did you mean {key!r}?"
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.dates()
+all_keys = st.sampled_from([*TOP_KEYS, *COMPONENT_KEYS, "image"]) | st.text(max_size=3) | st.integers()
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(all_keys, inner, max_size=4), max_leaves=12
+)
+
+
+@settings(deadline=None)
+@given(anything)
+def test_any_content_gives_a_definition_error(content: Any) -> None:
+    with pytest.raises(DefinitionError):
+        Definition.from_mapping({"name": "x", "version": 1, "components": {"image": content}})
+    with pytest.raises(DefinitionError):
+        Definition.from_mapping(content)
+
+
+@settings(deadline=None)
+@given(st.text("ab1_-.: \n[]{},&*!?|>'\"#%@0x2023", max_size=40))
+def test_any_text_gives_a_definition_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = write(tmp_path_factory.getbasetemp(), text, "any.yaml")
+    with pytest.raises(DefinitionError, match=r"any\.yaml"):
+        load_definition(path)
+
+
+# ---- Finding ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "required", "shared", "signal", "dimensions"),
+    [
+        ("exposure", ["image"], ["visit_info"], "image", ["instrument", "visit", "detector"]),
+        ("visit", ["visit_info"], [], None, ["instrument", "visit"]),
+        ("source_catalog", ["table"], ["visit_info"], None, ["instrument", "visit", "detector"]),
+        ("raw", ["amplifiers"], ["visit_info"], None, ["instrument", "exposure", "detector"]),
+    ],
+)
+def test_shipped(name: str, required: list[str], shared: list[str], signal: str | None, dimensions: list[str]) -> None:
+    definition = get_definition(name)
+    assert definition is get_definition(name)
+    assert definition.name == name
+    assert list(definition.required) == required
+    assert list(definition.shared) == shared
+    assert definition.signal == signal
+    assert list(definition.dimensions) == dimensions
+    assert definition.description
+    assert all(component.description for component in definition.components.values())
+
+
+def test_shipped_exposure_and_raw() -> None:
+    kinds = {name: component.kind for name, component in get_definition("exposure").components.items()}
+    assert kinds == {
+        "image": "image", "mask": "mask", "variance": "image", "wcs": "wcs", "psf": "psf",
+        "photo_calib": "photo_calib", "visit_info": "record", "detector": "record", "filter": "record",
+        "ap_corr_map": "record", "summary_stats": "record", "transmission_curve": "table", "header": "text",
+        "fits": "list", "metadata": "record",
+    }  # fmt: skip
+    amplifiers = get_definition("raw").components["amplifiers"]
+    assert amplifiers.is_list
+    assert amplifiers.kind == "image"
+
+
+def test_unknown_definition_names_the_nearest() -> None:
+    with pytest.raises(DefinitionError, match="no definition 'Exposure'; did you mean 'exposure'"):
+        get_definition("Exposure")
+    with pytest.raises(DefinitionError, match=r"no definition 'qqq'; there are: .*exposure.*source_catalog"):
+        get_definition("qqq")
+
+
+def test_register(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace("ccd", "registered"))
+    definition = register_definition(path)
+    assert get_definition("registered") is definition
+    assert "registered" in definition_names()
+    assert {"exposure", "raw", "source_catalog", "visit"} <= set(definition_names())
+    assert register_definition(load_definition(path)) is definition
+    other = write(tmp_path, GOOD.replace("ccd", "registered").replace("One CCD", "Another"), "other.yaml")
+    with pytest.raises(DefinitionError, match="name: 'registered' is that of another definition") as caught:
+        register_definition(other)
+    assert str(other) in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert get_definition("registered") is definition
+
+
+def test_shipped_names_are_taken() -> None:
+    exposure = get_definition("exposure")
+    assert register_definition(load_definition(exposure.source)) is exposure
+    with pytest.raises(DefinitionError, match="'exposure' is that of another"):
+        register_definition(make({"image": "image"}, name="exposure"))
+
+
+def test_kinds_of_installed_packages_are_known(tmp_path: Path) -> None:
+    # The import of the plug-in would fail: a definition only needs to know that there is one.
+    metadata = tmp_path / "spectra-1.0.dist-info"
+    metadata.mkdir()
+    write(metadata, "Metadata-Version: 2.1\nName: spectra\nVersion: 1.0\n", "METADATA")
+    write(metadata, "[compositeh5.kinds]\nspectrum = spectra.no_such_module\n", "entry_points.txt")
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from compositeh5.definition import Definition
+from compositeh5.errors import DefinitionError
+for kind in "spectrum", "spectrun":
+    try:
+        print(Definition.from_mapping({"name": "a", "version": 1, "components": {"b": {"kind": kind}}}))
+    except DefinitionError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
+    good, bad = done.stdout.splitlines()
+    assert good == "<Definition 'a' version 1: b>"
+    assert bad.endswith("knows the kind 'spectrun'; did you mean 'spectrum'?")
+
+
+def test_import_is_light() -> None:
+    code = "import sys, compositeh5.definition; print([m for m in ('yaml', 'astropy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---- Checking -----------------------------------------------------------------------------------------------
+
+
+CHECKED = make(
+    {
+        "image": {"kind": "image", "required": True},
+        "psf": "psf",
+        "amplifiers": {"kind": "image", "list": True},
+        "steps": {"kind": "table", "list": True, "required": True},
+    }
+)
+LINK = Link(id="0" * 32, component="steps", kind="list", digest="", uri="/visit.h5")
+
+
+@pytest.mark.parametrize(
+    "components",
+    [
+        {"image": 1, "steps": []},
+        {"image": 0, "steps": (), "psf": None, "amplifiers": None},
+        {"image": np.zeros(2), "steps": [1], "psf": 2, "amplifiers": [np.zeros(3)]},
+        {"image": 1, "steps": LINK},
+    ],
+)
+def test_check_accepts(components: dict[str, Any]) -> None:
+    CHECKED.check(components)
+
+
+@pytest.mark.parametrize(
+    ("components", "problems"),
+    [
+        ({"image": 1}, ["the required component 'steps' is absent"]),
+        ({"image": None, "steps": []}, ["the required component 'image' is absent"]),
+        (
+            {"image": 1, "steps": [], "pfs": 1},
+            ["there is no component 'pfs'; did you mean 'psf'?"],
+        ),
+        ({"image": 1, "steps": [], 3: None}, ["there is no component 3; there are: amplifiers, image, psf, steps"]),
+        (
+            {"image": 1, "steps": "abc", "amplifiers": np.zeros(2)},
+            [
+                "the component 'amplifiers' should be a list of image, not a ndarray",
+                "the component 'steps' should be a list of table, not a str",
+            ],
+        ),
+        (
+            {"imge": 1},
+            [
+                "there is no component 'imge'; did you mean 'image'?",
+                "the required component 'image' is absent",
+                "the required component 'steps' is absent",
+            ],
+        ),
+    ],
+)
+def test_check_tells_all_problems(components: dict[str, Any], problems: list[str]) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        CHECKED.check(components)
+    assert str(caught.value) == "definition 'test' (test.yaml): " + "; ".join(problems)
+
+
+# ---- Building and taking apart ------------------------------------------------------------------------------
+
+PARTS = make({"image": "image", "visit_info": "record", "psf": "psf", "amplifiers": {"kind": "image", "list": True}})
+
+
+@dataclass
+class Data:
+    image: Any = None
+    visit_info: Any = None
+    psf: Any = field(default=None, kw_only=True)
+    amplifiers: Any = field(default=None, init=False)
+
+
+class Keywords:
+    def __init__(self, **components: Any) -> None:
+        self.__dict__.update(components)
+
+
+class PositionalOnly:
+    def __init__(self, image: Any = None, scale: float = 2.0, visit_info: Any = None, /, *more: Any, psf: Any = None):
+        assert scale == 2.0
+        assert not more
+        self.image, self.visit_info, self.psf, self.amplifiers = image, visit_info, psf, None
+
+
+class Lsst:
+    """Get and set methods, and names of attributes that say nothing."""
+
+    def __init__(self) -> None:
+        self._a = self._b = self._c = self._d = None
+
+    def getImage(self) -> Any:
+        return self._a
+
+    def setImage(self, value: Any) -> None:
+        self._a = value
+
+    def getVisitInfo(self) -> Any:
+        return self._b
+
+    def setVisitInfo(self, value: Any) -> None:
+        self._b = value
+
+    def get_psf(self, default: Any = None) -> Any:
+        return default if self._c is None else self._c
+
+    def set_psf(self, value: Any, *, copy: bool = False) -> None:
+        self._c = value
+
+    def amplifiers(self) -> Any:
+        return self._d
+
+    setAmplifiers = functools.partialmethod(object.__setattr__, "_d")
+
+
+class Properties:
+    psf = None
+
+    def __init__(self, image: Any = None) -> None:
+        self._image = image
+        self._info = None
+
+    @property
+    def image(self) -> Any:
+        return self._image
+
+    @property
+    def visit_info(self) -> Any:
+        return self._info
+
+    @visit_info.setter
+    def visit_info(self, value: Any) -> None:
+        self._info = value
+
+    @functools.cached_property
+    def amplifiers(self) -> Any:
+        return None
+
+
+class Slots:
+    __slots__ = ("amplifiers", "image", "psf", "visit_info")
+
+
+values = st.integers(-1, 1) | st.sampled_from(["", "x"]) | st.just(()) | st.just(False)
+
+
+@pytest.mark.parametrize("cls", [Data, Keywords, PositionalOnly, Lsst, Properties, Slots])
+@settings(deadline=None)
+@given(
+    components=st.fixed_dictionaries(
+        {},
+        optional={
+            "image": st.none() | values,
+            "visit_info": st.none() | values,
+            "psf": st.none() | values,
+            "amplifiers": st.none() | st.lists(values),
+        },
+    )
+)
+def test_round_trip(cls: type, components: dict[str, Any]) -> None:
+    before = dict(components)
+    obj = assemble(components, PARTS, cls)
+    assert type(obj) is cls
+    assert components == before
+    found = disassemble(obj, PARTS)
+    present = {name: components[name] for name in PARTS.components if components.get(name) is not None}
+    assert found == present
+    assert list(found) == list(present)
+    assert all(found[name] is value for name, value in present.items())
+
+
+def test_arrays_are_passed_as_they_are() -> None:
+    image = np.arange(6.0).reshape(2, 3)
+    obj = assemble({"image": image, "amplifiers": [image, image]}, PARTS, Data)
+    assert obj.image is image
+    assert disassemble(obj, PARTS)["amplifiers"][1] is image
+
+
+def test_lazy_mappings_are_asked_once() -> None:
+    class Lazy(dict[str, Any]):
+        asked: list[str] = []
+
+        def get(self, name: str, default: Any = None) -> Any:
+            self.asked.append(name)
+            return super().get(name, default)
+
+    assert assemble(Lazy(image=1, amplifiers=[2]), PARTS, Data).amplifiers == [2]
+    assert Lazy.asked == ["image", "amplifiers"]
+
+
+def test_python_type_from_the_definition() -> None:
+    definition = make({"image": "image"}, python_type=here("Data"))
+    assert assemble({"image": 3}, definition) == Data(3)
+    assert type(assemble({"image": 3}, definition, Properties)) is Properties
+
+
+class Outer:
+    @dataclass
+    class Inner:
+        image: Any
+
+    @staticmethod
+    def build(components: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        return "built", components
+
+    @staticmethod
+    def take(obj: Any) -> dict[str, Any]:
+        return obj[1]
+
+
+def test_nested_names_after_a_colon() -> None:
+    assert assemble({"image": 3}, make({"image": "image"}, python_type=here("Outer.Inner"))) == Outer.Inner(3)
+
+
+def test_explicit_assembler_and_disassembler_come_first() -> None:
+    definition = make(
+        {"image": "image", "psf": "psf", "flat": {"kind": "image", "input_only": True}},
+        python_type=here("Data"),
+        assembler=here("Outer.build"),
+        disassembler=here("Outer.take"),
+    )
+    assert assemble({"psf": None, "flat": 1, "image": 2}, definition, Data) == ("built", {"image": 2, "flat": 1})
+    assert disassemble(("", {"psf": None, "flat": 1, "image": 2}), definition) == {"image": 2}
+    with pytest.raises(DefinitionError, match="tuple object: there is no component 'imag'; did you mean 'image'"):
+        disassemble(("", {"imag": 2}), definition)
+    with pytest.raises(DefinitionError, match=r"disassembler: '.*Outer\.take' should return a mapping .* not a list"):
+        disassemble(("", ["image"]), definition)
+
+
+def test_explicit_getters_and_setters() -> None:
+    class Ccd:
+        def __init__(self, image: str = "default") -> None:
+            self.calls = [("init", image)]
+            self.raw_psf = None
+
+        def put(self, value: Any) -> None:
+            self.calls.append(("put", value))
+
+        def take(self) -> Any:
+            return self.calls[-1][1]
+
+    definition = make(
+        {
+            "image": {"kind": "image", "setter": "put", "getter": "take"},
+            "psf": {"kind": "psf", "setter": "raw_psf", "getter": "raw_psf"},
+        }
+    )
+    ccd = assemble({"image": 1, "psf": 2}, definition, Ccd)
+    assert ccd.calls == [("init", "default"), ("put", 1)]
+    assert ccd.raw_psf == 2
+    assert disassemble(ccd, definition) == {"image": 1, "psf": 2}
+
+
+def test_values_that_can_be_called_are_not_called() -> None:
+    class Psf:
+        def __call__(self, *args: Any) -> None:
+            raise AssertionError("called")
+
+    class Lazy:
+        @functools.cached_property
+        def psf(self) -> Psf:
+            return psf
+
+    psf = Psf()
+    explicit = make({"psf": {"kind": "psf", "getter": "psf", "setter": "psf"}})
+    for definition in (PARTS, explicit):
+        obj = assemble({"psf": psf}, definition, Lsst if definition is PARTS else Properties)
+        assert disassemble(obj, definition)["psf"] is psf
+        assert disassemble(Lazy(), definition)["psf"] is psf
+
+
+def test_input_only_is_given_but_not_taken() -> None:
+    definition = make({"image": "image", "psf": {"kind": "psf", "input_only": True}})
+    data = assemble({"image": 1, "psf": 2}, definition, Data)
+    assert data.psf == 2
+    assert disassemble(data, definition) == {"image": 1}
+
+
+def test_methods_that_need_arguments_are_no_accessors() -> None:
+    class Ccd:
+        image = 5
+
+        def get_image(self, band: str) -> Any:
+            raise AssertionError("called")
+
+        def set_image(self, band: str, value: Any) -> None:
+            raise AssertionError("called")
+
+        def psf(self, x: float, y: float) -> Any:
+            raise AssertionError("called")
+
+    assert disassemble(Ccd(), PARTS) == {"image": 5}
+    assert assemble({"image": 6}, PARTS, Ccd).image == 6
+    with pytest.raises(DefinitionError, match=r"nothing in .*Ccd accepts it"):
+        assemble({"psf": 6}, PARTS, Ccd)
+    with pytest.raises(DefinitionError, match=r"components\.psf: nothing in .*Ccd gives it; tried: psf"):
+        disassemble(Ccd(), make({"psf": {"kind": "psf", "getter": "psf"}}))
+
+
+def test_named_tuples() -> None:
+    pair = namedtuple("pair", ["image", "psf"])
+    assert assemble({"image": 1, "psf": 2}, PARTS, pair) == (1, 2)
+    assert disassemble(pair(1, None), PARTS) == {"image": 1}
+
+
+def test_extension_types_without_signatures() -> None:
+    sphgeom = pytest.importorskip("lsst.sphgeom")
+    definition = make({"lon": "record", "width": "record"})
+    box = sphgeom.Box.full()
+    assert disassemble(box, definition) == {"lon": box.getLon(), "width": box.getWidth()}
+    with pytest.raises(DefinitionError, match="parameters of Box can't be known; give an assembler"):
+        assemble({"lon": box.getLon()}, definition, sphgeom.Box)
+
+
+# ---- What can't be built or taken apart ---------------------------------------------------------------------
+
+
+class Strict:
+    """Needs two arguments, and counts how often it was called."""
+
+    built = 0
+
+    def __init__(self, image: Any, scale: float, /, psf: Any) -> None:
+        Strict.built += 1
+
+
+def test_missing_arguments_are_found_before_the_call() -> None:
+    definition = make({"image": "image", "scales": "array", "psf": {"kind": "psf", "setter": "set_psf"}})
+    with pytest.raises(DefinitionError) as caught:
+        assemble({"scales": 3, "psf": 2}, definition, Strict)
+    assert Strict.built == 0
+    message = str(caught.value)
+    assert message.startswith("definition 'test' (test.yaml): Strict can't be called without the argument ")
+    assert "'image', but that component is absent" in message
+    assert "'scale', which is not a component; did you mean 'scales'?" in message
+    assert "'psf', but that component has a setter of its own, 'set_psf'" in message
+
+
+def test_a_component_that_nothing_accepts() -> None:
+    class Ccd:
+        _changed = False
+
+        def set_image(self, value: Any) -> None:
+            Ccd._changed = True
+
+        @property
+        def psf(self) -> None:
+            return None
+
+    with pytest.raises(DefinitionError) as caught:
+        assemble({"image": 1, "visit_info": 1}, PARTS, Ccd)
+    assert "components.visit_info: nothing in " in str(caught.value)
+    assert "Ccd accepts it; tried: the constructor, set_visit_info, setVisitInfo, visit_info" in str(caught.value)
+    with pytest.raises(DefinitionError, match=r"components\.psf: nothing in "):
+        assemble({"image": 1, "psf": 1}, PARTS, Ccd)
+    assert not Ccd._changed
+    explicit = make({"image": {"kind": "image", "setter": "put"}})
+    with pytest.raises(DefinitionError, match=r"components\.image: nothing in .*Ccd accepts it; tried: put$"):
+        assemble({"image": 1}, explicit, Ccd)
+
+
+def test_a_component_that_nothing_gives() -> None:
+    required = make({"psf": {"kind": "psf", "required": True}})
+    with pytest.raises(DefinitionError, match="nothing in Keywords gives it; tried: get_psf, getPsf, psf"):
+        disassemble(Keywords(), required)
+    with pytest.raises(DefinitionError, match="Data object: the required component 'psf' is absent"):
+        disassemble(Data(), required)
+    explicit = make({"psf": {"kind": "psf", "getter": "get_pfs"}})
+    with pytest.raises(DefinitionError, match=r"tried: get_pfs; did you mean 'get_psf'\?"):
+        disassemble(Lsst(), explicit)
+    with pytest.raises(DefinitionError, match="'amplifiers' should be a list of image, not a int"):
+        disassemble(Keywords(amplifiers=3), PARTS)
+
+
+def test_components_are_checked_first() -> None:
+    definition = make({"image": {"kind": "image", "required": True}}, assembler=here("raising"))
+    with pytest.raises(DefinitionError, match="'image' is absent"):
+        assemble({}, definition)
+    with pytest.raises(DefinitionError, match="no component 'imag'"):
+        assemble({"image": 1, "imag": None}, definition)
+
+
+def test_neither_assembler_nor_type() -> None:
+    with pytest.raises(DefinitionError, match=r"test\.yaml.*neither an assembler nor a python_type"):
+        assemble({"image": 1}, PARTS)
+
+
+# ---- Exceptions of the user's code --------------------------------------------------------------------------
+
+
+class Oops(Exception):
+    pass
+
+
+def raising(components: Any) -> None:
+    raise Oops
+
+
+def test_assembler_and_disassembler_exceptions() -> None:
+    definition = make({"image": "image"}, assembler=here("raising"), disassembler=here("raising"))
+    with pytest.raises(Oops):
+        assemble({"image": 1}, definition)
+    with pytest.raises(Oops):
+        disassemble(1, definition)
+
+
+ERRORS = [TypeError("missing argument"), AttributeError("image"), ValueError("no"), KeyError("image"), Oops()]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_exceptions_come_out_unchanged(error: Exception) -> None:
+    class Constructor:
+        def __init__(self, image: Any) -> None:
+            raise error
+
+    class Setter:
+        def set_image(self, value: Any) -> None:
+            raise error
+
+    class Property:
+        @property
+        def image(self) -> Any:
+            raise error
+
+        @image.setter
+        def image(self, value: Any) -> None:
+            raise error
+
+    class Getter:
+        def getImage(self) -> Any:
+            raise error
+
+    class Cached:
+        @functools.cached_property
+        def image(self) -> Any:
+            raise error
+
+    for cls in (Constructor, Setter, Property):
+        with pytest.raises(type(error)) as caught:
+            assemble({"image": 1}, PARTS, cls)
+        assert caught.value is error
+        assert caught.value.__cause__ is None
+    for obj in (Property(), Getter(), Cached()):
+        with pytest.raises(type(error)) as caught:
+            disassemble(obj, PARTS)
+        assert caught.value is error
+        assert caught.value.__cause__ is None
+
+
+# ---- Import paths -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("no_such_package.module.Name", ["no module 'no_such_package'"]),
+        ("json.no_such_module:Name", ["no module 'json.no_such_module'"]),
+        ("json.decoder:JSONDecoder.no", ["no attribute 'no'"]),
+        ("json.JSONDecodr", ["'JSONDecodr'", "did you mean 'JSONDecoder'?"]),
+    ],
+)
+def test_import_paths_that_lead_nowhere(path: str, words: list[str]) -> None:
+    for key in ("python_type", "assembler"):
+        with pytest.raises(DefinitionError) as caught:
+            assemble({"image": 1}, make({"image": "image"}, **{key: path}))
+        for word in ["test.yaml", key, repr(path), *words]:
+            assert word in str(caught.value)
+        assert isinstance(caught.value.__cause__, ModuleNotFoundError) == ("no module" in words[0])
+
+
+def test_import_paths_that_lead_to_something_else() -> None:
+    with pytest.raises(DefinitionError, match=r"python_type: 'json\.loads': should be a class, not a function"):
+        assemble({"image": 1}, make({"image": "image"}, python_type="json.loads"))
+    with pytest.raises(DefinitionError, match=r"assembler: 'json\.decoder': should be a function, not a module"):
+        assemble({"image": 1}, make({"image": "image"}, assembler="json.decoder"))
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("raise RuntimeError", RuntimeError),
+        ("import no_such_module", ModuleNotFoundError),
+        ("from json import no_such_name", ImportError),
+        ("1 +", SyntaxError),
+    ],
+)
+def test_errors_inside_an_imported_module(
+    code: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, code, "module_with_errors.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    definition = make({"image": "image"}, python_type="module_with_errors.Name")
+    with pytest.raises(error) as caught:
+        assemble({"image": 1}, definition)
+    assert type(caught.value) is error
+
+
+def test_nothing_is_imported_before_it_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "def build(components):\n    return components\n", "needed_late.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    definition = make({"image": "image"}, assembler="needed_late.build")
+    definition.check({"image": 1})
+    assert "needed_late" not in sys.modules
+    assert assemble({"image": 1}, definition) == {"image": 1}
