@@ -54,7 +54,7 @@ import re
 import reprlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
+from functools import cache, partial, partialmethod, singledispatchmethod
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -84,6 +84,9 @@ RESERVED_NAMES = frozenset({"id", "data_id", "dataset_type", "run", "stage", "de
 
 _SIGNAL_KINDS = ("array", "image")
 _MISSING: Any = object()
+
+# Descriptors of methods that can't be called themselves.
+_METHODS = (classmethod, partialmethod, singledispatchmethod)
 
 
 @dataclass(frozen=True)
@@ -206,6 +209,8 @@ def load_definition(path: str | os.PathLike[str] | Traversable) -> Definition:
         raise DefinitionError(f"{path}{line}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise DefinitionError(f"{path}: not valid YAML: {error}") from error
+    except RecursionError:
+        raise DefinitionError(f"{path}: nested too deeply") from None
     return reader.read(content)
 
 
@@ -755,7 +760,8 @@ def _accessors(verb: str, name: str) -> tuple[str, str]:
 
 
 def _is_routine(member: Any) -> bool:
-    return inspect.isroutine(member) and not isinstance(member, cached_property)
+    # For `inspect`, descriptors that compute an attribute when it is first read are routines too; they can't be called.
+    return isinstance(member, _METHODS) or (inspect.isroutine(member) and callable(member))
 
 
 def _is_attribute(member: Any) -> bool:

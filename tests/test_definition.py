@@ -299,6 +299,11 @@ def test_recursive_alias_is_an_error(tmp_path: Path) -> None:
         load_definition(path)
 
 
+def test_endless_nesting_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"ccd\.yaml: nested too deeply"):
+        load_definition(write(tmp_path, "name: " + "[" * 1500))
+
+
 def test_a_file_may_use_aliases(tmp_path: Path) -> None:
     text = GOOD.replace("[instrument, visit]}", "&keys [instrument, visit]}") + (
         "  camera: {kind: table, shared: *keys}\n"
@@ -777,12 +782,20 @@ def test_values_that_can_be_called_are_not_called() -> None:
         def psf(self) -> Psf:
             return psf
 
+    class OnFirstUse:
+        def __get__(self, obj: Any, cls: type | None = None) -> Psf:
+            return psf
+
+    class Lazier:
+        psf = OnFirstUse()
+
     psf = Psf()
     explicit = make({"psf": {"kind": "psf", "getter": "psf", "setter": "psf"}})
     for definition in (PARTS, explicit):
         obj = assemble({"psf": psf}, definition, Lsst if definition is PARTS else Properties)
         assert disassemble(obj, definition)["psf"] is psf
         assert disassemble(Lazy(), definition)["psf"] is psf
+        assert disassemble(Lazier(), definition)["psf"] is psf
 
 
 def test_input_only_is_given_but_not_taken() -> None:
