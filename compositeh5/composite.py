@@ -89,18 +89,23 @@ class Composite(Mapping[str, Any]):
             dataset_type=dataset_type,
             run=run,
             stage=stage,
-            id="" if id is None else str(id),
+            id=id,
             provenance=provenance,
         )
         self._signal = (definition.signal or "") if definition else ""
         for name, value in values.items():
-            if value is None:
-                self._absent.append(name)
-            else:
-                try:
-                    self._parts[name] = _part(value, definition, name, stage)
-                except EncodeError as error:
-                    raise type(error)(f"component {name!r}: {error}") from error
+            self._set_part(name, value, definition, stage)
+
+    def _set_part(self, name: str, value: Any, definition: Definition | None, stage: str) -> None:
+        if value is None:
+            self._parts.pop(name, None)
+            self._absent = [*dict.fromkeys([*self._absent, name])]
+            return
+        try:
+            self._parts[name] = _part(value, definition, name, stage)
+        except EncodeError as error:
+            raise type(error)(f"component {name!r}: {error}") from error
+        self._absent = [other for other in self._absent if other != name]
 
     def _set(
         self,
@@ -111,7 +116,7 @@ class Composite(Mapping[str, Any]):
         dataset_type: str = "",
         run: str = "",
         stage: str = "",
-        id: str = "",
+        id: str | uuid.UUID | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.definition = definition
@@ -126,7 +131,7 @@ class Composite(Mapping[str, Any]):
         """Name of the run in a Butler; empty if unknown."""
         self.stage = stage
         """The processing step that made the composite; empty if unknown."""
-        self.id = id
+        self.id = "" if id is None else str(id)
         """Id (UUID) of the composite; empty for one that was neither given one nor written."""
         self.provenance: dict[str, Any] = dict(provenance or {})
         """How it came to be."""
@@ -304,17 +309,48 @@ class Composite(Mapping[str, Any]):
         new.location, new.id, new._digests = self.location, self.id, self._known_digests()
         return new
 
-    def _like(self) -> Composite:
-        """Return a composite with the same attributes, no id and no components."""
+    def replace(self, components: Mapping[str, Any] | None = None, /, **attributes: Any) -> Composite:
+        """Return a composite in memory like this one, but for some of its components and attributes.
+
+        All others are shared with this one, which must stay open while they are read.
+
+        Parameters
+        ----------
+        components : mapping, optional
+            Values, `Link` objects or None by name, in place of those that there are, or new.
+        **attributes
+            ``data_id``, ``dataset_type``, ``run``, ``stage``, ``id`` and ``provenance``, as in the constructor. An id
+            names one content: without a new one the result has none.
+
+        Raises
+        ------
+        DefinitionError
+            If the definition doesn't have one of the components, or as one of another kind.
+        EncodeError
+            If a value can't be of its component's kind.
+        """
+        new = self._like(**attributes)
+        new._parts = dict(self._parts)
+        known = self.definition in definitions.definition_names()
+        definition = definitions.get_definition(self.definition) if known else None
+        for name, value in (components or {}).items():
+            if definition is not None and name not in definition.components:
+                raise DefinitionError(f"{self._where}: the definition {self.definition!r} has no component {name!r}")
+            new._set_part(name, value, definition, new.stage)
+        return new
+
+    def _like(self, **attributes: Any) -> Composite:
+        """Return a composite with the same attributes but for those given, no id and no components."""
         new = Composite.__new__(Composite)
+        same = {
+            "data_id": self.data_id,
+            "dataset_type": self.dataset_type,
+            "run": self.run,
+            "stage": self.stage,
+            "provenance": self.provenance,
+        }
         new._set(
-            definition=self.definition,
-            definition_version=self.definition_version,
-            data_id=self.data_id,
-            dataset_type=self.dataset_type,
-            run=self.run,
-            stage=self.stage,
-            provenance=self.provenance,
+            definition=self.definition, definition_version=self.definition_version, **{**same, **attributes}
         )
         new._absent, new._signal = list(self._absent), self._signal
         return new
