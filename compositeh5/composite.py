@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from .container.publish import publish
 from .container.reader import StoredFile
 from .container.writer import file_image
 from .definition import Definition
-from .errors import AbsentComponentError, ClosedError, DefinitionError, EncodeError, NoSuchComponentError
+from .errors import AbsentComponentError, ClosedError, DefinitionError, EncodeError, NoSuchComponentError, suggest
 from .integrity import canonical_json, composite_digest
 from .lazy import LazyArray
 from .links import DataId, Link
@@ -191,10 +190,8 @@ class Composite(Mapping[str, Any]):
             return self._parts[name]
         if name in self._absent:
             raise AbsentComponentError(f"{self._where}: component {name!r} is absent (known to be None)")
-        near = difflib.get_close_matches(str(name), [*self._parts, *self._absent], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise NoSuchComponentError(
-            f"{self._where}: no component {name!r}{hint} (it has {', '.join(self._parts) or 'none'})"
+            f"{self._where}: there is no component {name!r}{suggest(name, [*self._parts, *self._absent])}"
         )
 
     @property
@@ -349,9 +346,7 @@ class Composite(Mapping[str, Any]):
             "stage": self.stage,
             "provenance": self.provenance,
         }
-        new._set(
-            definition=self.definition, definition_version=self.definition_version, **{**same, **attributes}
-        )
+        new._set(definition=self.definition, definition_version=self.definition_version, **{**same, **attributes})
         new._absent, new._signal = list(self._absent), self._signal
         return new
 

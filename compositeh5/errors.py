@@ -6,6 +6,9 @@ and what was found, and names the file and the full HDF5 path where there is one
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
+
 
 class CompositeH5Error(Exception):
     """Base of all errors of this package."""
@@ -85,3 +88,14 @@ class ConversionError(CompositeH5Error, ValueError):
 
 class UnsupportedParameterError(CompositeH5Error, TypeError, ValueError):
     """No component understands a parameter of a read."""
+
+
+def did_you_mean(name: object, valid: Collection[str]) -> str:
+    """Return the end of a message about a wrong name: the nearest valid one; empty if none is near."""
+    close = difflib.get_close_matches(str(name), valid, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def suggest(name: object, valid: Collection[str]) -> str:
+    """Return the end of a message about a wrong name: the nearest valid one, or all of them if none is near."""
+    return did_you_mean(name, valid) or f"; there are: {', '.join(sorted(valid)) or 'none'}"

@@ -16,13 +16,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compositeh5.assembly import assemble, disassemble
 from compositeh5.definition import (
     RESERVED_NAMES,
     ComponentDefinition,
     Definition,
-    assemble,
     definition_names,
-    disassemble,
     get_definition,
     load_definition,
     register_definition,

@@ -95,6 +95,7 @@ def checked_dtype(tid: h5py.h5t.TypeID, where: str) -> np.dtype[Any]:
     RefusedError
         If it isn't one of the types that this format stores.
     """
+    dtype: np.dtype[Any]
     kind = tid.get_class()
     if kind == h5t.STRING:
         if tid.is_variable_str():
@@ -108,10 +109,8 @@ def checked_dtype(tid: h5py.h5t.TypeID, where: str) -> np.dtype[Any]:
         if dtype.newbyteorder("=") in _NUMBERS and tid.equal(h5t.py_create(dtype)):
             return dtype
     elif kind == h5t.ENUM:
-        if tid.get_super().get_size() == 1 and [tid.get_member_name(i) for i in range(tid.get_nmembers())] == [
-            b"FALSE",
-            b"TRUE",
-        ]:
+        members = [tid.get_member_name(i) for i in range(tid.get_nmembers())]
+        if tid.get_super().get_size() == 1 and members == [b"FALSE", b"TRUE"]:
             return np.dtype(bool)
     elif kind == h5t.COMPOUND and tid.get_nmembers() == 2:
         parts = [tid.get_member_type(i) for i in range(2)]

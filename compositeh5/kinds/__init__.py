@@ -128,6 +128,11 @@ class Kind:
         return self.module.decode(node, **parameters)
 
 
+def names() -> set[str]:
+    """Return the names of all kinds that are known, without loading any."""
+    return {*BUILTIN, *_plugins()}
+
+
 def get(name: str, where: str = "") -> Kind:
     """Return a kind by its name.
 
@@ -149,7 +154,7 @@ def get(name: str, where: str = "") -> Kind:
     if entry is None:
         raise UnknownKindError(
             f"{where + ': ' if where else ''}no installed package knows the kind {name!r} "
-            f"(known: {', '.join(sorted({*BUILTIN, *_plugins()}))}); install the package that wrote it"
+            f"(known: {', '.join(sorted(names()))}); install the package that wrote it"
         )
     return Kind(name, _load(entry))
 

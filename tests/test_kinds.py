@@ -1,0 +1,101 @@
+"""The registry of kinds, and kinds from other packages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import compositeh5 as ch5
+from compositeh5 import errors, kinds
+from compositeh5.container.nodes import Array
+
+PLUGIN = '''
+"""A kind for polynomials."""
+
+import numpy as np
+
+from compositeh5.container.nodes import Array
+
+TYPES = ("numpy.polynomial.polynomial.Polynomial",)
+
+
+def encode(value):
+    return Array(value.coef)
+
+
+def decode(node, *, terms=None):
+    coefficients = node.read() if terms is None else node.read((slice(0, terms),))
+    return np.polynomial.Polynomial(coefficients)
+'''
+
+USER = """
+import sys
+import numpy as np
+import compositeh5 as ch5
+
+path = sys.argv[1]
+if sys.argv[2] == "write":
+    ch5.Composite(None, line=np.polynomial.Polynomial([1, 2, 3]), note="kept").write(path)
+with ch5.open(path) as c:
+    print(c["note"], c.kind("line"))
+    print(c["line"].coef, c.read("line", terms=2).coef)
+"""
+
+
+def run(tmp_path: Path, mode: str, plugin: bool) -> subprocess.CompletedProcess[str]:
+    package = tmp_path / "site" / "polynomial_kind"
+    info = tmp_path / "site" / "polynomial_kind-1.0.dist-info"
+    for folder in (package, info):
+        folder.mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").write_text(PLUGIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: polynomial-kind\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[compositeh5.kinds]\npolynomial = polynomial_kind\n")
+    paths = [str(Path(ch5.__file__).parents[1]), *([str(tmp_path / "site")] if plugin else [])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    args = [sys.executable, "-c", USER, str(tmp_path / "a.h5"), mode]
+    return subprocess.run(args, capture_output=True, text=True, env=environment, check=False, timeout=60)
+
+
+def test_another_package_adds_a_kind(tmp_path: Path) -> None:
+    written = run(tmp_path, "write", plugin=True)
+    assert written.stdout.split("\n")[:2] == ["kept polynomial", "[1. 2. 3.] [1. 2.]"], written.stderr
+    without = run(tmp_path, "read", plugin=False)
+    assert without.stdout.strip() == "kept polynomial"
+    assert "UnknownKindError" in without.stderr
+    assert "no installed package knows the kind 'polynomial'" in without.stderr
+    assert "/composite/line" in without.stderr
+
+
+@pytest.mark.parametrize("name", kinds.BUILTIN)
+def test_every_builtin_kind_has_both_functions(name: str) -> None:
+    kind = kinds.get(name)
+    assert kind.version >= 1
+    assert callable(kind.module.encode)
+    assert callable(kind.module.decode)
+
+
+def test_a_value_that_no_kind_stores_is_an_error() -> None:
+    with pytest.raises(errors.EncodeError, match=r"component 'x': no kind stores a value of type builtins\.object"):
+        ch5.Composite(None, x=object())
+
+
+def test_a_node_of_the_wrong_sort_is_a_format_error() -> None:
+    for name in kinds.BUILTIN:
+        node = Array(np.zeros((2, 2), "c8"), {"kind": name, "kind_version": 1})
+        if name != "array":
+            with pytest.raises(errors.FormatError):
+                kinds.decode(node)
+
+
+def test_importing_the_package_is_light() -> None:
+    """astropy and yaml are loaded when they are needed."""
+    code = (
+        "import sys, compositeh5; print(sorted({m.split('.')[0] for m in sys.modules} & {'astropy', 'yaml', 'lsst'}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
