@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from typing import TYPE_CHECKING
 
 from ..errors import EncodeError, FormatError
@@ -72,15 +71,13 @@ def unit_from_text(text: str, where: str) -> UnitBase:
 
 
 def _parse(text: str) -> UnitBase:
-    from astropy.units import StructuredUnit, Unit, UnitsWarning
+    from astropy.units import StructuredUnit, Unit
 
     if len(text) > _MAX_LENGTH:
         raise ValueError(f"it has {len(text)} characters, more than {_MAX_LENGTH}")
     if _HUGE_POWER.search(text):
         raise ValueError("it holds a power of a number above 999")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnitsWarning)  # old spellings are fine as long as they are understood
-        unit = Unit(text)
+    unit = Unit(text)
     if isinstance(unit, StructuredUnit):
         raise ValueError("it is a structure of several units")
     return unit
