@@ -95,17 +95,6 @@ class Composite(Mapping[str, Any]):
         for name, value in values.items():
             self._set_part(name, value, definition, stage)
 
-    def _set_part(self, name: str, value: Any, definition: Definition | None, stage: str) -> None:
-        if value is None:
-            self._parts.pop(name, None)
-            self._absent = [*dict.fromkeys([*self._absent, name])]
-            return
-        try:
-            self._parts[name] = _part(value, definition, name, stage)
-        except EncodeError as error:
-            raise type(error)(f"component {name!r}: {error}") from error
-        self._absent = [other for other in self._absent if other != name]
-
     def _set(
         self,
         *,
@@ -145,6 +134,17 @@ class Composite(Mapping[str, Any]):
         self._file: StoredFile | None = None
         self._targets: list[links.Target] = []
         self._closed = False
+
+    def _set_part(self, name: str, value: Any, definition: Definition | None, stage: str) -> None:
+        if value is None:
+            self._parts.pop(name, None)
+            self._absent = [*dict.fromkeys([*self._absent, name])]
+            return
+        try:
+            self._parts[name] = _part(value, definition, name, stage)
+        except EncodeError as error:
+            raise type(error)(f"component {name!r}: {error}") from error
+        self._absent = [other for other in self._absent if other != name]
 
     # The mapping
 
@@ -213,6 +213,10 @@ class Composite(Mapping[str, Any]):
     def kind(self, name: str) -> str:
         """Return the name of a component's kind, without reading its value."""
         return self._part(name).kind
+
+    def component_digest(self, name: str) -> str:
+        """Return the digest of a component: two have the same only if their contents are equal."""
+        return self._part(name).output()[1]
 
     def component_stage(self, name: str) -> str:
         """Return the processing step that made a component; empty if unknown."""
