@@ -1,0 +1,11 @@
+"""Composites in the LSST Butler.
+
+``butler create REPO --seed-config resource://compositeh5/butler/configs/seed.yaml`` makes a repository that can store
+them. This is the only part of the package that imports ``lsst``.
+"""
+
+from .dataset_types import register_dataset_type
+from .linking import link
+from .visits import put_visit
+
+__all__ = ["link", "put_visit", "register_dataset_type"]

@@ -1,0 +1,100 @@
+"""Delegates: what the Butler asks about composites, and components, that are in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lsst.daf.butler import DatasetComponent, DatasetProvenance, DatasetRef, StorageClassDelegate
+
+from .. import kinds
+from ..composite import Composite
+from ..definition import definition_names, get_definition
+from ..parts import MemoryPart
+from .dataset_types import storage_class_name
+from .datasets import BBOX, check_components, identified, read_component, read_composite
+
+
+class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
+    """Takes composites apart, puts them together and applies parameters; the results are those that files give."""
+
+    def getComponent(self, composite: Composite, componentName: str) -> Any:
+        """Return a component such that changing it doesn't change the composite; None if there is none."""
+        value = read_component(composite, componentName, {})
+        return kinds.get(composite.kind(componentName)).share(value) if componentName in composite else value
+
+    def disassemble(
+        self, composite: Composite, subset: Iterable[str] | None = None, override: Composite | None = None
+    ) -> dict[str, DatasetComponent]:
+        """Return the components, with links in place of the values of linked ones.
+
+        Raises
+        ------
+        DefinitionError
+            If the storage class doesn't have all of them.
+        """
+        whole = composite if override is None else override
+        check_components(whole, self.storageClass)
+        names = set(whole) if subset is None else set(subset)
+        return {
+            name: DatasetComponent(name, self.storageClass.components[name], whole.links.get(name) or whole[name])
+            for name in whole
+            if name in names
+        }
+
+    def assemble(self, components: dict[str, Any], pytype: type | None = None) -> Composite:
+        """Return the composite of components.
+
+        Raises
+        ------
+        DefinitionError
+            If they don't fit the definition to which the storage class belongs, where there is one.
+        """
+        definitions = map(get_definition, definition_names())
+        own = (d for d in definitions if storage_class_name(d) == self.storageClass.name)
+        return Composite(next(own, None), components)
+
+    def handleParameters(self, inMemoryDataset: Composite, parameters: Mapping[str, Any] | None = None) -> Composite:
+        """Return the parts that parameters select, as `read_composite` does."""
+        return read_composite(inMemoryDataset, parameters) if parameters else inMemoryDataset
+
+    def selectResponsibleComponent(self, derivedComponent: str, fromComponents: set[str | None]) -> str:
+        """Return the stored component that tells a derived one.
+
+        Raises
+        ------
+        ValueError
+            If none does.
+        """
+        for name, storage_class in self.storageClass.components.items():
+            if derivedComponent == BBOX and BBOX in storage_class.parameters and name in fromComponents:
+                return str(name)
+        raise ValueError(f"none of the components {fromComponents} tells {derivedComponent!r}")
+
+    def add_provenance(
+        self, inMemoryDataset: Composite, ref: DatasetRef, provenance: DatasetProvenance | None = None
+    ) -> Composite:
+        """Return a copy that knows which dataset it is, as one from a file does."""
+        return identified(self.copy(inMemoryDataset), ref, provenance)
+
+    def copy(self, inMemoryDataset: Composite) -> Composite:
+        """Return a composite of copies of the values; those that can't be changed are shared."""
+        copied = inMemoryDataset.load()
+        for name, part in copied._parts.items():
+            if isinstance(part, MemoryPart):
+                copied._parts[name] = MemoryPart(kinds.get(part.kind).share(part.value), part.kind, part.stage)
+        return copied
+
+
+class ComponentDelegate(StorageClassDelegate):  # type: ignore[misc]
+    """Applies parameters to single values: components, and datasets that are no composites."""
+
+    def handleParameters(self, inMemoryDataset: Any, parameters: Mapping[str, Any] | None = None) -> Any:
+        """Return the part of a value that parameters select; None for an absent component."""
+        if inMemoryDataset is None or not parameters:
+            return inMemoryDataset
+        return read_component(Composite(None, {"value": inMemoryDataset}), "value", parameters)
+
+    def copy(self, inMemoryDataset: Any) -> Any:
+        """Return a copy of a value, or the value itself if it can't be changed."""
+        return kinds.get(kinds.infer(inMemoryDataset)).share(inMemoryDataset)

@@ -1,0 +1,104 @@
+"""The formatter: how datasets become files, and files datasets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lsst.daf.butler import DatasetProvenance, FormatterV2
+from lsst.resources import ResourcePath
+
+from ..composite import Composite
+from ..container.publish import write_durably
+from ..errors import UnsupportedParameterError
+from ..links import Link
+from .datasets import BBOX, check_components, identified, location_of, open_uri, read_component, read_composite
+
+ALONE = "value"
+"""Name of the component of a file that holds a dataset which is no composite."""
+
+
+class CompositeFormatter(FormatterV2):  # type: ignore[misc]
+    """Stores composites, and single components, in HDF5 files.
+
+    A file has the id, data ID, dataset type and run of its dataset. Reading needs no configuration; only the parts that
+    are asked for are read. Components of disassembled composites, and datasets that are no composites, are stored
+    as composites of one component.
+    """
+
+    default_extension = ".h5"
+    supported_extensions = frozenset({".h5", ".hdf5"})
+    can_read_from_uri = True
+
+    _provenance: DatasetProvenance | None = None
+
+    def can_accept(self, in_memory_dataset: Any) -> bool:
+        """Return whether this is the link that the delegate gives for a linked component."""
+        return self.file_descriptor.component is not None and isinstance(in_memory_dataset, Link)
+
+    def add_provenance(self, in_memory_dataset: Any, /, *, provenance: DatasetProvenance | None = None) -> Any:
+        """Keep the provenance for the file; the object stays as it is."""
+        self._provenance = provenance
+        return in_memory_dataset
+
+    def write_local_file(self, in_memory_dataset: Any, uri: ResourcePath) -> None:
+        """Write a dataset to a temporary file, which the Butler then moves to its place.
+
+        Raises
+        ------
+        DefinitionError
+            If the storage class doesn't have all components of a composite.
+        EncodeError
+            If a component can't be stored.
+        OSError
+            If the file can't be written.
+        """
+        if self._is_composite:
+            check_components(in_memory_dataset, self.file_descriptor.storageClass)
+            composite = in_memory_dataset
+        else:
+            composite = Composite(None, {self._name_alone: in_memory_dataset})
+        composite = identified(composite, self.dataset_ref, self._provenance)
+        # Links are relative to where the file will be, not to where it is written.
+        final = self.file_descriptor.location.uri.updatedExtension(self.default_extension)
+        write_durably(uri.ospath, composite.file_image(location_of(final)).getbuffer())
+
+    def read_from_uri(self, uri: ResourcePath, component: str | None = None, expected_size: int = -1) -> Any:
+        """Read a dataset, or a component, or the part that the parameters of the get select.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the file is lost; `BrokenLinkError` if it is that of a linked component.
+        CompositeH5Error
+            If it can't be read, or has no such part.
+        """
+        parameters = self.file_descriptor.parameters or {}
+        with open_uri(uri, self.file_descriptor.location.uri) as composite:
+            if component is not None and component != self.file_descriptor.component:
+                return read_component(composite, component, parameters)
+            if self._is_composite:
+                return read_composite(composite, parameters)
+            if self.file_descriptor.component is not None:
+                parameters = self._of_component(composite, parameters)
+            return read_component(composite, self._name_alone, parameters)
+
+    @property
+    def _is_composite(self) -> bool:
+        return issubclass(self.file_descriptor.storageClass.pytype, Composite)
+
+    @property
+    def _name_alone(self) -> str:
+        return self.file_descriptor.component or ALONE
+
+    def _of_component(self, composite: Composite, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters that are meant for this component.
+
+        The Butler gives those of a get of a whole disassembled composite to each component.
+        """
+        if BBOX in parameters and composite.kind(self._name_alone) == "wcs":
+            raise UnsupportedParameterError(
+                f"{self.dataset_ref}: a WCS that is stored apart from its image can't follow a box; get the image and "
+                f"the WCS one by one, or don't have the composite disassembled"
+            )
+        own = self.file_descriptor.storageClass.parameters
+        return {name: value for name, value in parameters.items() if name in own}
