@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import io
 import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -152,7 +154,9 @@ def test_incompressible_chunks_keep_their_checksum(tmp_path: Path) -> None:
         StoredFile.open(str(path)).root.array("x").read()
 
 
-@pytest.mark.parametrize("spoil", [lambda b: b[:-1], lambda b: b[:-5] + b"\0" + b[-4:], lambda b: b + b"", lambda b: b""])
+@pytest.mark.parametrize(
+    "spoil", [lambda b: b[:-1], lambda b: b[:-5] + b"\0" + b[-4:], lambda b: b + b"", lambda b: b""]
+)
 def test_a_chunk_must_hold_exactly_its_values(spoil) -> None:
     values = np.arange(1000.0)
     good = chunks.pack(values, (1000,), shuffle=True)
@@ -329,10 +333,10 @@ def test_a_truncated_file_is_an_error_of_ours(tmp_path: Path) -> None:
 
 
 def test_a_file_is_opened_once_and_closed_by_its_last_user(tmp_path: Path) -> None:
-    path = str(write(tmp_path / "x.h5", Group({"x": Array(np.arange(3))})))
+    path = str(write(tmp_path / "once.h5", Group({"x": Array(np.arange(3))})))
 
     def descriptors() -> int:
-        return len([fd for fd in os.listdir("/proc/self/fd") if _target(fd).endswith("x.h5")])
+        return len([fd for fd in os.listdir("/proc/self/fd") if _target(fd).endswith("once.h5")])
 
     first, second = StoredFile.open(path), StoredFile.open(path)
     assert first is second
@@ -343,6 +347,20 @@ def test_a_file_is_opened_once_and_closed_by_its_last_user(tmp_path: Path) -> No
     assert descriptors() == 0
     with pytest.raises(errors.ClosedError):
         second.root.array("x")
+
+
+@pytest.mark.parametrize("source", ["open(path, 'rb')", "Stream(open(path, 'rb').read())", "path"])
+def test_a_file_left_open_does_not_crash_the_end_of_the_process(tmp_path: Path, source: str) -> None:
+    path = write(tmp_path / "x.h5", Group({"x": Array(np.arange(3))}))
+    code = (
+        "import io, sys; from compositeh5.container.reader import StoredFile; path = sys.argv[1]\n"
+        "class Stream(io.BytesIO):\n    def readinto(self, b): return super().readinto(b)\n"
+        f"source = {source}\n"
+        "file = StoredFile.open(source) if source == path else StoredFile(source, 'stream')\n"
+        "x = file.root['x']"
+    )
+    args = [sys.executable, "-c", code, str(path)]
+    assert subprocess.run(args, check=False, timeout=60).returncode == 0
 
 
 def _target(fd: str) -> str:

@@ -6,8 +6,8 @@ opened read-only and without locks: files of this format are replaced, never cha
 
 from __future__ import annotations
 
+import atexit
 import os
-import stat
 import threading
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -15,19 +15,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import IO, Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import h5py
 import numpy as np
 from h5py import h5, h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5z
 from numpy.typing import NDArray
 
-from ..errors import ClosedError, CompositeH5Error, CorruptFileError, NotACompositeFileError, RefusedError
+from ..errors import ClosedError, CompositeH5Error, CorruptFileError, RefusedError
 from . import chunks as _chunks
 from .h5types import checked_dtype, decode_text
 from .nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node, Selection
+from .source import FileSource, check_signature, identity
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _FILTERS = {
     h5z.FILTER_DEFLATE,
     h5z.FILTER_SHUFFLE,
@@ -64,54 +65,27 @@ class StoredFile:
 
     Parameters
     ----------
-    source : str or binary file object
-        Path, or a seekable object with ``read``.
+    source : binary file object
+        Seekable, with ``read`` and ``readinto``; it must stay open.
     name : str
         What messages call the file.
     """
 
-    _open_files: dict[tuple[int, ...], StoredFile] = {}  # noqa: RUF012
+    _open_files: ClassVar[dict[tuple[int, ...], StoredFile]] = {}
+    _all: ClassVar[WeakSet[StoredFile]] = WeakSet()
     _lock = threading.RLock()
 
-    def __init__(self, source: str | IO[bytes], name: str) -> None:
+    def __init__(self, source: Any, name: str) -> None:
         self.name = name
         self._users = 1
-        self._identity: tuple[int, ...] | None = None
+        self._source = source
+        check_signature(source, name)
         fapl = h5p.create(h5p.FILE_ACCESS)
         fapl.set_fclose_degree(h5f.CLOSE_STRONG)
-        if isinstance(source, str):
-            self._fid = self._open_path(source, fapl)
-        else:
-            source.seek(0)
-            if source.read(8) != _SIGNATURE:
-                raise NotACompositeFileError(f"{name}: not an HDF5 file")
-            fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, source)
-            with _reading(name):
-                self._fid = h5f.open(b"stream", h5f.ACC_RDONLY, fapl)
-        self._id = self._fid.id
-
-    def _open_path(self, path: str, fapl: h5p.PropFAID) -> h5f.FileID:
-        # A FIFO would block in open(2) without O_NONBLOCK, and for ever in HDF5.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(fd)
-            if stat.S_ISDIR(status.st_mode):
-                raise IsADirectoryError(f"{self.name} is a directory, not a file")
-            if not stat.S_ISREG(status.st_mode):
-                raise RefusedError(f"{self.name}: not a regular file")
-            if os.pread(fd, 8, 0) != _SIGNATURE:
-                raise NotACompositeFileError(
-                    f"{self.name}: not an HDF5 file ({'empty' if not status.st_size else 'wrong signature'})"
-                )
-            self._identity = _identity(status)
-            fapl.set_fapl_sec2()
-            fapl.set_file_locking(False, True)
-            # By its descriptor, so that HDF5 opens the file that was checked.
-            checked = f"/dev/fd/{fd}" if os.path.exists(f"/dev/fd/{fd}") else path
-            with _reading(self.name):
-                return h5f.open(checked.encode(), h5f.ACC_RDONLY, fapl)
-        finally:
-            os.close(fd)
+        fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, source)
+        with _reading(name):
+            self._fid = h5f.open(b"source", h5f.ACC_RDONLY, fapl)
+        self._all.add(self)
 
     @classmethod
     def open(cls, path: str) -> StoredFile:
@@ -124,13 +98,17 @@ class StoredFile:
             `CorruptFileError`, `RefusedError`.
         """
         with cls._lock:
-            known = cls._open_files.get(_identity(os.stat(path)))
+            known = cls._open_files.get(identity(os.stat(path)))
             if known is not None:
                 known._users += 1
                 return known
-            file = cls(path, path)
-            if file._identity is not None:
-                cls._open_files[file._identity] = file
+            source = FileSource(path)
+            try:
+                file = cls(source, path)
+            except BaseException:
+                source.close()
+                raise
+            cls._open_files[source.identity] = file
             return file
 
     @property
@@ -151,14 +129,26 @@ class StoredFile:
                 return
             self._users -= 1
             if self._users == 0:
-                if self._identity is not None:
-                    self._open_files.pop(self._identity, None)
                 self._fid.close()
+                if isinstance(self._source, FileSource):
+                    self._open_files.pop(self._source.identity, None)
+                    self._source.close()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Close every file, whoever uses it."""
+        for file in list(cls._all):
+            while not file.closed:
+                file.close()
 
     def check_open(self, where: str) -> None:
         """Raise `ClosedError` if the file is closed."""
         if self._users == 0:
             raise ClosedError(f"{where}: the file is closed; read components inside the `with` block")
+
+
+# HDF5 closes what is left open when the process ends, and would then call a source that is gone.
+atexit.register(StoredFile.close_all)
 
 
 class StoredGroup(GroupNode):
@@ -406,10 +396,6 @@ def _checked_name(name: bytes, where: str) -> str:
     if text in ("", ".", "..") or any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in text):
         raise RefusedError(f"{where}: the name {text!r} has characters that hide what it is")
     return text
-
-
-def _identity(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager

@@ -61,10 +61,12 @@ def file_image(root: GroupNode) -> io.BytesIO:
         large: _Pending = []
         group = h5g.open(file, b"/")
         _write_children(group, root, large)
+        # Parts of the metadata only get their places now, in front of the chunks.
+        h5f.flush(file)
         for write in large:
             write()
         _write_attrs(group, root)
-        file.flush() if hasattr(file, "flush") else h5f.flush(file)
+        h5f.flush(file)
     finally:
         file.close()
     return image
