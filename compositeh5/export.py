@@ -1,0 +1,279 @@
+"""Values of components for people and for other software: as text, as plain data for JSON, as common files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .container.publish import publish
+from .errors import EncodeError
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+    from astropy.wcs import WCS
+
+    from .kinds.mask import Mask
+
+
+def write(value: Any, kind: str, path: str | os.PathLike[str], *, replace: bool = False) -> None:
+    """Write the value of a component to a file of its own, all of it or nothing.
+
+    Parameters
+    ----------
+    value : object
+        The value.
+    kind : str
+        Name of its kind.
+    path : path
+        The file. Its extension says how: ``.npy`` and ``.fits`` for images, masks and arrays, ``.ecsv``, ``.fits``
+        and ``.csv`` for tables, ``.json`` and ``.yaml`` for records and what is like them, ``.hdr`` for a WCS; any
+        for text and bytes.
+    replace : bool, optional
+        Whether a file that is there is replaced.
+
+    Raises
+    ------
+    EncodeError
+        If values of this kind aren't written to files with this extension, or this one can't be.
+    FileExistsError
+        If the file exists, and ``replace`` is False.
+    OSError
+        If it can't be written; nothing is left behind.
+    """
+    path = os.fspath(path)
+    extension = os.path.splitext(path)[1].lower()
+    writers = _WRITERS.get(kind, _PLAIN_WRITERS)
+    writer = writers.get(extension) or writers.get("")
+    if writer is None:
+        raise EncodeError(
+            f"{path}: a component of kind {kind!r} can be written as {', '.join(writers)}, not {extension!r}"
+        )
+    try:
+        data = writer(value)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        # What numpy and astropy say to values that a format has no place for.
+        raise EncodeError(f"{path}: this {kind} can't be written as {extension}: {error}") from error
+    publish(path, memoryview(data), replace=replace)
+
+
+def to_text(value: Any, kind: str, *, short: bool = False) -> str:
+    """Return the value of a component as text for people.
+
+    Parameters
+    ----------
+    value : object
+        The value.
+    kind : str
+        Name of its kind.
+    short : bool, optional
+        Whether tables are cut to the size of the terminal.
+    """
+    if kind == "table":
+        limit = None if short else -1
+        return "\n".join(value.pformat(max_lines=limit, max_width=limit))
+    return _TEXTS.get(kind, _record_text)(value)
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return rows of text as aligned columns; characters that would act on a terminal are escaped."""
+    cells = [[_printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a record as what JSON and YAML can hold: nothing is lost but types.
+
+    Quantities are ``{"value": ..., "unit": ...}``, times ``{"value": ..., "scale": ...}``, coordinates and
+    locations have their parts by name, NaN and infinities are text.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return _plain_object(value)
+
+
+def _plain_object(value: Any) -> Any:
+    from astropy.coordinates import BaseCoordinateFrame, EarthLocation, SkyCoord
+    from astropy.time import Time
+    from astropy.units import Quantity
+
+    if isinstance(value, EarthLocation):
+        return {"longitude": plain(value.lon), "latitude": plain(value.lat), "height": plain(value.height)}
+    if isinstance(value, Quantity):
+        return {"value": plain(value.value), "unit": str(value.unit)}
+    if isinstance(value, Time):
+        precise = value.copy("isot")
+        precise.precision = 9  # the digits of a second; astropy shows 3
+        return {"value": plain(precise.value), "scale": value.scale}
+    if isinstance(value, SkyCoord | BaseCoordinateFrame):
+        names = value.get_representation_component_names()
+        return {"frame": value.name, **{name: plain(getattr(value, name)) for name in names}}
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    return str(value)
+
+
+# ---- Text for people ---------------------------------------------------------------------------------------
+
+
+def _record_text(value: Any) -> str:
+    return columns(list(_lines("", plain(value))))
+
+
+def _lines(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Return name and text of each value of a record, those of nested ones with dotted names."""
+    if isinstance(value, dict) and not _is_one_value(value):
+        for key, item in value.items():
+            yield from _lines(f"{name}.{key}" if name else key, item)
+    else:
+        yield name, _one_line(value)
+
+
+def _is_one_value(value: dict[str, Any]) -> bool:
+    return value.keys() in ({"value", "unit"}, {"value", "scale"})
+
+
+def _one_line(value: Any) -> str:
+    if isinstance(value, dict):
+        text, unit = _one_line(value["value"]), value.get("unit") or value.get("scale") or ""
+        return f"{text} {unit}".rstrip()
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _array_text(value: Any) -> str:
+    """Return shape, type, unit and the range of the values of an array, image or quantity."""
+    array = np.asarray(value)
+    unit = getattr(value, "unit", None)
+    text = f"{' x '.join(map(str, array.shape)) or 'one value'}, {array.dtype}{f', {unit}' if unit else ''}"
+    if array.dtype.kind not in "iuf" or not array.size:
+        return text
+    finite = array[np.isfinite(array)]
+    if finite.size < array.size:
+        text += f", {array.size - finite.size} not finite"
+    if not finite.size:
+        return text
+    return f"{text}\nminimum {finite.min():.6g}, median {np.median(finite):.6g}, maximum {finite.max():.6g}"
+
+
+def _mask_text(value: Mask) -> str:
+    lines = [f"{' x '.join(map(str, value.shape))}, {value.dtype}"]
+    width = max(map(len, value.planes), default=0)
+    for name in value.planes:
+        count = int(np.count_nonzero(value.has(name)))
+        lines.append(f"{name.ljust(width)}  {count} pixels ({100 * count / max(value.array.size, 1):.3g} %)")
+    return "\n".join(lines)
+
+
+def _wcs_text(value: WCS) -> str:
+    return str(value.to_header(relax=True).tostring(sep="\n", endcard=False, padding=False))
+
+
+_TEXTS: dict[str, Callable[[Any], str]] = {
+    "array": _array_text,
+    "bytes": bytes.decode,
+    "composite": lambda value: value.tree(),
+    "image": _array_text,
+    "mask": _mask_text,
+    "psf": repr,
+    "text": str,
+    "wcs": _wcs_text,
+}
+
+# ---- Bytes of files ----------------------------------------------------------------------------------------
+
+
+_Writer = Callable[[Any], bytes]
+
+
+def _npy(value: Any) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.asarray(value), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _image_fits(value: Any) -> bytes:
+    """Return a FITS file of an image, mask or array, with its unit, first pixel and the bits of its planes."""
+    from astropy.io import fits
+
+    header = fits.Header()
+    if unit := getattr(value, "unit", None):
+        header["BUNIT"] = unit.to_string("fits")
+    if origin := getattr(value, "origin", None):
+        # LTV: the cards of IRAF that LSST and others use for what parent coordinates are here.
+        header["LTV1"], header["LTV2"] = -origin[1], -origin[0]
+    for name, plane in getattr(value, "planes", {}).items():
+        header[f"HIERARCH MP_{name}"] = plane.bit
+    return _fits_bytes(fits.PrimaryHDU(np.asarray(value), header))
+
+
+def _fits_bytes(hdu: Any) -> bytes:
+    stream = io.BytesIO()
+    hdu.writeto(stream)
+    return stream.getvalue()
+
+
+def _table_fits(value: Table) -> bytes:
+    stream = io.BytesIO()
+    value.write(stream, format="fits")
+    return stream.getvalue()
+
+
+def _table_text(format: str) -> _Writer:
+    def table_text(value: Table) -> bytes:
+        stream = io.StringIO()
+        value.write(stream, format=format)
+        return stream.getvalue().encode()
+
+    return table_text
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _yaml(value: Any) -> bytes:
+    import yaml
+
+    return yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True).encode()
+
+
+def _header(value: WCS) -> bytes:
+    """Return the cards as text, one per line, as `astropy.io.fits.Header.fromtextfile` reads them."""
+    return f"{_wcs_text(value)}\nEND\n".encode()
+
+
+_PLAIN_WRITERS: dict[str, _Writer] = {".json": _json, ".yaml": _yaml}
+_PIXEL_WRITERS: dict[str, _Writer] = {".npy": _npy, ".fits": _image_fits}
+
+_WRITERS: dict[str, dict[str, _Writer]] = {
+    "array": _PIXEL_WRITERS,
+    "bytes": {"": bytes},
+    "composite": {},
+    "image": _PIXEL_WRITERS,
+    "mask": _PIXEL_WRITERS,
+    "psf": {},
+    "table": {".ecsv": _table_text("ascii.ecsv"), ".fits": _table_fits, ".csv": _table_text("ascii.csv")},
+    "text": {"": str.encode},
+    "wcs": {".hdr": _header, ".txt": _header},
+}
