@@ -1,0 +1,396 @@
+"""What the LSST pipelines write of an exposure beside its pixels: header keywords, and an archive of tables.
+
+The names and meanings follow the package ``afw`` of the LSST pipelines: its page "FITS metadata for lsst.afw.image
+Exposures", and the sources ``VisitInfo.cc``, ``ExposureFitsReader.cc``, ``PhotoCalib.cc``,
+``ChebyshevBoundedField.cc``, ``Detector.cc`` and ``InputArchive.cc``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from astropy.coordinates import Angle, EarthLocation, SkyCoord
+from astropy.io import fits
+from astropy.time import ScaleValueError, Time
+from astropy.units import Quantity, Unit, UnitBase, UnrecognizedUnit
+
+from ..errors import ConversionError, EncodeError
+from ..geometry import Box
+from ..kinds.photo_calib import ChebyshevField, PhotoCalib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REFERENCE_FLUX = 1e23 * 10 ** (-48.6 / 2.5) * 1e9
+"""Flux of an AB magnitude of zero, in nJy (about 3631 Jy)."""
+
+_DETECTOR_TYPES = ("SCIENCE", "FOCUS", "GUIDER", "WAVEFRONT")
+# How afw tells a band from a physical filter where there is only one name.
+_BAND = re.compile(r"[ugrizy]|SH|PH|VR|white|N\d+|I\d{2,}")
+
+# Objects of the archive that stay among the verbatim tables, by component.
+_NOT_UNDERSTOOD = {
+    "psf": "PSF",
+    "ap_corr_map": "AP_CORR_MAP",
+    "summary_stats": "SUMMARY_STATS",
+    "transmission_curve": "TRANSMISSION_CURVE",
+}
+
+
+def components(hdus: fits.HDUList, header: fits.Header, unit: UnitBase | str, where: str) -> dict[str, Any]:
+    """Return the components that header and archive hold.
+
+    Parameters
+    ----------
+    hdus : astropy.io.fits.HDUList
+        The file.
+    header : astropy.io.fits.Header
+        The header with the keywords of the exposure.
+    unit : astropy.units.UnitBase or str
+        Unit of the pixels.
+    where : str
+        The file, for messages.
+
+    Returns
+    -------
+    dict
+        By name; None for those that the file says don't exist. Missing are those that it holds in a form that
+        is not understood.
+
+    Raises
+    ------
+    ConversionError
+        If the archive is damaged, or an object in it lacks what it should have.
+    """
+    found: dict[str, Any] = {
+        "visit_info": visit_info(header) or None,
+        "photo_calib": _flux_of_zero_magnitude(header, unit),
+        "detector": _detector_names(header) or None,
+        "filter": _filter_name(header),
+        "metadata": {"exposure_id": number} if (number := integer(header, "EXPID")) is not None else None,
+    }
+    archive = Archive(hdus, header, where)
+    found |= {name: None for name, key in _NOT_UNDERSTOOD.items() if not archive.find(key)}
+    if tables := archive.find("PHOTOCALIB"):
+        found["photo_calib"] = _photo_calib(tables[0], archive, unit)
+        if found["photo_calib"] is None:
+            del found["photo_calib"]
+    if tables := archive.find("DETECTOR"):
+        found["detector"] = _detector(tables)
+    if tables := archive.find("FILTER"):
+        found["filter"] = _filter_label(tables[0])
+    return found
+
+
+# ---- Header keywords --------------------------------------------------------------------------------------
+
+
+def value(header: fits.Header, key: str) -> Any:
+    """Return the value of a keyword; None if it is missing, undefined, or can't be parsed."""
+    try:
+        found = header.get(key)
+    except (fits.VerifyError, ValueError):
+        return None
+    return None if isinstance(found, fits.card.Undefined) else found
+
+
+def number(header: fits.Header, key: str) -> float | None:
+    """Return a finite number, also from text (as old exposures have it); None if there is none."""
+    try:
+        found = float(value(header, key))
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def integer(header: fits.Header, key: str) -> int | None:
+    """Return an integer; None if there is none."""
+    found = value(header, key)
+    return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+
+def text(header: fits.Header, key: str) -> str | None:
+    """Return text that isn't blank; None if there is none."""
+    found = value(header, key)
+    return found.strip() or None if isinstance(found, str) else None
+
+
+def visit_info(header: fits.Header) -> dict[str, Any]:
+    """Return what the header tells of the visit; what it doesn't tell is missing.
+
+    ``EXPID`` is not among it, for it differs from one detector of the visit to the other.
+    """
+    weather = {
+        "air_temperature": _quantity(number(header, "AIRTEMP"), "deg_C"),
+        "air_pressure": _quantity(number(header, "AIRPRESS"), "Pa"),
+        "humidity": _quantity(number(header, "HUMIDITY"), "percent"),
+    }
+    ut1 = number(header, "MJD-AVG-UT1")
+    fields = {
+        "id": integer(header, "IDNUM") or None,
+        "instrument": text(header, "INSTRUMENT"),
+        "observation_type": text(header, "OBSTYPE"),
+        "observation_reason": text(header, "REASON"),
+        "science_program": text(header, "PROGRAM"),
+        "object": text(header, "OBJECT"),
+        "has_simulated_content": value(header, "HAS-SIMULATED-CONTENT"),
+        "exposure_time": _quantity(number(header, "EXPTIME"), "s"),
+        "dark_time": _quantity(number(header, "DARKTIME"), "s"),
+        "date_avg": _date(header),
+        "ut1": None if ut1 is None else Time(ut1, format="mjd", scale="ut1"),
+        "earth_rotation_angle": _angle(header, "AVG-ERA"),
+        **_boresight(header),
+        "boresight_azimuth": _angle(header, "BORE-AZ"),
+        "boresight_altitude": _angle(header, "BORE-ALT"),
+        "boresight_airmass": number(header, "BORE-AIRMASS"),
+        "boresight_rotation_angle": _angle(header, "BORE-ROTANG"),
+        "rotation_type": text(header, "ROTTYPE"),
+        **_observatory(header),
+        "weather": _known(weather) or None,
+        "focus_z": _quantity(number(header, "FOCUSZ"), "mm"),
+    }
+    return _known(fields)
+
+
+def _known(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: field for name, field in fields.items() if field is not None}
+
+
+def _quantity(number: float | None, unit: str) -> Quantity | None:
+    return None if number is None else Quantity(number, unit)
+
+
+def _angle(header: fits.Header, key: str) -> Angle | None:
+    degrees = number(header, key)
+    return None if degrees is None else Angle(degrees, "deg")
+
+
+def _date(header: fits.Header) -> Time | None:
+    """Return the middle of the exposure as TAI; None if there is no date, or one that can't be understood."""
+    for key, scale in (
+        ("DATE-AVG", (text(header, "TIMESYS") or "UTC").lower()),
+        # UTC whatever TIMESYS says, as comment and keyword were wrong when this keyword was in use.
+        ("TIME-MID", "utc"),
+    ):
+        date = text(header, key)
+        if date is not None:
+            try:
+                return Time(date, format="isot", scale=scale).tai
+            except (ValueError, ScaleValueError):
+                return None
+    return None
+
+
+def _boresight(header: fits.Header) -> dict[str, Any]:
+    ra, dec = _angle(header, "BORE-RA"), _angle(header, "BORE-DEC")
+    if ra is not None and dec is not None and abs(dec.degree) <= 90:
+        return {"boresight": SkyCoord(ra, dec, frame="icrs")}
+    return {"boresight_ra": ra, "boresight_dec": dec}
+
+
+def _observatory(header: fits.Header) -> dict[str, Any]:
+    """Return the location of the telescope, or the coordinates that there are where they don't make one."""
+    longitude, latitude = _angle(header, "OBS-LONG"), _angle(header, "OBS-LAT")
+    elevation = _quantity(number(header, "OBS-ELEV"), "m")
+    if longitude is not None and latitude is not None and elevation is not None and abs(latitude.degree) <= 90:
+        return {"observatory": EarthLocation.from_geodetic(longitude, latitude, elevation)}
+    return {
+        "observatory_longitude": longitude,
+        "observatory_latitude": latitude,
+        "observatory_elevation": elevation,
+    }
+
+
+def _flux_of_zero_magnitude(header: fits.Header, unit: UnitBase | str) -> PhotoCalib | None:
+    """Return the calibration that old headers give as the counts of an AB magnitude of zero."""
+    counts = number(header, "FLUXMAG0")
+    if counts is None or counts <= 0:
+        return None
+    error = number(header, "FLUXMAG0ERR") or 0.0
+    return PhotoCalib(REFERENCE_FLUX / counts, REFERENCE_FLUX * error / counts**2, instrumental_unit=unit)
+
+
+def _detector_names(header: fits.Header) -> dict[str, Any]:
+    return _known({"name": text(header, "DETNAME"), "serial": text(header, "DETSER")})
+
+
+def _filter_name(header: fits.Header) -> dict[str, Any] | None:
+    name = text(header, "FILTER")
+    if name is None or name == "_unknown_":
+        return None
+    return {"band" if _BAND.fullmatch(name) else "physical": name}
+
+
+# ---- The archive ------------------------------------------------------------------------------------------
+
+
+class Archive:
+    """The objects that an exposure keeps in binary tables behind its images.
+
+    The first of the tables is an index: for each object (by number) the rows that it has in the others. The header
+    tells the number of each component's object.
+    """
+
+    def __init__(self, hdus: fits.HDUList, header: fits.Header, where: str) -> None:
+        self._header, self._where = header, where
+        self._tables: list[fits.BinTableHDU] = []
+        self._rows: dict[int, list[tuple[int, int, int, int]]] = {}
+        first = integer(header, "AR_HDU")  # counted from 1
+        if not first:
+            return
+        index = hdus[first - 1] if 1 < first <= len(hdus) else None
+        if not isinstance(index, fits.BinTableHDU) or text(index.header, "EXTTYPE") != "ARCHIVE_INDEX":
+            raise ConversionError(
+                f"{where}: keyword AR_HDU says that HDU {first - 1} (from 0) is the index of the archive, but it isn't"
+            )
+        length = integer(index.header, "AR_NCAT") or 0
+        self._tables = hdus[first - 1 : first - 1 + length]
+        if len(self._tables) < length or not all(isinstance(hdu, fits.BinTableHDU) for hdu in self._tables):
+            raise ConversionError(f"{where}: the archive should be {length} tables from HDU {first - 1} on; some miss")
+        rows = Table(index, slice(None), f"{where}: archive index")
+        names = ("cat.persistable", "cat.archive", "row0", "nrows")
+        for number, *entry in zip(rows.column("id"), *map(rows.column, names), strict=True):
+            self._rows.setdefault(int(number), []).append(tuple(map(int, entry)))  # type: ignore[arg-type]
+
+    def find(self, name: str) -> list[Table]:
+        """Return the tables of a component's object; none if there is no such object."""
+        number = integer(self._header, f"ARCHIVE_ID_{name}") or integer(self._header, f"{name}_ID")
+        return self.get(number) if number else []
+
+    def get(self, number: int) -> list[Table]:
+        """Return the tables of an object.
+
+        Raises
+        ------
+        ConversionError
+            If the archive has no object of that number.
+        """
+        if number not in self._rows:
+            raise ConversionError(f"{self._where}: the archive has no object {number}, to which the file refers")
+        tables = []
+        for _, table, row, length in sorted(self._rows[number]):
+            if not 0 < table < len(self._tables):
+                raise ConversionError(f"{self._where}: object {number} of the archive is in a table that is missing")
+            hdu = self._tables[table]
+            where = f"{self._where}: archive table {table} ({text(hdu.header, 'AR_NAME')})"
+            tables.append(Table(hdu, slice(row, row + length), where))
+        return tables
+
+
+class Table:
+    """Some rows of a binary table."""
+
+    def __init__(self, hdu: fits.BinTableHDU, rows: slice, where: str) -> None:
+        self._hdu, self._rows, self._where = hdu, rows, where
+        self.type = text(hdu.header, "AR_NAME")
+        """Class of the objects in it."""
+        column = integer(hdu.header, "FLAGCOL")
+        self._flag_column = hdu.columns.names[column - 1] if column else None
+        self._flags = {name: int(key[5:]) - 1 for key, name in hdu.header["TFLAG*"].items()}
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in [*self._hdu.columns.names, *self._flags] if name != self._flag_column)
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+    def column(self, name: str) -> Any:
+        """Return a column: a list of text, an array, or a list of arrays whose shapes differ.
+
+        Raises
+        ------
+        ConversionError
+            If there is no such column.
+        """
+        if name not in self:
+            raise ConversionError(f"{self._where}: there should be a column {name!r} (there are: {', '.join(self)})")
+        if name in self._flags:
+            return np.array(self._hdu.data[self._flag_column][self._rows, self._flags[name]])
+        values = self._hdu.data[name][self._rows]
+        if values.dtype == object:
+            # astropy gives text of variable length as arrays of characters.
+            items = [np.asarray(item) for item in values]
+            if items and items[0].dtype.kind in "US":
+                return ["".join(item.astype(str).tolist()) for item in items]
+            items = [_native(item) for item in items]
+            return np.stack(items) if len({item.shape for item in items}) == 1 else items
+        if values.dtype.kind in "US":
+            return [str(item) for item in values]
+        return _native(np.asarray(values))
+
+    def quantity(self, name: str) -> Any:
+        """Return a column; one of floats as `~astropy.units.Quantity` if it has a unit."""
+        values = self.column(name)
+        if getattr(values, "dtype", None) != np.float64 or not (name_of_unit := self._hdu.columns[name].unit):
+            return values
+        unit = Unit(name_of_unit, parse_strict="silent")
+        return values if isinstance(unit, UnrecognizedUnit) else Quantity(values, unit)
+
+    def scalar(self, name: str) -> Any:
+        """Return the value in the only row of a column of text or single numbers, as a Python object."""
+        values = self.column(name)
+        if len(values) != 1 or np.ndim(values) != 1:
+            raise ConversionError(f"{self._where}: column {name!r} should hold one value")
+        return values[0] if isinstance(values, list) else values[0].item()
+
+    def box(self) -> Box:
+        """Return the box of the columns ``bbox_min_x`` ..., whose upper limits are inclusive."""
+        limits = [self.scalar(f"bbox_{end}_{axis}") for axis in "yx" for end in ("min", "max")]
+        try:
+            return Box(limits[0], limits[1] + 1, limits[2], limits[3] + 1)
+        except ValueError as error:
+            raise ConversionError(f"{self._where}: {error}") from error
+
+
+def _native(values: Any) -> Any:
+    return values.astype(values.dtype.newbyteorder("="))
+
+
+def _photo_calib(table: Table, archive: Archive, unit: UnitBase | str) -> PhotoCalib | None:
+    """Return the calibration; None if it is no number, or in a form that is not understood."""
+    # Version 0 was in other units.
+    if "version" not in table or table.scalar("version") != 1:
+        return None
+    chebyshev = None
+    if not table.scalar("isConstant"):
+        field = archive.get(table.scalar("field"))[0]
+        if field.type != "ChebyshevBoundedField":
+            return None
+        coefficients = field.column("coefficients")[0].reshape(-1, field.scalar("order_x") + 1)
+        chebyshev = ChebyshevField(coefficients, field.box())
+    try:
+        return PhotoCalib(table.scalar("calibrationMean"), table.scalar("calibrationErr"), chebyshev, unit)
+    except EncodeError:
+        return None
+
+
+def _detector(tables: list[Table]) -> dict[str, Any]:
+    """Return the detector, its amplifiers as columns of one item each."""
+    table, amplifiers = tables
+    box = table.box()
+    fields: dict[str, Any] = {
+        "id": table.scalar("id"),
+        "name": table.scalar("name"),
+        "serial": table.scalar("serial"),
+        "type": _DETECTOR_TYPES[table.scalar("type")],
+        "physical_type": table.scalar("physicalType") if "physicalType" in table else None,
+        "box": {"y0": box.y0, "y1": box.y1, "x0": box.x0, "x1": box.x1},
+    }
+    for name, column in (
+        ("pixel_size", "pixelSize"),
+        ("focal_plane", "fpPosition"),
+        ("reference_point", "refPoint"),
+    ):
+        fields |= {f"{name}_{axis}": table.quantity(f"{column}_{axis}")[0] for axis in "yx"}
+    fields |= {name: table.quantity(name)[0] for name in ("yaw", "pitch", "roll")}
+    columns = {name: amplifiers.quantity(name) for name in amplifiers}
+    if "crosstalk" in table and (crosstalk := table.column("crosstalk")[0]).size:
+        fields["crosstalk"] = crosstalk.reshape(len(amplifiers.column("name")), -1)
+    return {**_known(fields), "amplifiers": columns}
+
+
+def _filter_label(table: Table) -> dict[str, Any]:
+    return {name: table.scalar(name) for name in ("band", "physical") if table.scalar(f"{name}_exists")}
