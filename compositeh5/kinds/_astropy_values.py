@@ -138,7 +138,7 @@ def _encode_time(value: Time | TimeDelta, path: str) -> Node:
     with nested(path, EncodeError):
         if value.masked:
             children["mask"] = Array(np.asarray(value.mask), {}, f"{path}.mask")
-        if value.location is not None:
+        if isinstance(value, Time) and value.location is not None:
             children["location"] = encode_value(value.location, f"{path}.location")
     if isinstance(value, Time) and value.isscalar and not value.masked and (text := _isot(value)):
         attrs["isot"] = text
@@ -170,16 +170,15 @@ def _decode_time(node: GroupNode, rows: slice | None) -> Time | TimeDelta:
         options: dict[str, Any] = {}
         if "location" in node:
             options["location"] = read_part(node["location"], rows, shape[0] if shape else None)
-        writeable = jd1.flags.writeable
-        if "mask" in node:
-            mask = read_mask(node, shape, rows)
-            jd1, jd2 = Masked(jd1, mask=mask), Masked(jd2, mask=mask)
         value = cls(jd1, jd2, format="jd", scale=scale, **options)
+        if "mask" in node:
+            # Not before: masked input would lose the values under the mask.
+            value[read_mask(node, shape, rows)] = np.ma.masked
     value.format = format_
     for name, default in _TIME_DEFAULTS.items():
         setattr(value, name, node.attr(name, type(default), default))
     # It holds copies of what was read, which may be shared.
-    value.writeable = writeable
+    value.writeable = jd1.flags.writeable
     return value
 
 

@@ -6,7 +6,6 @@ A record is a group whose children are typed values; nested mappings are groups 
 
 from __future__ import annotations
 
-import copy
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -103,14 +102,13 @@ class Record(Mapping[str, Any]):
     def __copy__(self) -> Record:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Record:
-        return Record(copy.deepcopy(dict(self._fields), memo))
-
-    def __reduce__(self) -> tuple[type[Record], tuple[dict[str, Any]]]:
-        return Record, (dict(self._fields),)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Nodes survive pickling unchanged, which not all of numpy's and astropy's types do. deepcopy uses it too.
+        return decode_value, (encode_value(self, ""),)
 
     def __repr__(self) -> str:
-        text = ", ".join(f"{name}={_short(value)}" for name, value in self._fields.items())
+        fields = ", ".join(f"{name}={_short(value)}" for name, value in self._fields.items())
+        text = " ".join(fields.split())
         return f"Record({text if len(text) <= _REPR_WIDTH else text[: _REPR_WIDTH - 3] + '...'})"
 
     def to_dict(self) -> dict[str, Any]:
@@ -190,9 +188,7 @@ def _plain(value: Any) -> Any:
 def _short(value: Any) -> str:
     if getattr(value, "shape", ()):
         return f"<{type(value).__name__} of shape {value.shape}>"
-    if value is None or isinstance(value, str | bytes | list | tuple):
-        return reprlib.repr(value)
-    return " ".join(str(value).split())
+    return reprlib.repr(value) if isinstance(value, str | bytes | list | tuple) else repr(value)
 
 
 def _same(one: Node, other: Node) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,16 @@ import numpy as np
 
 from ..container.names import escape_name, unescape_name
 from ..container.nodes import Array, AttrValue, Group, GroupNode, Node
-from ..errors import EncodeError, FormatError, NoSuchComponentError
+from ..errors import CompositeH5Error, EncodeError, FormatError, NoSuchComponentError
+from . import record
 from ._units import unit_from_text, unit_to_text
-from ._values import decode_value, encode_value, split_rows, value_shape
+from ._values import decode_value, encode_value, split_rows, text_array, value_shape
 
 if TYPE_CHECKING:
     from astropy.table import Table
+
+# astropy formats a value as soon as a format is set: no attributes of values, and no widths that fill the memory.
+_REFUSED_FORMAT = re.compile(r"\d{4}|\{[^}:]*[.\[]")
 
 _COLUMNS, _META, _COLUMN_META = "@columns", "@meta", "@column_meta"
 
@@ -102,16 +107,26 @@ def decode(node: Node, *, columns: str | Iterable[str] | None = None, rows: Any 
     names = _names(node)
     if columns is not None:
         names = _chosen(names, [columns] if isinstance(columns, str) else list(columns), node.where)
-    column_meta = decode_value(node[_COLUMN_META]).to_dict() if _COLUMN_META in node else {}
-    table = table_class(masked=node.attr("masked", bool, False))
-    for name in names:
-        child = node[escape_name(name)]
-        if value_shape(child)[:1] != (length,):
-            raise FormatError(f"{child.where}: a column of {length} rows can't have shape {value_shape(child)}")
-        _add_column(table, name, child, covering, column_meta.get(name))
+    column_meta = record.decode(node[_COLUMN_META]).to_dict() if _COLUMN_META in node else {}
+    nodes = [node[escape_name(name)] for name in names]
+    try:
+        table = table_class(
+            [_decode_column(child, length, covering, index) for child in nodes],
+            names=names,
+            masked=node.attr("masked", bool, False),
+            copy=False,
+        )
+        for given, name, child in zip(table.colnames, names, nodes, strict=True):
+            if given != name:
+                table.rename_column(given, name)  # astropy makes up a name for an empty one
+            _set_info(table[name], child, column_meta.get(name))
+    except CompositeH5Error:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
+        raise FormatError(f"{node.where}: not the columns of a table: {error}") from error
     if _META in node:
-        table.meta.update(decode_value(node[_META]).to_dict())
-    return table if index is None or not names else table[index]
+        table.meta.update(record.decode(node[_META]).to_dict())
+    return table
 
 
 def _encode_column(column: Any, path: str) -> Node:
@@ -126,30 +141,41 @@ def _encode_column(column: Any, path: str) -> Node:
             attrs["units"] = unit_to_text(column.unit)
         except EncodeError as error:
             raise EncodeError(f"{path}: {error}") from error
-    for attr, text in (("description", info.description), ("display_format", info.format)):
-        if text is not None:
-            if not isinstance(text, str):
-                raise EncodeError(f"{path}: its {attr} should be text, not {text!r}")
-            attrs[attr] = text
+    if info.description is not None:
+        if not isinstance(info.description, str):
+            raise EncodeError(f"{path}: its description should be text, not {info.description!r}")
+        attrs["description"] = text_array(info.description, f"{path}: description").item()
+    if info.format is not None:
+        if not isinstance(info.format, str) or _REFUSED_FORMAT.search(info.format):
+            raise EncodeError(f"{path}: its format should be a format specification such as '.3f', not {info.format!r}")
+        attrs["display_format"] = info.format
     node.attrs = {**node.attrs, **attrs}
     return node
 
 
-def _add_column(table: Table, name: str, node: Node, rows: slice | None, meta: dict[str, Any] | None) -> None:
+def _decode_column(node: Node, length: int, rows: slice | None, index: Any) -> Any:
     from astropy.table import Column, MaskedColumn
 
+    if value_shape(node)[:1] != (length,):
+        raise FormatError(f"{node.where}: a column of {length} rows can't have shape {value_shape(node)}")
     value = decode_value(node, rows)
+    if index is not None:
+        value = value[index]
     plain = {"array": Column, "masked_array": MaskedColumn}.get(node.attr("type", str))
-    try:
-        table.add_column(value if plain is None else plain(value, copy=False), name=name, copy=False)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise FormatError(f"{node.where}: not a column: {error}") from error
-    column = table[name]
-    if plain is not None and "units" in node.attrs:
+    return value if plain is None else plain(value, copy=False)
+
+
+def _set_info(column: Any, node: Node, meta: dict[str, Any] | None) -> None:
+    from astropy.table import Column
+
+    display_format = node.attr("display_format", str, None)
+    if display_format is not None and _REFUSED_FORMAT.search(display_format):
+        raise FormatError(f"{node.where}: {display_format[:40]!r} is not a format specification that is used")
+    if isinstance(column, Column) and "units" in node.attrs:
         # Not earlier: a QTable would make a Quantity of a new column with a unit.
         column.unit = unit_from_text(node.attr("units", str), node.where)
     column.info.description = node.attr("description", str, None)
-    column.info.format = node.attr("display_format", str, None)
+    column.info.format = display_format
     if meta:
         column.info.meta = meta
 
