@@ -87,7 +87,9 @@ def pixels(shape: tuple[int, int], seed: int = 1) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(0, 23, shape).astype(np.float32)
 
 
-def exposure(shape: tuple[int, int] = (300, 400), origin: tuple[int, int] = (100, 200), **more: object) -> ch5.Composite:
+def exposure(
+    shape: tuple[int, int] = (300, 400), origin: tuple[int, int] = (100, 200), **more: object
+) -> ch5.Composite:
     """Return an exposure of one detector."""
     mask = np.zeros(shape, np.int32)
     mask[10:20, 30:40] = 1
