@@ -19,6 +19,8 @@ from ..container.nodes import ArrayNode, Group, GroupNode, Node
 from ..errors import EncodeError, FormatError, NoSuchComponentError
 from ._values import decode_value, encode_value
 
+IMMUTABLE = True
+
 _REPR_WIDTH = 100
 
 
