@@ -537,7 +537,7 @@ def _part(value: Any, definition: Definition | None, name: str, stage: str) -> P
 
 def _checked_data_id(data_id: Mapping[str, Any]) -> dict[str, int | str]:
     checked: dict[str, int | str] = {}
-    for key, value in data_id.items():
+    for key, value in sorted(data_id.items()):
         # numpy's integers are common here; JSON has no place for them.
         plain = value.item() if hasattr(value, "item") else value
         if not isinstance(key, str) or not isinstance(plain, int | str) or isinstance(plain, bool):

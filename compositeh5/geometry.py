@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 
 @dataclass(frozen=True, order=True)
@@ -38,9 +39,13 @@ class Box:
 
     @classmethod
     def around(cls, y: float, x: float, shape: int | tuple[int, int]) -> Box:
-        """Return the box of ``shape`` (rows, columns) whose centre is nearest to the pixel position (y, x)."""
+        """Return the box of ``shape`` (rows, columns) whose centre is nearest to the pixel position (y, x).
+
+        Where two are equally near, as for even numbers of pixels around the middle of one, it is the lower one.
+        """
         ny, nx = (shape, shape) if isinstance(shape, int) else shape
-        y0, x0 = round(y - (ny - 1) / 2), round(x - (nx - 1) / 2)
+        # Positions from a WCS carry rounding errors, which must not decide between two boxes.
+        y0, x0 = (ceil(round(centre, 6) - n / 2) for centre, n in ((y, ny), (x, nx)))
         return cls(y0, y0 + ny, x0, x0 + nx)
 
     @property

@@ -58,7 +58,8 @@ class MemoryPart(Part):
 
     @property
     def stage(self) -> str:
-        return self._stage
+        # A nested composite has one of its own.
+        return str(self.value.stage) if self._kind == "composite" else self._stage
 
     def read(self, **parameters: Any) -> Any:
         return kinds.decode(self.open_node()[0], **parameters) if parameters else self.value
@@ -72,8 +73,8 @@ class MemoryPart(Part):
         own = node.attr("digest", str, "") or digest(node)
         display = image_attrs(node) if isinstance(node, ArrayNode) and kinds.get(self._kind).is_pixels else {}
         node.attrs = {**node.attrs, **display, "digest": own}
-        if self._stage and self._kind != "composite":
-            node.attrs["stage"] = self._stage
+        if self.stage:
+            node.attrs["stage"] = self.stage
         return node, own
 
 
