@@ -164,7 +164,7 @@ def _open_hdus(stream: IO[bytes], where: str) -> Iterator[fits.HDUList]:
         except Exception as error:  # those of astropy for headers and tables that make no sense have no common base
             if isinstance(error, OSError) and error.errno:
                 raise
-            raise ConversionError(f"{where}: the FITS file is damaged: {error}") from error
+            raise ConversionError(f"{where}: the FITS file is damaged, or makes no sense: {error}") from error
 
 
 def _stored_header(stream: IO[bytes], hdus: fits.HDUList, index: int, where: str) -> str:
