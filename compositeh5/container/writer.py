@@ -32,6 +32,9 @@ ATTRIBUTE_BYTES = 60_000
 _SCALAR = "scalar"
 """Marks a large 0-d text, which is stored with one axis of length 1 since only such can be compressed."""
 
+_LAST = "complete"
+"""Attribute that is written after all others."""
+
 _Pending = list[Callable[[], None]]
 
 
@@ -95,46 +98,45 @@ def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending) -> No
 def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pending) -> None:
     dcpl = h5p.create(h5p.DATASET_CREATE)
     dcpl.set_obj_track_times(False)
-    nbytes = node.nbytes
-    if nbytes <= COMPACT_BYTES or (node.shape == () and nbytes <= 4 * COMPACT_TEXT_BYTES):
-        values, tid = to_stored(node.read(), node.where)
-        if tid.get_size() * values.size <= COMPACT_TEXT_BYTES:
-            dcpl.set_layout(h5d.COMPACT)
-            space = h5s.create_simple(values.shape) if values.shape else h5s.create(h5s.SCALAR)
-            dataset = h5d.create(parent, link, tid, space, dcpl=dcpl)
-            if values.size:
-                dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(values), tid)
-            _write_attrs(dataset, node)
-            return
-    attrs: dict[str, AttrValue] = {}
-    shape = node.shape
-    if not shape:
-        shape, attrs = (1,), {_SCALAR: True}
-    # Text is encoded whole, since its stored width depends on all of it.
-    text = to_stored(node.read().reshape(shape), node.where) if node.dtype.kind in "US" else None
-    tid = to_stored(np.empty(0, node.dtype), node.where)[1] if text is None else text[1]
+    # Strings are encoded at once, since the size of each depends on all of them.
+    strings, tid = to_stored(node.read() if node.dtype.kind in "US" else np.empty(0, node.dtype), node.where)
+    is_text = node.dtype.kind in "US"
+    size = prod(node.shape) * tid.get_size()
+    if size <= (COMPACT_BYTES if node.shape else COMPACT_TEXT_BYTES):
+        values = strings if is_text else to_stored(node.read(), node.where)[0]
+        dcpl.set_layout(h5d.COMPACT)
+        dataset = h5d.create(parent, link, tid, _space(node.shape), dcpl=dcpl)
+        if values.size:
+            dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(values), tid)
+        _write_attrs(dataset, node)
+        return
+    shape = node.shape or (1,)
     chunks = _chunks.chunk_shape(shape, tid.get_size())
     dcpl.set_chunk(chunks)
-    if tid.get_size() > 1 and text is None:
+    if not is_text and tid.get_size() > 1:
         dcpl.set_shuffle()
     dcpl.set_deflate(_chunks.GZIP_LEVEL)
     dcpl.set_fill_time(h5d.FILL_TIME_NEVER)
-    dataset = h5d.create(parent, link, tid, h5s.create_simple(shape), dcpl=dcpl)
-    _write_attrs(dataset, node, attrs)
+    dataset = h5d.create(parent, link, tid, _space(shape), dcpl=dcpl)
+    _write_attrs(dataset, node, {} if node.shape else {_SCALAR: True})
 
     def write_chunks() -> None:
         for index in _chunks.chunks_of(shape, chunks):
-            values = node.read(index) if text is None else text[0][index]
-            if values.dtype.kind == "b":
-                values = values.view(np.uint8)
-            packed = _chunks.pack(values, chunks, shuffle=text is None)
+            values = strings.reshape(shape)[index] if is_text else node.read(index)
+            packed = _chunks.pack(values, chunks, shuffle=not is_text)
             dataset.write_direct_chunk(tuple(s.start for s in index), packed)
 
     large.append(write_chunks)
 
 
+def _space(shape: tuple[int, ...]) -> h5s.SpaceID:
+    return h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
+
+
 def _write_attrs(owner: Any, node: Node, more: Mapping[str, AttrValue] | None = None) -> None:
-    for name, value in {**node.attrs, **(more or {})}.items():
+    attrs = {**node.attrs, **(more or {})}
+    for name in sorted(attrs, key=lambda name: (name == _LAST, name)):
+        value = attrs[name]
         where = f"{node.where}@{name}"
         if isinstance(value, str):
             # Readers of the HDF5 Image conventions compare ASCII text.
@@ -148,17 +150,16 @@ def _write_attrs(owner: Any, node: Node, more: Mapping[str, AttrValue] | None = 
                 f"{where}: an attribute of {stored.size * tid.get_size()} bytes is too large "
                 f"(limit {ATTRIBUTE_BYTES}); store it as a component"
             )
-        space = h5s.create_simple(stored.shape) if stored.shape else h5s.create(h5s.SCALAR)
-        h5a.create(owner, name.encode(), tid, space).write(np.ascontiguousarray(stored), tid)
+        h5a.create(owner, name.encode(), tid, _space(stored.shape)).write(np.ascontiguousarray(stored), tid)
 
 
 def _metadata_bytes(node: Node) -> int:
     """Return a generous estimate of the metadata of a tree: headers, attributes, small arrays, chunk indexes."""
     size = 512 + sum(64 + len(name) + np.asarray(value).nbytes for name, value in node.attrs.items())
     if isinstance(node, ArrayNode):
-        if node.nbytes <= COMPACT_BYTES:
-            return size + node.nbytes
-        return size + 24 * (2 + prod(node.shape) * node.dtype.itemsize // _chunks.CHUNK_BYTES)
+        # Of text only the number is known before it is encoded.
+        nbytes = 16 * prod(node.shape) if node.dtype.kind in "US" else node.nbytes
+        return size + (nbytes if nbytes <= COMPACT_BYTES else 24 * (2 + nbytes // _chunks.CHUNK_BYTES))
     if isinstance(node, GroupNode):
         return size + sum(64 + len(name) + _metadata_bytes(node[name]) for name in node)
     return size
