@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from lsst.daf.butler import Butler, DatasetRef
+from lsst.resources import ResourcePath
 
 from .. import kinds
 from ..composite import Composite
@@ -77,14 +80,43 @@ def put_visit(
         register_dataset_type(butler, ccd_dataset_type, definition)
     if run is not None:
         butler.collections.register(run)
-    with butler.transaction():
-        visit_ref = butler.put(visit, visit_dataset_type, visit.data_id, run=run)
+    with _all_or_nothing(butler) as put:
+        visit_ref = put(visit, visit_dataset_type, visit.data_id, run=run)
         targets = {name: link(butler, visit_ref, name) for names in shared for name in names}
         ccd_refs = [
-            butler.put(ccd.replace({name: targets[name] for name in names}), ccd_dataset_type, ccd.data_id, run=run)
+            put(ccd.replace({name: targets[name] for name in names}), ccd_dataset_type, ccd.data_id, run=run)
             for ccd, names in zip(detectors, shared, strict=True)
         ]
     return visit_ref, ccd_refs
+
+
+@contextmanager
+def _all_or_nothing(butler: Butler) -> Iterator[Callable[..., DatasetRef]]:
+    """Give a function like ``butler.put`` for one transaction that leaves no files if it fails.
+
+    The Butler's own transaction (30.2026.4300) forgets the files of earlier puts when one inside it fails: its
+    datastore goes on with the failed inner transaction instead of returning to the outer one.
+    """
+    written: list[tuple[DatasetRef, ResourcePath]] = []
+
+    def put(*args: Any, **keywords: Any) -> DatasetRef:
+        ref = butler.put(*args, **keywords)
+        written.extend((ref, uri) for uri in butler.getURIs(ref).iter_all())
+        return ref
+
+    try:
+        with butler.transaction():
+            yield put
+    except BaseException as error:
+        for ref, uri in written:
+            if butler.get_dataset(ref.id) is None:
+                try:
+                    uri.remove()
+                except FileNotFoundError:
+                    pass
+                except Exception as problem:
+                    error.add_note(f"{uri} is left behind: {problem}")
+        raise
 
 
 def _shared(ccd: Composite, visit: Composite) -> list[str]:

@@ -1,0 +1,568 @@
+"""The Butler plug-in, on repositories made by `butler create`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from astropy.table import QTable, Table
+from support import counted_reads, exposure, pixels, visit_info
+
+import compositeh5 as ch5
+from compositeh5 import errors, kinds, links
+from compositeh5.definition import definition_names, get_definition
+from compositeh5.operations.verify import verify
+
+daf_butler = pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
+
+from butler_support import DETECTORS, RUN, add_megaprime, create_repo, create_repo_with, files_of  # noqa: E402
+from lsst.daf.butler import Butler, DatasetProvenance, DatasetType, FileDataset, StorageClassFactory  # noqa: E402
+
+from compositeh5.butler import link, put_visit, register_dataset_type  # noqa: E402
+from compositeh5.butler.dataset_types import storage_class_name  # noqa: E402
+
+CCD = {"instrument": "DemoCam", "visit": 903334, "detector": 4}
+VISIT = {"instrument": "DemoCam", "visit": 903334}
+FILE_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
+MEMORY_DATASTORE = "lsst.daf.butler.datastores.inMemoryDatastore.InMemoryDatastore"
+
+
+@pytest.fixture(scope="session")
+def empty_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("butler") / "repo"
+    create_repo(root)
+    return root
+
+
+@pytest.fixture
+def root(empty_repo: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(empty_repo, tmp_path / "repo"))
+
+
+@pytest.fixture
+def butler(root: Path) -> Butler:
+    return open_butler(root)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> Iterator[None]:
+    links.cache.clear()
+    yield
+    links.cache.clear()
+
+
+def open_butler(root: Path) -> Butler:
+    butler = Butler.from_config(str(root), run=RUN)
+    for name, definition in (("calexp", "exposure"), ("visit_metadata", "visit"), ("src", "source_catalog")):
+        register_dataset_type(butler, name, definition)
+    return butler
+
+
+def ccd(number: int = 4, /, shape: tuple[int, int] = (30, 40), **more: Any) -> ch5.Composite:
+    return exposure(shape, **more).replace(data_id={**CCD, "detector": number})
+
+
+def visit(**more: Any) -> ch5.Composite:
+    return ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT, stage="raw", **more)
+
+
+def catalog() -> ch5.Composite:
+    table = Table({"id": np.arange(100), "flux": pixels((100,)), "spectrum": pixels((100, 5))})
+    return ch5.Composite("source_catalog", table=table, data_id=CCD)
+
+
+def digests(composite: ch5.Composite) -> dict[str, str]:
+    return {name: composite.component_digest(name) for name in composite}
+
+
+# ---- Configuration ------------------------------------------------------------------------------------------
+
+
+def camel(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+@pytest.mark.parametrize("name", definition_names())
+def test_storage_classes_agree_with_the_definitions(name: str, butler: Butler) -> None:
+    definition = get_definition(name)
+    storage_class = StorageClassFactory().getStorageClass(storage_class_name(definition))
+    assert storage_class.pytype is ch5.Composite
+    expected = {
+        component.name: f"CompositeH5{camel('list' if component.is_list else component.kind)}V1"
+        for component in definition.components.values()
+    }
+    assert {name: inner.name for name, inner in storage_class.components.items()} == expected
+    planes = [c for c in definition.components.values() if not c.is_list and kinds.get(c.kind).is_pixels]
+    assert set(storage_class.derivedComponents) == ({"bbox"} if planes else set())
+
+
+def test_storage_classes_agree_with_the_kinds(butler: Butler) -> None:
+    configs = files("compositeh5.butler") / "configs"
+    classes = yaml.safe_load((configs / "storageClasses.yaml").read_text())
+    names = {f"CompositeH5{camel(kind)}V1": kind for kind in kinds.BUILTIN}
+    for name in classes.keys() & names.keys():
+        parameters = {"bbox" if p == "box" else p for p in kinds.get(names[name]).parameters}
+        assert StorageClassFactory().getStorageClass(name).parameters == parameters, name
+    stored = classes.keys() - {"CompositeH5BoxV1"}
+    assert yaml.safe_load((configs / "formatters.yaml").read_text()).keys() == stored
+
+
+# ---- Put and get --------------------------------------------------------------------------------------------
+
+
+def test_a_composite_comes_back_as_the_dataset_it_was_put_as(butler: Butler) -> None:
+    given = ccd(visit_info=visit_info(), detector={"name": "R22_S11"}, header="SIMPLE = T", photo_calib=None)
+    ref = butler.put(given, "calexp", CCD)
+    assert (given.id, given.dataset_type, given.run, given.location) == ("", "", "", None)
+
+    got = butler.get("calexp", CCD)
+    assert digests(got) == digests(given)
+    assert {name: type(got[name]) for name in got} == {name: type(given[name]) for name in given}
+    assert got.absent == ("photo_calib",)
+    assert (got.id, got.dataset_type, got.run) == (str(ref.id), "calexp", RUN)
+    assert got.data_id == CCD
+    assert got.stage == got.component_stage("image") == "single_frame"
+    with ch5.open(butler.getURI(ref).ospath) as stored:
+        verify(stored)
+        assert stored.id == str(ref.id)
+
+
+def test_a_composite_of_an_open_file_can_be_put(butler: Butler, tmp_path: Path) -> None:
+    ccd().write(tmp_path / "a.h5")
+    with ch5.open(tmp_path / "a.h5") as opened:
+        expected = digests(opened)
+        butler.put(opened, "calexp", CCD)
+    assert digests(butler.get("calexp", CCD)) == expected
+
+
+def test_an_absent_component_is_none(butler: Butler) -> None:
+    ref = butler.put(ccd(photo_calib=None), "calexp", CCD)
+    assert butler.get(ref.makeComponentRef("photo_calib")) is None
+    assert butler.get(ref.makeComponentRef("transmission_curve")) is None
+    assert butler.get(ref.makeComponentRef("transmission_curve"), parameters={"rows": slice(3)}) is None
+
+
+def test_a_component_is_read_alone(butler: Butler) -> None:
+    ref = butler.put(ccd(shape=(1500, 1000), visit_info=visit_info()), "calexp", CCD)
+    size = os.path.getsize(butler.getURI(ref).ospath)
+    component = ref.makeComponentRef("visit_info")
+    butler.get(component)
+    with counted_reads() as count:
+        info = butler.get(component)
+        read = count()
+    assert info == visit_info()
+    assert 0 < read < size / 20
+
+
+def test_components_that_the_storage_class_lacks_are_refused(butler: Butler, root: Path) -> None:
+    composite = ch5.Composite(None, image=ch5.Image(pixels((3, 4))), heliometer="3 mm")
+    with pytest.raises(RuntimeError) as caught:
+        butler.put(composite, "calexp", CCD)
+    assert "no component heliometer" in str(caught.value.__cause__)
+    assert not files_of(root)
+
+
+def test_provenance_is_kept_in_the_file(butler: Butler) -> None:
+    visit_ref = butler.put(visit(), "visit_metadata", VISIT)
+    provenance = DatasetProvenance()
+    provenance.add_input(visit_ref)
+    given = ccd().replace(provenance={"software": {"isr": "2.1"}})
+    ref = butler.put(given, "calexp", CCD, provenance=provenance)
+    with ch5.open(butler.getURI(ref).ospath) as stored:
+        assert stored.provenance["software"] == {"isr": "2.1"}
+        assert stored.provenance["butler"]["input.0.id"] == str(visit_ref.id)
+        assert stored.provenance["butler"]["n_inputs"] == 1
+    assert "butler" not in given.provenance
+
+
+# ---- Parameters ---------------------------------------------------------------------------------------------
+
+BOX = ch5.Box(105, 115, 210, 230)
+BOXES = [
+    BOX,
+    SimpleNamespace(y=slice(105, 115), x=slice(210, 230)),
+    SimpleNamespace(y=SimpleNamespace(begin=105, end=115), x=SimpleNamespace(begin=210, end=230)),
+]
+
+
+@pytest.mark.parametrize("bbox", BOXES, ids=["compositeh5", "lsst.images", "lsst.geom"])
+def test_a_box_of_a_component(butler: Butler, bbox: Any) -> None:
+    given = ccd()
+    ref = butler.put(given, "calexp", CCD)
+    for name in ("image", "mask", "variance"):
+        part = butler.get(ref.makeComponentRef(name), parameters={"bbox": bbox})
+        assert type(part) is type(given[name])
+        assert part.box == BOX
+        np.testing.assert_array_equal(part.array, given[name].array[5:15, 10:30])
+    assert butler.get(ref.makeComponentRef("bbox")) == ch5.Box(100, 130, 200, 240)
+    assert butler.get(ref.makeComponentRef("bbox"), parameters={"bbox": bbox}) == BOX
+
+
+def test_a_box_of_a_whole_composite(butler: Butler) -> None:
+    given = ccd(visit_info=visit_info())
+    butler.put(given, "calexp", CCD)
+    got = butler.get("calexp", CCD, parameters={"bbox": BOX})
+    assert set(got) == set(given)
+    assert got["image"].box == got["mask"].box == got["variance"].box == BOX
+    np.testing.assert_array_equal(got["image"].array, given["image"].array[5:15, 10:30])
+    sky = given["wcs"].pixel_to_world(17, 8)
+    assert got["wcs"].pixel_to_world(17 - 10, 8 - 5).separation(sky).arcsec < 1e-9
+    assert got["visit_info"] == given["visit_info"]
+    # It isn't the dataset any more.
+    assert (got.id, got.location) == ("", None)
+
+
+def test_a_box_is_cut_to_the_image(butler: Butler) -> None:
+    ref = butler.put(ccd(), "calexp", CCD)
+    wide = {"bbox": ch5.Box(0, 110, 0, 205)}
+    assert butler.get(ref, parameters=wide)["image"].box == ch5.Box(100, 110, 200, 205)
+    assert butler.get(ref.makeComponentRef("image"), parameters=wide).box == ch5.Box(100, 110, 200, 205)
+    outside = {"bbox": ch5.Box(0, 10, 0, 10)}
+    for what in (ref, ref.makeComponentRef("image"), ref.makeComponentRef("bbox")):
+        with pytest.raises(ValueError, match="has no pixel"):
+            butler.get(what, parameters=outside)
+
+
+def test_a_box_reads_little(butler: Butler) -> None:
+    ref = butler.put(ccd(shape=(2000, 1500)), "calexp", CCD)
+    size = os.path.getsize(butler.getURI(ref).ospath)
+    butler.get(ref, parameters={"bbox": BOX})
+    with counted_reads() as count:
+        butler.get(ref, parameters={"bbox": BOX})
+        assert 0 < count() < size / 5
+
+
+def test_rows_and_columns_of_a_table(butler: Butler) -> None:
+    given = catalog()
+    ref = butler.put(given, "src", CCD)
+    some = {"columns": ["flux", "id"], "rows": slice(10, 20)}
+    table = butler.get(ref.makeComponentRef("table"), parameters=some)
+    assert type(table) is Table
+    assert table.colnames == ["flux", "id"]
+    np.testing.assert_array_equal(table["flux"], given["table"]["flux"][10:20])
+    whole = butler.get(ref, parameters=some)
+    assert whole["table"].colnames == ["flux", "id"]
+    assert len(whole["table"]) == 10
+    assert len(butler.get(ref)["table"]) == 100
+
+
+def test_fields_of_a_record(butler: Butler) -> None:
+    ref = butler.put(visit(), "visit_metadata", VISIT)
+    info = butler.get(ref.makeComponentRef("visit_info"), parameters={"fields": ["airmass"]})
+    assert info == {"airmass": 1.0625}
+
+
+def test_parameters_that_nothing_understands_are_errors(butler: Butler) -> None:
+    ref = butler.put(ccd(), "calexp", CCD)
+    with pytest.raises(KeyError, match="'depth' not understood"):
+        butler.get(ref, parameters={"depth": 3})
+    with pytest.raises(ValueError, match="component 'wcs' has no parameter 'bbox'"):
+        butler.get(ref.makeComponentRef("wcs"), parameters={"bbox": BOX})
+    with pytest.raises(ValueError, match="component 'image' has no parameter 'rows'; it has bbox"):
+        butler.get(ref.makeComponentRef("image"), parameters={"rows": slice(3)})
+    # Exposures may have tables, but this one has none.
+    with pytest.raises(ValueError, match="has no parameter 'rows'"):
+        butler.get(ref, parameters={"rows": slice(3)})
+    with pytest.raises(ValueError, match="bbox should be a box of compositeh5"):
+        butler.get(ref, parameters={"bbox": (1, 2, 3, 4)})
+
+
+# ---- Visits and links ---------------------------------------------------------------------------------------
+
+
+def test_nine_detectors_share_one_record_that_is_decoded_once(butler: Butler, root: Path) -> None:
+    visit_ref, refs = put_visit(butler, visit(), [ccd(d, visit_info=visit_info()) for d in DETECTORS])
+    assert len(refs) == 9
+    links.cache.clear()
+    fresh = open_butler(root)
+    infos = [fresh.get(ref.makeComponentRef("visit_info")) for ref in refs]
+    assert infos[0] == visit_info()
+    assert all(info is infos[0] for info in infos)
+    got = fresh.get("calexp", CCD)
+    assert got["visit_info"] is infos[0]
+    assert got.links["visit_info"].id == str(visit_ref.id)
+    assert got.links["visit_info"].data_id == VISIT
+    assert got.links["visit_info"].dataset_type == "visit_metadata"
+
+
+def test_plain_h5py_follows_the_link_in_the_repository(butler: Butler, root: Path) -> None:
+    visit_ref, (ref,) = put_visit(butler, visit(), [ccd()])
+    path = Path(butler.getURI(ref).ospath)
+    with h5py.File(path) as file:
+        native = file["composite"].get("visit_info", getlink=True)
+        assert native.filename == os.path.relpath(butler.getURI(visit_ref).ospath, path.parent)
+        assert native.path == f"/by-id/{visit_ref.id}/visit_info"
+        assert file["composite/visit_info/airmass"][()] == 1.0625
+
+
+def test_a_moved_repository_still_works(butler: Butler, root: Path, tmp_path: Path) -> None:
+    put_visit(butler, visit(), [ccd()])
+    root.rename(tmp_path / "elsewhere")
+    links.cache.clear()
+    moved = open_butler(tmp_path / "elsewhere")
+    assert moved.get("calexp.visit_info", CCD) == visit_info()
+    with h5py.File(moved.getURI("calexp", CCD).ospath) as file:
+        assert file["composite/visit_info/airmass"][()] == 1.0625
+
+
+def test_another_file_in_the_place_of_the_visit_is_never_taken_for_it(butler: Butler) -> None:
+    visit_ref, (ref,) = put_visit(butler, visit(), [ccd()])
+    visit().write(butler.getURI(visit_ref).ospath, replace=True)
+    links.cache.clear()
+    with pytest.raises(errors.WrongIdError, match="visit_metadata.visit_info .* is lost"):
+        butler.get(ref.makeComponentRef("visit_info"))
+    got = butler.get(ref)
+    assert got["image"].shape == (30, 40)
+    with pytest.raises(errors.WrongIdError):
+        got["visit_info"]
+    assert butler.get(ref, parameters={"bbox": BOX})["image"].box == BOX
+    with h5py.File(butler.getURI(ref).ospath) as file, pytest.raises(KeyError):
+        file["composite/visit_info"]
+
+
+def test_a_removed_visit_leaves_a_named_lost_component(butler: Butler) -> None:
+    visit_ref, (ref,) = put_visit(butler, visit(), [ccd()])
+    butler.pruneDatasets([visit_ref], disassociate=True, unstore=True, purge=True)
+    links.cache.clear()
+    with pytest.raises(FileNotFoundError, match="visit_metadata.visit_info"):
+        butler.get(ref.makeComponentRef("visit_info"))
+
+
+def test_put_visit_registers_what_is_missing(root: Path) -> None:
+    butler = Butler.from_config(str(root), writeable=True)
+    visit_ref, (ref,) = put_visit(
+        butler, visit(), [ccd()], visit_dataset_type="meta", ccd_dataset_type="image", run="new/run"
+    )
+    assert set(visit_ref.datasetType.dimensions.required) == {"instrument", "visit"}
+    assert ref.datasetType.storageClass_name == "CompositeH5ExposureV1"
+    assert butler.get("image.visit_info", CCD, collections="new/run") == visit_info()
+
+
+def test_a_deviating_detector_is_named_and_nothing_is_stored(butler: Butler, root: Path) -> None:
+    wrong = {**visit_info(), "airmass": 1.07, "filter": "z_20"}
+    ccds = [ccd(0, visit_info=visit_info()), ccd(1, visit_info=wrong), ccd(2)]
+    with pytest.raises(errors.DigestMismatchError, match=r"detector=1: visit_info differs in (airmass|filter), ") as e:
+        put_visit(butler, visit(), ccds)
+    assert "detector=0" not in str(e.value)
+    assert "exposure_time" not in str(e.value)
+    assert nothing_is_stored(butler, root)
+
+
+def test_a_detector_of_another_visit_is_refused(butler: Butler, root: Path) -> None:
+    other = ccd().replace(data_id={**CCD, "visit": 903335})
+    with pytest.raises(errors.DefinitionError, match="isn't of the visit .* has visit 903335"):
+        put_visit(butler, visit(), [ccd(0), other])
+    assert nothing_is_stored(butler, root)
+
+
+@pytest.mark.parametrize("bad", [ccd(4), ccd(77)], ids=["stored twice", "no such detector"])
+def test_a_put_that_fails_late_leaves_nothing(butler: Butler, root: Path, bad: ch5.Composite) -> None:
+    with pytest.raises(Exception, match=r"(?i)constraint|conflict|detector"):
+        put_visit(butler, visit(), [ccd(3), ccd(4), bad])
+    assert nothing_is_stored(butler, root)
+    put_visit(butler, visit(), [ccd(3), ccd(4)])
+
+
+def test_a_visit_that_is_stored_stays_when_it_is_stored_again(butler: Butler) -> None:
+    put_visit(butler, visit(), [ccd()])
+    with pytest.raises(Exception, match="(?i)constraint"):
+        put_visit(butler, visit(), [ccd(), ccd(5)])
+    assert butler.get("calexp.visit_info", CCD) == visit_info()
+    assert butler.get("calexp", CCD)["image"].shape == (30, 40)
+
+
+def nothing_is_stored(butler: Butler, root: Path) -> bool:
+    found = butler.query_all_datasets("*", find_first=False)
+    return not found and not files_of(root)
+
+
+def test_a_link_from_a_butler_and_from_a_handle(butler: Butler) -> None:
+    ref = butler.put(visit(), "visit_metadata", VISIT)
+    made = link(butler, ref, "visit_info")
+    assert made == link(butler.getDeferred("visit_metadata", VISIT), "visit_info")
+    assert (made.id, made.kind, made.stage) == (str(ref.id), "record", "raw")
+    assert made.digest == visit().component_digest("visit_info")
+    butler.put(ccd(visit_info=made), "calexp", CCD)
+    assert butler.get("calexp.visit_info", CCD) == visit_info()
+    # A link to a link leads to where the component is stored.
+    assert link(butler.getDeferred("calexp", CCD), "visit_info").id == made.id
+
+
+def test_links_that_lead_nowhere(butler: Butler, root: Path) -> None:
+    ref = butler.put(visit(camera=None), "visit_metadata", VISIT)
+    with pytest.raises(errors.AbsentComponentError, match="'camera' is absent"):
+        link(butler, ref, "camera")
+    with pytest.raises(errors.NoSuchComponentError, match="no component 'visit_inof'; did you mean 'visit_info'"):
+        link(butler, ref, "visit_inof")
+    handle = butler.getDeferred(ref, parameters={"fields": ["airmass"]})
+    with pytest.raises(ValueError, match="leads to a whole component"):
+        link(handle, "visit_info")
+    plain = DatasetType("plain", ("instrument",), "StructuredDataDict", universe=butler.dimensions)
+    butler.registry.registerDatasetType(plain)
+    with pytest.raises(errors.NotACompositeFileError):
+        link(butler, butler.put({"a": 1}, plain, instrument="DemoCam"), "a")
+    butler.pruneDatasets([ref], disassociate=False, unstore=True)
+    with pytest.raises(FileNotFoundError):
+        link(butler, ref, "visit_info")
+
+
+def test_real_visits(butler: Butler) -> None:
+    add_megaprime(butler)
+    whole = visit().replace(data_id={"instrument": "MegaPrime", "visit": 849375})
+    detectors = (12, 13, 14, 21, 22, 23)
+    ccds = [ccd().replace(data_id={**whole.data_id, "detector": d}) for d in detectors]
+    _, refs = put_visit(butler, whole, ccds)
+    with butler.query() as query:
+        found = query.where("visit.exposure_time > 300").datasets("calexp", collections=RUN)
+        assert {ref.dataId["detector"] for ref in found} == set(detectors)
+    assert all(butler.get(ref.makeComponentRef("visit_info")) == visit_info() for ref in refs)
+
+
+# ---- Single components --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("storage_class", "value"),
+    [
+        ("CompositeH5RecordV1", visit_info()),
+        ("CompositeH5TableV1", QTable({"a": np.arange(10)})),
+        ("CompositeH5ImageV1", ch5.Image(pixels((30, 40)), origin=(100, 200), unit="nJy")),
+        ("CompositeH5TextV1", "SIMPLE  = T"),
+        ("CompositeH5ListV1", [ch5.Image(pixels((3, 4))), "text"]),
+    ],
+)
+def test_a_component_as_a_dataset_of_its_own(butler: Butler, storage_class: str, value: Any) -> None:
+    dataset_type = DatasetType("alone", ("instrument", "visit"), storage_class, universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
+    ref = butler.put(value, dataset_type, VISIT)
+    got = butler.get(ref)
+    expected = ch5.Record(value) if isinstance(value, dict) else value
+    assert type(got) is type(expected)
+    assert kinds_digest(got) == kinds_digest(expected)
+    with ch5.open(butler.getURI(ref).ospath) as stored:
+        assert list(stored) == ["value"]
+        assert stored.id == str(ref.id)
+
+
+def kinds_digest(value: Any) -> str:
+    return ch5.Composite(None, value=value).component_digest("value")
+
+
+def test_parameters_of_a_component_as_a_dataset_of_its_own(butler: Butler) -> None:
+    dataset_type = DatasetType("flat", ("instrument", "detector"), "CompositeH5ImageV1", universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
+    image = ch5.Image(pixels((30, 40)), origin=(100, 200))
+    ref = butler.put(image, dataset_type, instrument="DemoCam", detector=1)
+    np.testing.assert_array_equal(butler.get(ref, parameters={"bbox": BOX}).array, image.cut(BOX).array)
+    with pytest.raises(KeyError, match="'rows' not understood"):
+        butler.get(ref, parameters={"rows": slice(3)})
+
+
+# ---- Other datastores ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Butler:
+    butler = create_repo_with(tmp_path / "memory", {"datastore": {"cls": MEMORY_DATASTORE}})
+    register_dataset_type(butler, "calexp", "exposure")
+    register_dataset_type(butler, "src", "source_catalog")
+    return butler
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Butler:
+    changes = {"datastore": {"cls": FILE_DATASTORE, "composites": {"disassembled": {"CompositeH5ExposureV1": True}}}}
+    butler = create_repo_with(tmp_path / "apart", changes)
+    register_dataset_type(butler, "calexp", "exposure")
+    register_dataset_type(butler, "visit_metadata", "visit")
+    return butler
+
+
+def test_in_memory_datasets_are_like_those_of_files(butler: Butler, memory: Butler) -> None:
+    given = ccd(visit_info=visit_info(), photo_calib=None, header="SIMPLE = T")
+    results = []
+    for repo in (butler, memory):
+        ref = repo.put(given, "calexp", CCD)
+        repo.put(catalog(), "src", CCD)
+        got: dict[str, Any] = {name: repo.get(ref.makeComponentRef(name)) for name in (*given, "bbox")}
+        got["cut"] = repo.get(ref.makeComponentRef("image"), parameters={"bbox": BOX})
+        got["cut bbox"] = repo.get(ref.makeComponentRef("bbox"), parameters={"bbox": BOX})
+        got["rows"] = repo.get("src.table", CCD, parameters={"rows": slice(3), "columns": "id"})
+        whole, part = repo.get(ref), repo.get(ref, parameters={"bbox": BOX})
+        assert whole.id == str(ref.id)
+        assert (whole.run, whole.dataset_type, whole.data_id) == (RUN, "calexp", CCD)
+        assert repo.get(ref.makeComponentRef("photo_calib")) is None
+        assert got.pop("bbox") == ch5.Box(100, 130, 200, 240)
+        assert got.pop("cut bbox") == BOX
+        values = {**got, "whole": whole, "part": part}
+        kept = {name: kinds_digest(value) for name, value in got.items()} | digests(whole) | {"part": digests(part)}
+        results.append(({name: type(value) for name, value in values.items()}, kept))
+    assert results[0] == results[1]
+
+
+def test_in_memory_datasets_are_independent(memory: Butler) -> None:
+    given = ccd()
+    ref = memory.put(given, "calexp", CCD)
+    given["image"].array[:] = 7
+    component = ref.makeComponentRef("image")
+    memory.get(component).array[:] = 8
+    assert memory.get(component).array.std() > 1
+    with pytest.raises(errors.NotACompositeFileError, match="is in memory"):
+        link(memory, ref, "image")
+
+
+def test_disassembled_composites(apart: Butler) -> None:
+    visit_ref = apart.put(visit(), "visit_metadata", VISIT)
+    given = ccd(visit_info=link(apart, visit_ref, "visit_info"))
+    ref = apart.put(given, "calexp", CCD)
+    uris = apart.getURIs(ref).componentURIs
+    assert set(uris) == set(given)
+    with h5py.File(uris["visit_info"].ospath) as file:
+        assert file["composite/visit_info/airmass"][()] == 1.0625
+    got = apart.get(ref)
+    assert got.definition == "exposure"
+    assert digests(got) == digests(given)
+    assert apart.get(ref.makeComponentRef("visit_info")) == visit_info()
+    assert apart.get(ref.makeComponentRef("bbox")) == ch5.Box(100, 130, 200, 240)
+    assert apart.get(ref.makeComponentRef("image"), parameters={"bbox": BOX}).box == BOX
+    assert link(apart, ref, "wcs").id == str(ref.id)
+    with pytest.raises(ValueError, match="can't follow a box"):
+        apart.get(ref, parameters={"bbox": BOX})
+
+
+def test_a_box_of_a_disassembled_composite_without_wcs(apart: Butler) -> None:
+    image = ch5.Image(pixels((30, 40)), origin=(100, 200))
+    ref = apart.put(ch5.Composite("exposure", image=image, visit_info=visit_info()), "calexp", CCD)
+    got = apart.get(ref, parameters={"bbox": BOX})
+    assert got["image"].box == BOX
+    assert got["visit_info"] == visit_info()
+
+
+def test_a_file_that_is_not_local_is_read_in_parts(
+    butler: Butler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "path" / "some_data_package"
+    given = ccd(shape=(1500, 1000))
+    given.write(package / "a.h5")
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(package.parent))
+    ref = daf_butler.DatasetRef(butler.get_dataset_type("calexp"), butler.registry.expandDataId(CCD, detector=4), RUN)
+    dataset = FileDataset("resource://some_data_package/a.h5", [ref])
+    butler.ingest(dataset, transfer="direct", record_validation_info=False)
+    assert butler.getURI(ref).scheme == "resource"
+    with counted_reads() as count:
+        part = butler.get(ref.makeComponentRef("image"), parameters={"bbox": BOX})
+        assert 0 < count() < os.path.getsize(package / "a.h5") / 5
+    np.testing.assert_array_equal(part.array, given["image"].array[5:15, 10:30])
+    assert link(butler, ref, "image").uri == "resource://some_data_package/a.h5"
+    # The Butler moves this file to its cache, so this comes last.
+    assert digests(butler.get(ref)) == digests(given)
