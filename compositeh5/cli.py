@@ -127,8 +127,8 @@ def _get_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN", help="a FITS file, or a file of this package")
-    parser.add_argument("output", metavar="OUT", help="the other one: .fits, or .h5")
+    parser.add_argument("input", metavar="IN", help="the FITS file")
+    parser.add_argument("output", metavar="OUT", help="the file to write")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
 
 
@@ -143,7 +143,7 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fits", metavar="FILE", nargs="+", default=[], help="use these exposures instead")
     parser.add_argument("--detectors", type=_number(1, 100), default=9, metavar="N", help="how many (default: 9)")
     parser.add_argument(
-        "--size", type=_number(64, 8192), default=1024, metavar="PIXELS", help="rows and columns (default: 1024)"
+        "--size", type=_number(64, 4096), default=1024, metavar="PIXELS", help="rows and columns (default: 1024)"
     )
     parser.add_argument("--seed", type=_number(0, 2**32), default=1, metavar="N", help="of the random numbers")
 
@@ -200,12 +200,11 @@ _VERBS = {
     "convert": _Verb(
         _convert,
         _convert_arguments,
-        "convert between FITS and HDF5",
-        "Convert a FITS file into a composite, or a composite into a FITS file. A file converted and converted "
-        "back holds the same.",
+        "convert a FITS file",
+        "Convert a FITS file of an exposure, as the LSST pipelines write them, to a composite. What the components "
+        "don't say is kept verbatim, so that nothing is lost.",
         """
-        compositeh5 convert calexp.fits calexp.h5
-        compositeh5 convert calexp.h5 copy.fits""",
+        compositeh5 convert calexp.fits calexp.h5""",
     ),
     "demo": _Verb(
         _demo,
@@ -279,25 +278,14 @@ def _document(composite: Composite) -> dict[str, Any]:
 
 
 def _print_document(document: Mapping[str, Any]) -> None:
-    rows = []
-    for name, value in document.items():
-        if name in ("components", "links", "provenance") or value in ("", [], {}):
-            continue
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{key}={item}" for key, item in value.items())
-        rows.append((name, ", ".join(value) if isinstance(value, list) else str(value)))
-    print(export.columns(rows))
-    for title in ("components", "links", "provenance"):
-        for name, entry in document[title].items():
-            print(f"\n{title.rstrip('s')} {name}")
-            if isinstance(entry, Mapping):
-                print(export.columns([("", key, _plain_text(value)) for key, value in entry.items() if key != "name"]))
-            else:
-                print(f"  {_plain_text(entry)}")
-
-
-def _plain_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    about = dict(document)
+    blocks = {f"component {name}": info for name, info in about.pop("components").items()}
+    blocks |= {f"link {name}": link for name, link in about.pop("links").items()}
+    blocks["provenance"] = about.pop("provenance")
+    for title, block in {"": about, **blocks}.items():
+        known = {name: value for name, value in block.items() if value not in ("", [], {})}
+        if known:
+            print(f"\n{title}" if title else "", export.to_text(known, "record"), sep="\n" if title else "")
 
 
 def _without_empty(info: ComponentInfo) -> dict[str, Any]:
@@ -331,7 +319,7 @@ def _progress() -> Iterator[Progress]:
         return
     with Bar(console=console, transient=True) as bar:
         task = bar.add_task("")
-        yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total)
+        yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total, refresh=True)
 
 
 def _print_step(step: str, done: int, total: int) -> None:

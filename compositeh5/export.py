@@ -8,15 +8,19 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import kinds
+from .container.nodes import ArrayNode, GroupNode
 from .container.publish import publish
 from .errors import EncodeError
 
 if TYPE_CHECKING:
     from astropy.table import Table
+    from astropy.units import UnitBase
     from astropy.wcs import WCS
 
     from .kinds.mask import Mask
@@ -32,9 +36,9 @@ def write(value: Any, kind: str, path: str | os.PathLike[str], *, replace: bool 
     kind : str
         Name of its kind.
     path : path
-        The file. Its extension says how: ``.npy`` and ``.fits`` for images, masks and arrays, ``.ecsv``, ``.fits``
-        and ``.csv`` for tables, ``.json`` and ``.yaml`` for records and what is like them, ``.hdr`` for a WCS; any
-        for text and bytes.
+        The file. Its extension says how: ``.npy`` and ``.fits`` for images, masks, arrays and the kernels of a PSF,
+        ``.ecsv``, ``.fits`` and ``.csv`` for tables, ``.json`` and ``.yaml`` for records and photometric calibrations,
+        ``.hdr`` for a WCS; any for text and bytes.
     replace : bool, optional
         Whether a file that is there is replaced.
 
@@ -100,6 +104,8 @@ def plain(value: Any) -> Any:
     Quantities are ``{"value": ..., "unit": ...}``, times ``{"value": ..., "scale": ...}``, coordinates and
     locations have their parts by name, NaN and infinities are text.
     """
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -114,7 +120,7 @@ def plain(value: Any) -> Any:
 
 
 def _plain_object(value: Any) -> Any:
-    from astropy.coordinates import BaseCoordinateFrame, EarthLocation, SkyCoord
+    from astropy.coordinates import BaseCoordinateFrame, EarthLocation, SkyCoord, UnitSphericalRepresentation
     from astropy.time import Time
     from astropy.units import Quantity
 
@@ -127,9 +133,13 @@ def _plain_object(value: Any) -> Any:
         precise.precision = 9  # the digits of a second; astropy shows 3
         return {"value": plain(precise.value), "scale": value.scale}
     if isinstance(value, SkyCoord | BaseCoordinateFrame):
-        names = value.get_representation_component_names()
-        return {"frame": value.name, **{name: plain(getattr(value, name)) for name in names}}
-    if isinstance(value, np.ndarray | np.generic):
+        parts = {name: getattr(value, name) for name in value.get_representation_component_names()}
+        if isinstance(value.data, UnitSphericalRepresentation):
+            del parts["distance"]
+        return {"frame": value.name, **plain(parts)}
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, np.ndarray):
         return plain(value.tolist())
     return str(value)
 
@@ -186,7 +196,11 @@ def _mask_text(value: Mask) -> str:
 
 
 def _wcs_text(value: WCS) -> str:
-    return str(value.to_header(relax=True).tostring(sep="\n", endcard=False, padding=False))
+    """Return the header cards that are stored: their numbers are exact, those of `WCS.to_header` are not."""
+    node = kinds.encode(value, "wcs")
+    cards = node.array("header") if isinstance(node, GroupNode) else node
+    assert isinstance(cards, ArrayNode)
+    return str(cards.read())
 
 
 _TEXTS: dict[str, Callable[[Any], str]] = {
@@ -218,13 +232,21 @@ def _image_fits(value: Any) -> bytes:
 
     header = fits.Header()
     if unit := getattr(value, "unit", None):
-        header["BUNIT"] = unit.to_string("fits")
+        header["BUNIT"] = _fits_unit(unit)
     if origin := getattr(value, "origin", None):
         # LTV: the cards of IRAF that LSST and others use for what parent coordinates are here.
         header["LTV1"], header["LTV2"] = -origin[1], -origin[0]
     for name, plane in getattr(value, "planes", {}).items():
         header[f"HIERARCH MP_{name}"] = plane.bit
     return _fits_bytes(fits.PrimaryHDU(np.asarray(value), header))
+
+
+def _fits_unit(unit: UnitBase) -> str:
+    try:
+        return str(unit.to_string("fits"))
+    except ValueError:
+        # The standard has no name for it: better a unit that people can read than none.
+        return str(unit)
 
 
 def _fits_bytes(hdu: Any) -> bytes:
@@ -260,6 +282,8 @@ def _yaml(value: Any) -> bytes:
 
 def _header(value: WCS) -> bytes:
     """Return the cards as text, one per line, as `astropy.io.fits.Header.fromtextfile` reads them."""
+    if any((value.cpdis1, value.cpdis2, value.det2im1, value.det2im2)):
+        raise ValueError("its distortion is in tables, of which cards say nothing")
     return f"{_wcs_text(value)}\nEND\n".encode()
 
 
@@ -272,7 +296,7 @@ _WRITERS: dict[str, dict[str, _Writer]] = {
     "composite": {},
     "image": _PIXEL_WRITERS,
     "mask": _PIXEL_WRITERS,
-    "psf": {},
+    "psf": {".npy": lambda value: _npy(value.kernels), ".fits": lambda value: _image_fits(value.kernels)},
     "table": {".ecsv": _table_text("ascii.ecsv"), ".fits": _table_fits, ".csv": _table_text("ascii.csv")},
     "text": {"": str.encode},
     "wcs": {".hdr": _header, ".txt": _header},

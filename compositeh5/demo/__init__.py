@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from ..composite import Composite
 from ..errors import CompositeH5Error, ConflictError
-from .report import Report
 
 if TYPE_CHECKING:
     from astropy.table import QTable
 
-__all__ = ["MissingExtraError", "Progress", "Report", "run"]
+    from .report import Report
+
+__all__ = ["MissingExtraError", "Progress", "run"]
 
 Progress: TypeAlias = Callable[[str, int, int], object]
 """Told the step that begins, how many are done, and how many there are."""
@@ -59,11 +60,14 @@ def run(
     """
     try:
         from . import repository
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "lsst":
+            raise
         raise MissingExtraError(
-            f"the demonstration needs the LSST Butler ({error}); pip install 'compositeh5[butler]'"
+            f"the demonstration needs the LSST Butler ({error}); install it: pip install 'compositeh5[butler]'"
         ) from error
     from .measure import measure_reads, measure_sharing, visit_summary
+    from .report import Report
 
     started = time.monotonic()
     done, total = 0, (len(fits) or detectors) + 4
@@ -88,7 +92,7 @@ def run(
     return Report(
         directory=directory,
         stored=stored,
-        summary=visit_summary(butler, stored),
+        summary=visit_summary(stored),
         reads=reads,
         sharing=sharing,
         seconds=time.monotonic() - started,

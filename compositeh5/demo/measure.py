@@ -15,6 +15,7 @@ from lsst.daf.butler import Butler
 from .. import links
 from ..composite import Composite
 from ..opening import open_composite
+from ..operations.cutout import image_box
 
 if TYPE_CHECKING:
     from .repository import Stored
@@ -52,8 +53,7 @@ def measure_reads(butler: Butler, stored: Stored) -> list[Read]:
 
     def cutout(i: int) -> object:
         with open_composite(exposures[i].path) as exposure:
-            ny, nx = exposure.lazy("image").shape
-            return exposure.cutout((ny / 2, nx / 2), CUTOUT)
+            return exposure.cutout(cutout_centre(exposure), CUTOUT)
 
     def positions(i: int) -> object:
         table = catalogs[i].ref.makeComponentRef("table")
@@ -65,18 +65,25 @@ def measure_reads(butler: Butler, stored: Stored) -> list[Read]:
     links.cache.clear()
 
     size = [os.path.getsize(dataset.path) for dataset in exposures]
+    visit_size = os.path.getsize(stored.visit.path)
     reads = [
         Read("WCS of one detector", _bytes_read(component("wcs"), 0), size[0]),
-        Read("its visit_info, through the link", _bytes_read(component("visit_info"), 0), size[0]),
-        Read("visit_info of all detectors: decoded once", _bytes_read(component("visit_info"), *every), sum(size)),
+        Read("its visit_info, through the link", _bytes_read(component("visit_info"), 0), size[0] + visit_size),
         Read(f"cutout of {CUTOUT} x {CUTOUT} pixels: image, mask, variance, WCS", _bytes_read(cutout, 0), size[0]),
         Read("WCS of all detectors", _bytes_read(component("wcs"), *every), sum(size)),
+        Read("visit_info of all detectors, decoded once", _bytes_read(component("visit_info"), *every), sum(size)),
     ]
     if catalogs:
         positions(len(catalogs) - 1)
         stored_bytes = os.path.getsize(catalogs[0].path)
         reads.append(Read("two columns of its catalog", _bytes_read(positions, 0), stored_bytes))
     return reads
+
+
+def cutout_centre(exposure: Composite) -> tuple[int, int]:
+    """Return a position (y, x) inside an image, in parent coordinates, that is no corner of chunks by design."""
+    box = image_box(exposure)
+    return box.y0 + box.shape[0] // 3, box.x0 + box.shape[1] // 3
 
 
 def measure_sharing(stored: Stored) -> list[Sharing]:
@@ -99,7 +106,7 @@ def measure_sharing(stored: Stored) -> list[Sharing]:
     return result
 
 
-def visit_summary(butler: Butler, stored: Stored) -> QTable:
+def visit_summary(stored: Stored) -> QTable:
     """Return number, centre on the sky and zero point of each detector; NaN where they aren't known."""
     rows = []
     for dataset in stored.exposures:

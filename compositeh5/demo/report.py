@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..export import columns
 from ..opening import open_composite
 from ..report import human_bytes
+from .measure import CUTOUT, cutout_centre
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -70,27 +71,35 @@ class Report:
             saved = sharing.bytes_copied - sharing.bytes_shared
             copied, shared = human_bytes(sharing.bytes_copied), human_bytes(sharing.bytes_shared)
             rows.append((sharing.component, str(sharing.users), copied, shared, human_bytes(saved)))
-        return columns(rows)
+        return f"{columns(rows)}\n{_SHARING_NOTE}"
 
     def _commands(self) -> str:
         exposure = self.stored.exposures[0]
         directory, path = shlex.quote(self.directory), shlex.quote(exposure.path)
+        with open_composite(exposure.path) as composite:
+            centre = cutout_centre(composite)
         return _COMMANDS.format(
             directory=directory,
             path=path,
             directory_text=self.directory,
             path_text=exposure.path,
             run=exposure.ref.run,
+            centre=centre,
+            size=CUTOUT,
             dataset_type=exposure.ref.datasetType.name,
             data_id=", ".join(f"{name}={value!r}" for name, value in exposure.ref.dataId.required.items()),
         )
 
 
+_SHARING_NOTE = """\
+A link also records id, digest and data ID of what it leads to: for the smallest components that is more than a copy
+takes, and what is gained is that there is one truth."""
+
 _COMMANDS = """\
 compositeh5 info {path}
 compositeh5 get {path} visit_info
 h5ls -r -E {path}
-butler query-datasets {directory} {dataset_type}
+butler query-datasets {directory} {dataset_type} --collections {run}
 python - <<'END'
 import compositeh5
 from lsst.daf.butler import Butler
@@ -98,5 +107,5 @@ from lsst.daf.butler import Butler
 butler = Butler({directory_text!r}, collections={run!r})
 print(butler.get("{dataset_type}.wcs", {data_id}))
 with compositeh5.open({path_text!r}) as exposure:
-    print(exposure.cutout((100, 100), 64))
+    print(exposure.cutout({centre}, {size}))
 END"""

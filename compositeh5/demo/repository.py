@@ -79,7 +79,8 @@ def put(butler: Butler, visit: Composite, exposures: Sequence[Composite], tables
         If the exposures don't agree with the visit in what they share.
     """
     visit_ref, exposure_refs = put_visit(butler, visit, exposures)
-    register_dataset_type(butler, "src", "source_catalog")
+    if tables:
+        register_dataset_type(butler, "src", "source_catalog")
     catalog_refs = []
     for ref, table in zip(exposure_refs, tables, strict=False):
         shared = {name: link(butler, ref, name) for name in ("photo_calib", "visit_info", "wcs")}
@@ -151,13 +152,18 @@ _LARGEST = 2**62
 
 
 def _timespan(visit_info: Mapping[str, Any]) -> Timespan | None:
-    exposure_time = visit_info.get("exposure_time", 0 * u.s)
     if "date_begin" in visit_info and "date_end" in visit_info:
-        return Timespan(visit_info["date_begin"], visit_info["date_end"])
-    if "date_avg" in visit_info:
-        middle = visit_info["date_avg"]
-        return Timespan(middle - exposure_time / 2, middle + exposure_time / 2)
-    return None
+        begin, end = visit_info["date_begin"], visit_info["date_end"]
+    elif "date_avg" in visit_info:
+        half = visit_info.get("exposure_time", 0 * u.s) / 2
+        begin, end = visit_info["date_avg"] - half, visit_info["date_avg"] + half
+    else:
+        return None
+    try:
+        return Timespan(begin, end)
+    except ValueError:
+        # The Butler's time starts in 1970; files with a date before that have none.
+        return None
 
 
 def _number(quantity: Any, unit: str) -> float | None:

@@ -364,7 +364,7 @@ def _visit_info() -> dict[str, Any]:
         "boresight_airmass": float(horizontal.secz),
         "boresight_rotation_angle": Angle(_ROTATION * u.deg),
         "rotation_type": "SKY",
-        "earth_rotation_angle": Angle(era),
+        "earth_rotation_angle": Angle(era.to(u.deg)),
         "observatory": rubin,
         "weather": {
             "air_temperature": 9.4 * u.deg_C,
