@@ -143,12 +143,15 @@ class LinkedPart(Part):
         target = links.Target(self.link, self._base, self._path)
         return target.node, target
 
-    def output(self) -> tuple[Node, str]:
-        # Where the target is now, if the path still leads to it; else where it was.
-        place = self.link.uri
+    @property
+    def place(self) -> str:
+        """Where the link leads: a path as seen from the file that has it; without one where the target was."""
         if self._base is not None and self._path is not None:
-            place = links.joined_location(self._base, self._path)
-        return ExternalLink(place, self.link.target), self.link.digest
+            return links.joined_location(self._base, self._path)
+        return self.link.uri
+
+    def output(self) -> tuple[Node, str]:
+        return ExternalLink(self.place, self.link.target), self.link.digest
 
     def loaded(self) -> LinkedPart:
         """Return the same with its value beside the link; without it where the target is lost."""

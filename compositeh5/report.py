@@ -62,7 +62,7 @@ def _info(name: str, part: Part) -> ComponentInfo:
     node: Node | None = None
     opened = None
     if isinstance(part, LinkedPart):
-        target = f"{part.link} in {part.link.uri}"
+        target = f"{part.link} in {part.place}"
     try:
         node, opened = part.open_node()
     except BrokenLinkError as error:

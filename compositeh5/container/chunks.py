@@ -95,7 +95,10 @@ def unpack(stored: bytes, chunks: tuple[int, ...], dtype: np.dtype[Any], shuffle
         raise ValueError(f"its checksum or its compressed data are wrong ({error})") from error
     if len(raw) != size or excess or not decompressor.eof:
         raise ValueError(f"it does not hold {size} bytes")
-    flat = np.frombuffer(raw, np.uint8)
-    if shuffled and dtype.itemsize > 1:
-        flat = np.ascontiguousarray(flat.reshape(dtype.itemsize, -1).T).reshape(-1)
-    return flat.view(dtype).reshape(chunks)
+    if not shuffled or dtype.itemsize == 1:
+        return np.frombuffer(raw, dtype).reshape(chunks)
+    # Byte by byte into place: several times faster than transposing in one go.
+    values = np.empty((prod(chunks), dtype.itemsize), np.uint8)
+    for i, plane in enumerate(np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)):
+        values[:, i] = plane
+    return values.reshape(-1).view(dtype).reshape(chunks)

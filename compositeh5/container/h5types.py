@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from ..errors import EncodeError, FormatError, RefusedError
 
+SCALAR = "scalar"
+"""Attribute that marks a large 0-d text: it has one axis of length 1 in the file, since only such can be compressed."""
+
 _NUMBERS = {np.dtype(name) for name in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")}
 
 
@@ -82,6 +85,8 @@ def decode_text(values: NDArray[np.bytes_], where: str) -> NDArray[np.str_]:
         If the bytes aren't UTF-8.
     """
     try:
+        if values.shape == ():
+            return np.array(values.item().decode())
         return np.char.decode(values, "utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"{where}: text is not valid UTF-8: {error}") from error

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..errors import ClosedError, CompositeH5Error, CorruptFileError, RefusedError
 from . import chunks as _chunks
-from .h5types import checked_dtype, decode_text
+from .h5types import SCALAR, checked_dtype, decode_text
 from .nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node, Selection
 from .source import FileSource, check_signature, identity
 
@@ -37,6 +37,10 @@ _FILTERS = {
     h5z.FILTER_SCALEOFFSET,
 }
 _DEFLATED = [[h5z.FILTER_DEFLATE], [h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE]]
+
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Categories of characters that don't show, or change how others show."""
 
 
 @dataclass(frozen=True)
@@ -158,11 +162,12 @@ class StoredGroup(GroupNode):
         if depth > LIMITS.depth:
             raise RefusedError(f"{file.name}:{path}: groups nested deeper than {LIMITS.depth}")
         self.file, self.path, self._gid, self._depth = file, path, gid, depth
+        self._opened: dict[str, Node] = {}
         self.where = f"{file.name}:{path}"
 
     @cached_property
     def attrs(self) -> Mapping[str, AttrValue]:  # type: ignore[override]
-        return _read_attrs(self.file, self._gid, self.where)
+        return _StoredAttrs(self.file, self._gid, self.where)
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
@@ -189,6 +194,12 @@ class StoredGroup(GroupNode):
         return True
 
     def __getitem__(self, name: str) -> Node:
+        self.file.check_open(self.where)
+        if name not in self._opened:
+            self._opened[name] = self._open(name)
+        return self._opened[name]
+
+    def _open(self, name: str) -> Node:
         path = f"{self.path.rstrip('/')}/{name}"
         where = f"{self.file.name}:{path}"
         link = self._link_class(name)
@@ -276,15 +287,11 @@ class StoredArray(ArrayNode):
 
     @cached_property
     def attrs(self) -> Mapping[str, AttrValue]:  # type: ignore[override]
-        attrs = dict(_read_attrs(self.file, self._did, self.where))
-        attrs.pop("scalar", None)
-        return attrs
+        return _StoredAttrs(self.file, self._did, self.where)
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        if self._stored_shape == (1,) and _read_attrs(self.file, self._did, self.where).get("scalar"):
-            return ()
-        return self._stored_shape
+        return () if self._stored_shape == (1,) and SCALAR in self.attrs else self._stored_shape
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -354,18 +361,43 @@ class StoredArray(ArrayNode):
             out[tuple(target)] = chunk[tuple(source)]
 
 
-def _read_attrs(file: StoredFile, oid: Any, where: str) -> Mapping[str, AttrValue]:
-    file.check_open(where)
-    attrs: dict[str, AttrValue] = {}
-    with _reading(where):
-        count = h5a.get_num_attrs(oid)
-        if count > LIMITS.attributes:
-            raise RefusedError(f"{where}: more than {LIMITS.attributes} attributes")
-        for index in range(count):
-            attr = h5a.open(oid, index=index)
-            name = _checked_name(attr.name, where)
-            attrs[name] = _read_attr(attr, f"{where}@{name}")
-    return attrs
+class _StoredAttrs(Mapping[str, AttrValue]):
+    """The attributes of an object; each is read when it is first asked for."""
+
+    def __init__(self, file: StoredFile, oid: Any, where: str) -> None:
+        self._file, self._oid, self._where = file, oid, where
+        self._values: dict[str, AttrValue] = {}
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        self._file.check_open(self._where)
+        names: list[bytes] = []
+        with _reading(self._where):
+            if h5a.get_num_attrs(self._oid) > LIMITS.attributes:
+                raise RefusedError(f"{self._where}: more than {LIMITS.attributes} attributes")
+            h5a.iterate(self._oid, names.append)
+        return tuple(sorted(_checked_name(name, self._where) for name in names))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        if name in self._values:
+            return True
+        self._file.check_open(self._where)
+        with _reading(self._where):
+            return bool(h5a.exists(self._oid, str(name).encode()))
+
+    def __getitem__(self, name: str) -> AttrValue:
+        if name not in self._values:
+            if name not in self:
+                raise KeyError(name)
+            with _reading(self._where):
+                self._values[name] = _read_attr(h5a.open(self._oid, name.encode()), f"{self._where}@{name}")
+        return self._values[name]
 
 
 def _read_attr(attr: h5a.AttrID, where: str) -> AttrValue:
@@ -382,10 +414,7 @@ def _read_attr(attr: h5a.AttrID, where: str) -> AttrValue:
         attr.read(values, tid)
     if is_text:
         values = decode_text(values, where)
-    if values.shape:
-        return values
-    scalar = values[()]
-    return scalar.item() if values.dtype.kind in "USbiuf" else values
+    return values.item() if not shape and values.dtype.kind in "Ubiuf" else values
 
 
 def _checked_name(name: bytes, where: str) -> str:
@@ -393,7 +422,8 @@ def _checked_name(name: bytes, where: str) -> str:
         text = name.decode()
     except UnicodeDecodeError as error:
         raise RefusedError(f"{where}: the name {name!r} isn't UTF-8") from error
-    if text in ("", ".", "..") or any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp") for c in text):
+    plain = text.isascii() and text.isprintable()
+    if text in ("", ".", "..") or not (plain or _HIDDEN.isdisjoint(map(unicodedata.category, text))):
         raise RefusedError(f"{where}: the name {text!r} has characters that hide what it is")
     return text
 

@@ -17,7 +17,7 @@ from h5py import h5a, h5d, h5f, h5g, h5p, h5s
 
 from ..errors import EncodeError
 from . import chunks as _chunks
-from .h5types import text_type, to_stored
+from .h5types import SCALAR, text_type, to_stored
 from .nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node, SoftLink
 
 COMPACT_BYTES = 16 * 1024
@@ -28,9 +28,6 @@ COMPACT_TEXT_BYTES = 60_000
 
 ATTRIBUTE_BYTES = 60_000
 """Largest attribute; HDF5 readers are only sure to take up to 64 KiB."""
-
-_SCALAR = "scalar"
-"""Marks a large 0-d text, which is stored with one axis of length 1 since only such can be compressed."""
 
 _LAST = "complete"
 """Attribute that is written after all others."""
@@ -118,7 +115,7 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
     dcpl.set_deflate(_chunks.GZIP_LEVEL)
     dcpl.set_fill_time(h5d.FILL_TIME_NEVER)
     dataset = h5d.create(parent, link, tid, _space(shape), dcpl=dcpl)
-    _write_attrs(dataset, node, {} if node.shape else {_SCALAR: True})
+    _write_attrs(dataset, node, {} if node.shape else {SCALAR: True})
 
     def write_chunks() -> None:
         for index in _chunks.chunks_of(shape, chunks):
