@@ -20,7 +20,7 @@ from ..container.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Nod
 from ..errors import CompositeH5Error, EncodeError, FormatError, UnsupportedParameterError
 
 MAX_DEPTH = 16
-"""How many groups of one value may stand inside each other."""
+"""How many groups of one value may stand inside each other; it bounds the recursion, also over hostile nodes."""
 
 Encoder: TypeAlias = Callable[[Any, str], Node]
 Decoder: TypeAlias = Callable[[Any, slice | None], Any]
@@ -106,9 +106,9 @@ def value_shape(node: Node) -> tuple[int, ...]:
     FormatError
         If the node has no arrays.
     """
-    if isinstance(node, GroupNode) and node:
+    while isinstance(node, GroupNode) and node:
         # The first child of a value made of arrays has the shape of the whole.
-        return value_shape(next(iter(node.values())))
+        node = next(iter(node.values()))
     if not isinstance(node, ArrayNode):
         raise FormatError(f"{node.where}: there should be an array")
     return node.shape[:-1] if node.attrs.get("type") == "earth_location" else node.shape
@@ -433,11 +433,10 @@ def _sequence_decoder(sequence: type) -> Decoder:
     def decode(node: Node, rows: slice | None) -> Any:
         if isinstance(node, GroupNode):
             with nested(node.where, FormatError):
-                return sequence(decode_value(child) for child in numbered(node))
-        assert isinstance(node, ArrayNode)
+                return sequence(decode_value(node[str(i)]) for i in range(count_items(node)))
         item = node.attr("item", str)
-        if node.ndim != 1 or (item, node.dtype.kind) not in _ITEM_KINDS:
-            raise FormatError(f"{node.where}: {node.dtype} of shape {node.shape} is no list of {item!r}")
+        if not isinstance(node, ArrayNode) or node.ndim != 1 or (item, node.dtype.kind) not in _ITEM_KINDS:
+            raise FormatError(f"{node.where}: there should be a dataset of {item!r} with one axis")
         return sequence(node.read().tolist())
 
     return decode
@@ -446,13 +445,13 @@ def _sequence_decoder(sequence: type) -> Decoder:
 _ITEM_KINDS = {(cls.__name__, np.dtype(dtype).kind) for cls, dtype in _ITEMS.items()}
 
 
-def numbered(node: GroupNode) -> list[Node]:
-    """Return the children ``0``, ``1``, ... of a group, as many as its attribute ``length`` says.
+def count_items(node: GroupNode) -> int:
+    """Return the number of children ``0``, ``1``, ... of a group, which its attribute ``length`` says.
 
     Raises
     ------
     FormatError
-        If one is missing, or there are others.
+        If one of them is missing, or there are others.
     """
     length = node.attr("length", int)
     for i in range(min(length, len(node) + 1)):
@@ -460,7 +459,7 @@ def numbered(node: GroupNode) -> list[Node]:
             raise FormatError(f"{node.where}: item {i} of {length} is missing")
     if length != len(node):
         raise FormatError(f"{node.where}: there should be {length} items, not {len(node)}")
-    return [node[str(i)] for i in range(length)]
+    return length
 
 
 def _encode_record(value: Mapping[Any, Any], path: str) -> Node:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
 from .. import kinds
 from ..container.nodes import Group, GroupNode, Node
 from ..errors import EncodeError, FormatError
-from ._values import nested, numbered
+from ._values import count_items, nested
 
 
 def coerce(value: Any) -> list[Any]:
@@ -62,11 +61,10 @@ def decode(node: Node, *, items: Iterable[int] | None = None) -> list[Any]:
     """
     if not isinstance(node, GroupNode):
         raise FormatError(f"{node.where}: a list should be a group")
-    children = numbered(node)
-    if items is not None:
-        try:
-            children = [children[operator.index(item)] for item in items]
-        except IndexError:
-            raise IndexError(f"{node.where}: the list has {len(children)} items; {items!r} were asked for") from None
+    count = count_items(node)
+    try:
+        chosen = range(count) if items is None else [range(count)[item] for item in items]
+    except IndexError:
+        raise IndexError(f"{node.where}: the list has {count} items; {items!r} were asked for") from None
     with nested(node.where, FormatError):
-        return [kinds.decode(child) for child in children]
+        return [kinds.decode(node[str(index)]) for index in chosen]
