@@ -11,17 +11,20 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import export
 from ._version import __version__
+from .container.layout import composite_names
+from .container.reader import StoredFile
 from .errors import CompositeH5Error
 
 if TYPE_CHECKING:
     from .composite import Composite
     from .demo import Progress
+    from .links import Link
     from .report import ComponentInfo
 
 FINE, COULD_NOT, INTERRUPTED = 0, 2, 130
@@ -46,8 +49,14 @@ def main(argv: list[str] | None = None) -> int:
         return FINE
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (CompositeH5Error, OSError) as error:
-        print(f"compositeh5: error: {error}", file=sys.stderr)
+    except Exception as error:
+        # The Butler wraps what goes wrong inside of it.
+        known: BaseException | None = error
+        while known is not None and not isinstance(known, CompositeH5Error | OSError):
+            known = known.__cause__
+        if known is None:
+            raise
+        print(f"compositeh5: error: {known}", file=sys.stderr)
         return COULD_NOT
     return FINE
 
@@ -58,10 +67,11 @@ def main(argv: list[str] | None = None) -> int:
 def _ls(arguments: argparse.Namespace) -> None:
     with _opened(arguments) as composite:
         infos = composite.components().values()
-        if arguments.json:
-            _print_json([_without_empty(info) for info in infos])
-        else:
-            print(export.columns([(info.name, info.kind, _shape(info), info.units, _where(info)) for info in infos]))
+        links = composite.links
+    if arguments.json:
+        _print_json([{"name": info.name} | _described(info) for info in infos])
+    else:
+        print(export.columns([_line(info, links.get(info.name)) for info in infos]))
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -171,7 +181,8 @@ _VERBS = {
         _ls,
         _listing_arguments,
         "list the components of a file",
-        "List the components of a file, one per line: name, kind, shape and type, units, where it is.",
+        "List the components of a file, one per line: name, kind, shape and type, units, and whether it is stored "
+        "here or linked. `compositeh5 info` tells which composites there are in a file that holds several.",
         """
         compositeh5 ls calexp.h5
         compositeh5 ls calexp.h5 --json | jq -r '.[].name'""",
@@ -190,8 +201,9 @@ _VERBS = {
         _get,
         _get_arguments,
         "get one component out",
-        "Show one component on the terminal, or write it to a file of its own: images and masks as .npy or .fits, "
-        "tables as .ecsv, .fits or .csv, records as .json or .yaml, a WCS as .hdr, text and bytes as they are.",
+        "Show one component on the terminal, or write it to a file of its own: images, masks and PSF kernels as .npy "
+        "or .fits, tables as .ecsv, .fits or .csv, records as .json or .yaml, a WCS as .hdr, text and bytes as they "
+        "are.",
         """
         compositeh5 get calexp.h5 visit_info
         compositeh5 get calexp.h5 image -o image.fits
@@ -257,9 +269,16 @@ def _opened(arguments: argparse.Namespace) -> Iterator[Composite]:
 
 
 def _document(composite: Composite) -> dict[str, Any]:
-    """Return all that is known of a composite without reading values, as JSON can hold it."""
-    return {
-        "file": composite.location,
+    """Return all that is known of a stored composite without reading values, as JSON can hold it."""
+    location = str(composite.location)
+    with closing(StoredFile.open(location)) as file:
+        about = {
+            "file": location,
+            "format": file.root.attr("compositeh5_format", str),
+            "creator": file.root.attr("creator", str, ""),
+            "composites": list(composite_names(file)),
+        }
+    return about | {
         "definition": composite.definition,
         "definition_version": composite.definition_version,
         "id": composite.id,
@@ -269,7 +288,7 @@ def _document(composite: Composite) -> dict[str, Any]:
         "run": composite.run,
         "stage": composite.stage,
         "components": {
-            name: _without_empty(info) for name, info in composite.components().items() if info.state != "absent"
+            name: _described(info) for name, info in composite.components().items() if info.state != "absent"
         },
         "absent": list(composite.absent),
         "links": {name: link.record() for name, link in composite.links.items()},
@@ -282,22 +301,26 @@ def _print_document(document: Mapping[str, Any]) -> None:
     blocks = {f"component {name}": info for name, info in about.pop("components").items()}
     blocks |= {f"link {name}": link for name, link in about.pop("links").items()}
     blocks["provenance"] = about.pop("provenance")
-    for title, block in {"": about, **blocks}.items():
-        known = {name: value for name, value in block.items() if value not in ("", [], {})}
-        if known:
-            print(f"\n{title}" if title else "", export.to_text(known, "record"), sep="\n" if title else "")
+    print(_block(about))
+    for title, block in blocks.items():
+        if block:
+            print(f"\n{export.columns([(title,)])}\n{_block(block)}")
 
 
-def _without_empty(info: ComponentInfo) -> dict[str, Any]:
-    return {name: value for name, value in asdict(info).items() if value not in ("", ())}
+def _block(entries: Mapping[str, Any]) -> str:
+    return export.to_text({name: value for name, value in entries.items() if value not in ("", [], {})}, "record")
 
 
-def _shape(info: ComponentInfo) -> str:
-    return " ".join(filter(None, (" x ".join(map(str, info.shape)), info.dtype)))
+def _described(info: ComponentInfo) -> dict[str, Any]:
+    return {key: value for key, value in asdict(info).items() if key != "name" and value not in ("", ())}
 
 
-def _where(info: ComponentInfo) -> str:
-    return f"{info.state} -> {info.target}" if info.target else info.state
+def _line(info: ComponentInfo, link: Link | None) -> tuple[str, ...]:
+    shape = " ".join(filter(None, (" x ".join(map(str, info.shape)), info.dtype)))
+    where = info.state
+    if link is not None:
+        where += f" -> {link.dataset_type or link.definition or 'composite'}.{link.component}"
+    return info.name, info.kind, shape, info.units, where
 
 
 def _print_json(value: Any) -> None:

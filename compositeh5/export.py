@@ -12,11 +12,13 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import kinds
 from .container.nodes import ArrayNode, GroupNode
 from .container.publish import publish
 from .errors import EncodeError
+from .kinds._pixels import Pixels
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -148,7 +150,10 @@ def _plain_object(value: Any) -> Any:
 
 
 def _record_text(value: Any) -> str:
-    return columns(list(_lines("", plain(value))))
+    content = plain(value)
+    if isinstance(content, list):
+        content = {str(number): item for number, item in enumerate(content)}
+    return columns(list(_lines("", content))) if isinstance(content, dict) else _one_line(content)
 
 
 def _lines(name: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -172,7 +177,9 @@ def _one_line(value: Any) -> str:
 
 
 def _array_text(value: Any) -> str:
-    """Return shape, type, unit and the range of the values of an array, image or quantity."""
+    """Return shape, type, unit and the range of the values of an array, image or quantity; others in full."""
+    if not isinstance(value, np.ndarray | Pixels):
+        return _record_text(value)
     array = np.asarray(value)
     unit = getattr(value, "unit", None)
     text = f"{' x '.join(map(str, array.shape)) or 'one value'}, {array.dtype}{f', {unit}' if unit else ''}"
@@ -205,7 +212,6 @@ def _wcs_text(value: WCS) -> str:
 
 _TEXTS: dict[str, Callable[[Any], str]] = {
     "array": _array_text,
-    "bytes": bytes.decode,
     "composite": lambda value: value.tree(),
     "image": _array_text,
     "mask": _mask_text,
@@ -222,8 +228,14 @@ _Writer = Callable[[Any], bytes]
 
 def _npy(value: Any) -> bytes:
     stream = io.BytesIO()
-    np.save(stream, np.asarray(value), allow_pickle=False)
+    np.save(stream, _values(value), allow_pickle=False)
     return stream.getvalue()
+
+
+def _values(value: Any) -> NDArray[Any]:
+    if hasattr(value, "mask"):
+        raise ValueError("there is no place for its mask")
+    return np.asarray(value)
 
 
 def _image_fits(value: Any) -> bytes:
@@ -238,7 +250,7 @@ def _image_fits(value: Any) -> bytes:
         header["LTV1"], header["LTV2"] = -origin[1], -origin[0]
     for name, plane in getattr(value, "planes", {}).items():
         header[f"HIERARCH MP_{name}"] = plane.bit
-    return _fits_bytes(fits.PrimaryHDU(np.asarray(value), header))
+    return _fits_bytes(fits.PrimaryHDU(_values(value), header))
 
 
 def _fits_unit(unit: UnitBase) -> str:
