@@ -264,7 +264,15 @@ def _hard_link(file: h5py.File) -> None:
 
 
 def _deep(file: h5py.File) -> None:
-    file.create_group("x/" + "/".join("abcdefghijklmnopqrst"))
+    file.create_group("/".join("abcdefghijklmnopqrstuvwxyzabcdefghijklm"))
+
+
+def test_what_a_reader_would_refuse_is_not_written() -> None:
+    node = Group()
+    for _ in range(33):
+        node = Group({"x": node})
+    with pytest.raises(errors.EncodeError, match="nested deeper than"):
+        file_image(node)
 
 
 HOSTILE = {

@@ -133,7 +133,7 @@ def test_a_second_implementation_finds_the_same_digests(tmp_path: Path) -> None:
         group = file["composite"]
         assert composite_hash(group) == text(group, "digest")
         derived = uuid.uuid5(uuid.UUID("0b2a2d0e-6f0b-5d6c-9f46-6f1c2c6a3d5e"), text(group, "digest"))
-        assert group.attrs["id"] == str(derived)
+        assert text(group, "id") == str(derived)
         assert file["by-id"].get(str(derived), getlink=True).path == "/composite"
 
 

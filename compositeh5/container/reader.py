@@ -12,7 +12,6 @@ import threading
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import Any, ClassVar
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from ..errors import ClosedError, CompositeH5Error, CorruptFileError, RefusedError
 from . import chunks as _chunks
 from .h5types import SCALAR, checked_dtype, decode_text
+from .limits import LIMITS
 from .nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node, Selection
 from .source import FileSource, check_signature, identity
 
@@ -41,25 +41,6 @@ _DEFLATED = [[h5z.FILTER_DEFLATE], [h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE]]
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Categories of characters that don't show, or change how others show."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a file may ask of a reader."""
-
-    depth: int = 16
-    """Groups inside groups."""
-    children: int = 65_536
-    """Links in one group."""
-    attributes: int = 256
-    """Attributes of one object."""
-    attribute_bytes: int = 65_536
-    """Size of one attribute."""
-    ratio: int = 1100
-    """Size of an array over that of its stored bytes; deflate can't exceed 1032."""
-
-
-LIMITS = Limits()
 
 
 class StoredFile:
@@ -320,7 +301,7 @@ class StoredArray(ArrayNode):
             values = decode_text(values, self.where)
         elif values.dtype.kind == "b":
             # Bytes other than 0 and 1 would make invalid bools.
-            values = values.view(np.uint8) != 0
+            values = np.asarray(values.view(np.uint8) != 0)
         return values.reshape(()) if self.shape != self._stored_shape else values
 
     def _read_dense(self, selection: Selection) -> NDArray[Any]:

@@ -18,6 +18,7 @@ from h5py import h5a, h5d, h5f, h5g, h5p, h5s
 from ..errors import EncodeError
 from . import chunks as _chunks
 from .h5types import SCALAR, text_type, to_stored
+from .limits import LIMITS
 from .nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node, SoftLink
 
 COMPACT_BYTES = 16 * 1024
@@ -72,7 +73,9 @@ def file_image(root: GroupNode) -> io.BytesIO:
     return image
 
 
-def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending) -> None:
+def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending, depth: int = 0) -> None:
+    if depth > LIMITS.depth:
+        raise EncodeError(f"{node.where}: nested deeper than the {LIMITS.depth} groups that a reader accepts")
     for name in node:
         child, link = node[name], name.encode()
         if isinstance(child, ExternalLink):
@@ -87,7 +90,7 @@ def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending) -> No
             gcpl.set_obj_track_times(False)
             group = h5g.create(parent, link, gcpl=gcpl)
             _write_attrs(group, child)
-            _write_children(group, child, large)
+            _write_children(group, child, large, depth + 1)
         else:
             raise EncodeError(f"{child.where}: a {type(child).__name__} can't be written")
 
