@@ -4,15 +4,15 @@ The component is the text of the FITS header cards of the WCS, whose numbers hav
 tell them from their neighbours, so that the text alone gives every bit back. The WCS maps the indices of the image's
 array, which start from 0, not parent coordinates.
 
-wcslib writes most of the cards. Those of the linear part are written here, since wcslib turns all its forms into one,
-as are those of what wcslib doesn't know: SIP coefficients and the shape of the image.
+The cards are written here, from what astropy shows of wcslib's parameters: wcslib itself turns all forms of the linear
+part into one, leaves out what it takes for a default, and writes other cards in other versions.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from math import isfinite
+from math import isfinite, isnan
 from operator import index
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from ..container.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Nod
 from ..errors import EncodeError, FormatError
 
 if TYPE_CHECKING:
-    from astropy.wcs import WCS, DistortionLookupTable
+    from astropy.wcs import WCS, DistortionLookupTable, Wcsprm
 
 VERSION = 1
 
@@ -39,13 +39,22 @@ _MAX_SIP_ORDER = 20
 _CARD = re.compile(r"([A-Z][A-Z0-9_-]*) *= +('(?:[ -&(-~]|'')*'|[+-]?\d+(?:\.\d+)?(?:E[+-]?\d+)?)")
 # Distortions that aren't told by the header alone; never written.
 _DISTORTION = re.compile(r"C[PQ](DIS|ERR)\d|D2IM|D[PQ]\d|WAT\d|AXISCORR")
-# Cards of wcslib for which this module has its own.
-_REPLACED = re.compile(r"$|COMMENT$|PC\d+_\d|CD\d+_\d|CDELT\d|CROTA\d|MJDREF|DATEREF$|OBSGEO-")
 
+# Keywords that set the attribute of `astropy.wcs.Wcsprm` of the same name (in lower case, without hyphens): of each
+# axis, of each alternate WCS of a header, and of the header; the last ones set attributes of `Wcsprm.aux`.
+_OF_AXES = ("CNAME", "CRDER", "CSYER", "CZPHS", "CPERI")
+_OF_WCS = ("LONPOLE", "LATPOLE", "EQUINOX", "RADESYS", "RESTFRQ", "RESTWAV", "SPECSYS", "SSYSOBS", "SSYSSRC",
+           "VELOSYS", "VELANGL", "ZSOURCE")  # fmt: skip
+_OF_HEADER = ("VELREF", "TIMESYS", "TIMEUNIT", "TREFPOS", "TREFDIR", "PLEPHEM", "DATEREF", "TIMEOFFS",
+              "DATE-OBS", "DATE-BEG", "DATE-AVG", "DATE-END", "MJD-OBS", "MJD-BEG", "MJD-AVG", "MJD-END",
+              "JEPOCH", "BEPOCH", "TSTART", "TSTOP", "XPOSURE", "TELAPSE", "TIMSYER", "TIMRDER", "TIMEDEL",
+              "TIMEPIXR", "OBSORBIT")  # fmt: skip
+_OF_AUX = ("RSUN_REF", "DSUN_OBS", "CRLN_OBS", "HGLN_OBS", "HGLT_OBS", "A_RADIUS", "B_RADIUS", "C_RADIUS",
+           "BLON_OBS", "BLAT_OBS", "BDIS_OBS")  # fmt: skip
 _MJDREF = ("MJDREFI", "MJDREFF")
 _OBSGEO = ("OBSGEO-X", "OBSGEO-Y", "OBSGEO-Z", "OBSGEO-L", "OBSGEO-B", "OBSGEO-H")
-# wcslib's value for "not given", which astropy shows as NaN.
-_UNDEFINED = 987654321.0e99
+# Of these alone, 0 means that they aren't given; the others have NaN or an empty text.
+_ZERO_IF_UNSET = ("RESTFRQ", "RESTWAV", "VELREF")
 
 
 def coerce(value: Any) -> WCS:
@@ -112,6 +121,8 @@ def decode(node: Node) -> WCS:
         for name, table in tables.items():
             setattr(wcs, name, _decode_table(table))
         if sip_crpix is not None:
+            if wcs.sip is None:
+                raise FormatError(f"{node.where}: there are no SIP coefficients of order 2 or more for 'sip_crpix'")
             wcs.sip = _sip_at(wcs.sip, sip_crpix)
         if bounds is not None:
             wcs.pixel_bounds = [None if np.isnan(low) else (low, high) for low, high in bounds.tolist()]
@@ -183,39 +194,30 @@ def _encode(value: WCS) -> Array | Group:
 
 def _cards(wcs: WCS) -> Iterator[str]:
     """Yield the header cards of a WCS that has been set up."""
-    from astropy.io.fits import Card
-    from astropy.wcs import WCSHDO_EFMT, WCSHDO_P17, WCSHDO_all
-
-    text = wcs.wcs.to_header(WCSHDO_all | WCSHDO_P17 | WCSHDO_EFMT)
-    for start in range(0, len(text), 80):
-        card = Card.fromstring(text[start : start + 80])
-        if _DISTORTION.match(card.keyword):
-            raise EncodeError(f"wcs: its distortion can't be stored: {str(card).strip()}")
-        if not _REPLACED.match(card.keyword):
-            yield _card(card.keyword, card.value)
-        if card.keyword.startswith("WCSAXES"):
-            yield from _linear_cards(wcs)
-    # wcslib leaves these out where they have their default value or could be computed from others.
-    if wcs.wcs.dateref:
-        yield _card("DATEREF", wcs.wcs.dateref)
-    for keyword, value in zip((*_MJDREF, *_OBSGEO), (*wcs.wcs.mjdref, *wcs.wcs.obsgeo), strict=True):
-        if not np.isnan(value):
+    prm, alt = wcs.wcs, wcs.wcs.alt.strip()
+    yield _card(f"WCSAXES{alt}", prm.naxis)
+    for keyword in ("CRPIX", "CRVAL"):
+        for i, value in enumerate(getattr(prm, keyword.lower()), 1):
+            yield _card(f"{keyword}{i}{alt}", value)
+    yield from _linear_cards(prm, alt)
+    yield from _wcslib_cards(prm)
+    for keyword, value in _parameters(prm, alt):
+        if _is_given(keyword, value):
             yield _card(keyword, value)
-    if any(wcs._naxis):
-        for i, length in enumerate(wcs._naxis, 1):
-            yield _card(f"NAXIS{i}", length)
+    for i, length in enumerate(wcs.pixel_shape or (), 1):
+        yield _card(f"NAXIS{i}", length)
     for name in _SIP if wcs.sip is not None else ():
         coefficients = getattr(wcs.sip, name)
         if coefficients is not None:
             yield _card(f"{name.upper()}_ORDER", len(coefficients) - 1)
             for (i, j), value in np.ndenumerate(coefficients):
-                if _differs(value, 0.0):
+                # The header has no place for a coefficient above the order; -0.0 doesn't need one.
+                if value != 0 or (_differs(value, 0.0) and i + j < len(coefficients)):
                     yield _card(f"{name.upper()}_{i}_{j}", value)
 
 
-def _linear_cards(wcs: WCS) -> Iterator[str]:
+def _linear_cards(prm: Wcsprm, alt: str) -> Iterator[str]:
     """Yield the cards of the linear transformation in the form in which it was given."""
-    alt, prm = wcs.wcs.alt.strip(), wcs.wcs
     if prm.has_pc():
         for (i, j), value in np.ndenumerate(prm.pc):
             if _differs(value, float(i == j)):
@@ -231,6 +233,42 @@ def _linear_cards(wcs: WCS) -> Iterator[str]:
             yield _card(f"CROTA{i}", value)
 
 
+def _wcslib_cards(prm: Wcsprm) -> Iterator[str]:
+    """Yield the cards of types, units and projections: once it is set up, only wcslib knows what they were."""
+    from astropy.io.fits import Card
+    from astropy.wcs import WCSHDO_EFMT, WCSHDO_P17, WCSHDO_all
+
+    text = prm.to_header(WCSHDO_all | WCSHDO_P17 | WCSHDO_EFMT)
+    for start in range(0, len(text), 80):
+        card = Card.fromstring(text[start : start + 80])
+        if _DISTORTION.match(card.keyword):
+            raise EncodeError(f"wcs: its distortion can't be stored: {str(card).strip()}")
+        if card.keyword.startswith(("CTYPE", "CUNIT", "PV", "PS")):
+            yield _card(card.keyword, card.value)
+
+
+def _parameters(prm: Wcsprm, alt: str) -> Iterator[tuple[str, Any]]:
+    """Yield the keywords and values of all other parameters, also those that aren't given."""
+    for keyword in _OF_AXES:
+        for i, value in enumerate(getattr(prm, keyword.lower()), 1):
+            yield f"{keyword}{i}{alt}", value
+    yield f"WCSNAME{alt}", prm.name
+    for keyword in _OF_WCS:
+        yield f"{keyword}{alt}", getattr(prm, keyword.lower())
+    for keyword in _OF_HEADER:
+        yield keyword, getattr(prm, keyword.replace("-", "").lower())
+    yield from zip(_MJDREF, prm.mjdref, strict=True)
+    yield from zip(_OBSGEO, prm.obsgeo, strict=True)
+    for keyword in _OF_AUX:
+        yield keyword, getattr(prm.aux, keyword.lower(), None)
+
+
+def _is_given(keyword: str, value: Any) -> bool:
+    if keyword.startswith(_ZERO_IF_UNSET):
+        return bool(value != 0)
+    return value is not None and value != "" and not (isinstance(value, float) and isnan(value))
+
+
 def _differs(value: float, default: float) -> bool:
     # Also 0.0 and -0.0 differ.
     return repr(float(value)) != repr(default)
@@ -241,10 +279,10 @@ def _card(keyword: str, value: str | int | float | None) -> str:
         text = "'" + value.replace("'", "''").ljust(8) + "'"
     elif isinstance(value, int | np.integer):
         text = f"{value:20d}"
-    elif isinstance(value, float) and isfinite(value) and value != _UNDEFINED:
+    elif isinstance(value, float) and isfinite(value):
         text = f"{float(value)!r:>20}".upper()
     else:
-        raise EncodeError(f"wcs: a FITS header can't hold {keyword} = {value!r}")
+        raise EncodeError(f"wcs: a FITS header can't hold {keyword} = {value}")
     return f"{keyword:8}= {text}"
 
 
