@@ -11,14 +11,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import export
 from ._version import __version__
-from .container.layout import composite_names
-from .container.reader import StoredFile
 from .errors import CompositeH5Error
 
 if TYPE_CHECKING:
@@ -270,15 +268,12 @@ def _opened(arguments: argparse.Namespace) -> Iterator[Composite]:
 
 def _document(composite: Composite) -> dict[str, Any]:
     """Return all that is known of a stored composite without reading values, as JSON can hold it."""
+    from .opening import file_info
+
     location = str(composite.location)
-    with closing(StoredFile.open(location)) as file:
-        about = {
-            "file": location,
-            "format": file.root.attr("compositeh5_format", str),
-            "creator": file.root.attr("creator", str, ""),
-            "composites": list(composite_names(file)),
-        }
-    return about | {
+    return {
+        "file": location,
+        **asdict(file_info(location)),
         "definition": composite.definition,
         "definition_version": composite.definition_version,
         "id": composite.id,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from dataclasses import dataclass
 from typing import IO, Any
 
 from . import links
 from .composite import Composite
-from .container.layout import check_file, composite_group, composite_group_by_id, joined_text
+from .container.layout import check_file, composite_group, composite_group_by_id, composite_names, joined_text
 from .container.nodes import ExternalLink, GroupNode, Node
 from .container.reader import StoredFile
 from .errors import CompositeH5Error, ConflictError, FormatError
@@ -69,6 +70,40 @@ def open_composite(
         raise
     composite._file = file
     return composite
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file says of itself.
+
+    Attributes
+    ----------
+    format, creator : str
+        Version of the format; the program that wrote it.
+    composites : tuple of str
+        Names of the composites it holds; the first argument after the path of `open_composite`.
+    """
+
+    format: str
+    creator: str
+    composites: tuple[str, ...]
+
+
+def file_info(path: str | os.PathLike[str]) -> FileInfo:
+    """Return what a file says of itself, and which composites it holds.
+
+    Raises
+    ------
+    OSError
+        As `open_composite` does.
+    """
+    file = StoredFile.open(links.absolute_location(path))
+    try:
+        check_file(file)
+        root = file.root
+        return FileInfo(root.attr("compositeh5_format", str), root.attr("creator", str, ""), composite_names(file))
+    finally:
+        file.close()
 
 
 def from_group(group: GroupNode, location: str | None) -> Composite:

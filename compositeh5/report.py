@@ -130,7 +130,7 @@ def tree(composite: Composite) -> str:
                 info.units,
                 human_bytes(info.nbytes) if info.kind else "",
                 human_bytes(info.stored_bytes) if info.kind and info.state != "memory" else "",
-                f"{info.state} -> {info.target}" if info.target else info.state,
+                f"{info.state} -> {info.target.partition(' (id ')[0]}" if info.target else info.state,
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -14,11 +14,14 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from astropy.io import fits
 from astropy.table import QTable, Table
-from support import counted_reads, exposure, pixels, visit_info
+from astropy.wcs import WCS
+from support import counted_reads, data_file, exposure, pixels, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors, kinds, links
+from compositeh5.convert.fits import fits_bytes, read_exposure
 from compositeh5.definition import definition_names, get_definition
 from compositeh5.operations.verify import verify
 
@@ -425,6 +428,32 @@ def test_real_visits(butler: Butler) -> None:
         found = query.where("visit.exposure_time > 300").datasets("calexp", collections=RUN)
         assert {ref.dataId["detector"] for ref in found} == set(detectors)
     assert all(butler.get(ref.makeComponentRef("visit_info")) == visit_info() for ref in refs)
+
+
+@pytest.mark.parametrize("file", ["HSC-0908120-056-small.fits", "exposure-version-2.fits"])
+def test_real_exposures_come_back_from_the_butler(butler: Butler, file: str) -> None:
+    """Identical pixels, mask planes, sky and headers, with the dimension records of real visits."""
+    path = data_file(file)
+    add_megaprime(butler)
+    converted = read_exposure(path, data_id={"instrument": "MegaPrime", "visit": 849375, "detector": 12})
+    whole = ch5.Composite(
+        "visit", visit_info=converted["visit_info"], data_id={"instrument": "MegaPrime", "visit": 849375}
+    )
+    _, (ref,) = put_visit(butler, whole, [converted])
+    stored = butler.get(ref)
+    with fits.open(path) as hdus:
+        for name, hdu in zip(("image", "mask", "variance"), hdus[1:4], strict=True):
+            np.testing.assert_array_equal(stored[name].array, hdu.data)
+            assert stored[name].array.dtype == hdu.data.dtype.newbyteorder("=")
+        planes = {key[3:]: bit for key, bit in hdus[2].header.items() if key.startswith("MP_")}
+        assert {name: plane.bit for name, plane in stored["mask"].planes.items()} == planes
+        expected = WCS(hdus[1].header)
+        shape = hdus[1].data.shape
+    y, x = np.mgrid[0 : shape[0] : 7, 0 : shape[1] : 7]
+    sky, found = (np.array(wcs.all_pix2world(x, y, 0)) for wcs in (expected, stored["wcs"]))
+    assert np.abs(sky - found).max() < 1e-12
+    assert fits_bytes(stored) == path.read_bytes()
+    assert stored.links["visit_info"].dataset_type == "visit_metadata"
 
 
 # ---- Single components --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from support import exposure, tool, visit_info, write_visit
+from support import counted_reads, exposure, simple_wcs, tool, visit_info, write_visit
 
 import compositeh5 as ch5
 from compositeh5 import errors, kinds, links
@@ -205,6 +205,31 @@ def test_links_to_links_go_to_where_the_component_is(tree: Path) -> None:
     with ch5.open(tree / "copy.h5") as c:
         assert c["visit_info"]["visit"] == 903334
         assert list(c.links) == ["visit_info", "image"]
+
+
+def test_an_overlay_is_small(tree: Path) -> None:
+    """New WCS on old pixels: a few kB, and no pixel is read."""
+    better = simple_wcs((300, 400))
+    better.wcs.crval = [150.2, 2.3]
+    with counted_reads() as count, ch5.open(ccd(tree)) as c:
+        links_to = {name: c.link(name) for name in ("image", "mask", "variance", "psf", "visit_info")}
+        c.replace({"wcs": better, **links_to}, stage="jointcal").write(tree / "jointcal/a.h5")
+        assert count() < 64 * 1024
+    assert (tree / "jointcal/a.h5").stat().st_size < 64 * 1024
+    with ch5.open(tree / "jointcal/a.h5") as c:
+        assert [c.component_stage(name) for name in ("image", "wcs", "visit_info")] == [
+            "single_frame",
+            "jointcal",
+            "raw",
+        ]
+        assert c["wcs"].wcs.crval.tolist() == [150.2, 2.3]
+        np.testing.assert_array_equal(c["image"].array, exposure()["image"].array)
+        stamp = c.cutout(ch5.Box(150, 160, 300, 310))
+    assert stamp["wcs"].wcs.crval.tolist() == [150.2, 2.3]
+    deferred = ch5.Composite("exposure", image=links_to["image"], visit_info=links_to["visit_info"])
+    with counted_reads() as count:
+        deferred.write(tree / "deferred.h5")
+        assert count() < 64 * 1024
 
 
 def test_a_chain_of_links_is_refused(tree: Path) -> None:
