@@ -120,9 +120,8 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4000)
     parser.add_argument("--runs", type=int, default=5)
     args = parser.parse_args()
-    print(
-        f"Python {platform.python_version()}, h5py {h5py.__version__}, numpy {np.__version__}, {args.size} pixels square"
-    )
+    versions = f"Python {platform.python_version()}, h5py {h5py.__version__}, numpy {np.__version__}"
+    print(f"{versions}, {args.size} x {args.size} pixels")
     print("\n| task | compositeh5 | h5py gzip | FITS |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

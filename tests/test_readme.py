@@ -35,9 +35,10 @@ def run_shell(code: str, folder: Path) -> None:
 
 def test_the_two_commands_come_first() -> None:
     first, second = (code for _, code in BLOCKS[:2])
-    assert first.startswith("python3 -m venv") and first.rstrip().endswith("compositeh5 demo")
-    assert second.startswith("python3 -m venv") and second.rstrip().endswith("pytest -q")
-    assert all(len(code.strip().splitlines()) == 1 for code in (first, second))
+    for code, end in ((first, "compositeh5 demo"), (second, "pytest -q")):
+        assert code.startswith("python3 -m venv")
+        assert code.endswith(f"{end}\n")
+        assert code.count("\n") == 1
 
 
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
