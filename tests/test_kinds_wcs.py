@@ -252,7 +252,7 @@ def test_scalar_parameters_come_back(values, auxiliary):
         assert getattr(decoded.wcs, name) == values[name]
 
 
-@given(st.dictionaries(st.sampled_from(TEXTS), st.text("ABCabc019 .:'-/()", min_size=1, max_size=30).map(str.strip)))
+@given(st.dictionaries(st.sampled_from(TEXTS), st.text("ABCabc019 .:'-/()", max_size=30).map(str.strip).filter(bool)))
 def test_texts_come_back(values):
     wcs = celestial()
     for name, value in values.items():
@@ -260,7 +260,7 @@ def test_texts_come_back(values):
     decoded = round_trip(wcs)
     assert_identical(decoded, wcs)
     for name, value in values.items():
-        assert getattr(decoded.wcs, name) == (value or getattr(wcs.wcs, name))
+        assert getattr(decoded.wcs, name) == value
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -408,6 +408,7 @@ def test_bad_texts_are_format_errors(text):
         kinds.decode(node)
 
 
+@pytest.mark.filterwarnings("ignore::astropy.wcs.FITSFixedWarning")
 @given(st.data())
 def test_damaged_texts_are_read_or_format_errors(data):
     text = str(kinds.encode(EXACT["tpv"]).read())
