@@ -234,6 +234,7 @@ class Reader:
         self.problems.append(": ".join(filter(None, (place, ".".join(path), text))))
 
     def raise_problems(self) -> None:
+        """Raise one `DefinitionError` with all problems found so far, if there are any."""
         if self.problems:
             raise DefinitionError("\n".join(self.problems))
 

@@ -64,6 +64,7 @@ class FileSource(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer from the current position, and return the number of bytes read."""
         count = os.preadv(self._fd, [buffer], self._position)
         self._position += count
         return count
