@@ -22,8 +22,6 @@ from .links import DataId, Link
 from .parts import LinkedPart, MemoryPart, Part, StoredPart
 
 if TYPE_CHECKING:
-    import io
-
     from .report import ComponentInfo
 
 KIND_VERSION = 1
@@ -445,7 +443,7 @@ class Composite(Mapping[str, Any]):
         self._digests = {name: info["digest"] for name, info in components.items()}
         return Group(children, attrs, where=self._where)
 
-    def file_image(self, location: str | os.PathLike[str]) -> io.BytesIO:
+    def file_image(self, location: str | os.PathLike[str]) -> bytes:
         """Return the bytes of the file that holds the composite, as they must be at ``location``.
 
         Links are written relative to the location, so the bytes are valid only there, or where the files that
@@ -482,7 +480,7 @@ class Composite(Mapping[str, Any]):
         image = self.file_image(location)
         os.makedirs(os.path.dirname(location), exist_ok=True)
         try:
-            publish(location, image.getbuffer(), replace=replace)
+            publish(location, image, replace=replace)
         except FileExistsError as error:
             from .opening import require_same
 

@@ -66,7 +66,7 @@ def write(value: Any, kind: str, path: str | os.PathLike[str], *, replace: bool 
     except (ValueError, TypeError, NotImplementedError) as error:
         # What numpy and astropy say to values that a format has no place for.
         raise EncodeError(f"{path}: this {kind} can't be written as {extension}: {error}") from error
-    publish(path, memoryview(data), replace=replace)
+    publish(path, data, replace=replace)
 
 
 def to_text(value: Any, kind: str, *, short: bool = False) -> str:

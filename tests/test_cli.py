@@ -252,7 +252,7 @@ def two_in_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     composites = {name: ch5.Composite(None, note=f"this is {name}") for name in ("first", "second")}
     nodes = {name: composite.node() for name, composite in composites.items()}
     root = file_root({name: (node.attr("id", str), node) for name, node in nodes.items()})
-    path.write_bytes(file_image(root).getvalue())
+    path.write_bytes(file_image(root))
     return path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ from compositeh5.container.writer import file_image
 def stored(node: Node) -> Node:
     """Return a node as it comes back from an HDF5 file."""
     image = file_image(Group({"node": node}))
-    return StoredFile(image, "memory.h5").root["node"]
+    return StoredFile(io.BytesIO(image), "memory.h5").root["node"]
 
 
 class CountingArray(ArrayNode):

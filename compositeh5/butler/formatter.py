@@ -60,7 +60,7 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         composite = identified(composite, self.dataset_ref, self._provenance)
         # Links are relative to where the file will be, not to where it is written.
         final = self.file_descriptor.location.uri.updatedExtension(self.default_extension)
-        write_durably(uri.ospath, composite.file_image(location_of(final)).getbuffer())
+        write_durably(uri.ospath, composite.file_image(location_of(final)))
 
     def read_from_uri(self, uri: ResourcePath, component: str | None = None, expected_size: int = -1) -> Any:
         """Read a dataset, or a component, or the part that the parameters of the get select.

@@ -16,14 +16,14 @@ from collections.abc import Iterator
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
-def publish(path: str, image: memoryview, *, replace: bool) -> None:
+def publish(path: str, image: bytes, *, replace: bool) -> None:
     """Write a file.
 
     Parameters
     ----------
     path : str
         The final name. Its folder must exist.
-    image : memoryview
+    image : bytes
         The bytes of the file.
     replace : bool
         Whether a file of that name is replaced. Where it is not, exactly one of several writers succeeds.
@@ -50,7 +50,7 @@ def publish(path: str, image: memoryview, *, replace: bool) -> None:
         os.close(folder_fd)
 
 
-def write_durably(path: str, image: memoryview) -> None:
+def write_durably(path: str, image: bytes) -> None:
     """Fill a temporary file that somebody else will give its final name, and force it to the disk."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
@@ -75,11 +75,12 @@ def _temporary(path: str) -> Iterator[tuple[str, int]]:
             os.unlink(temporary)
 
 
-def _write_all(fd: int, image: memoryview) -> None:
+def _write_all(fd: int, image: bytes) -> None:
     # Some systems write at most 2 GiB at a time, and any may write less than it was given.
     done = 0
-    while done < len(image):
-        done += os.write(fd, image[done : done + (1 << 30)])
+    with memoryview(image) as view:
+        while done < len(view):
+            done += os.write(fd, view[done : done + (1 << 30)])
 
 
 def _link(temporary: str, path: str) -> None:

@@ -36,7 +36,7 @@ _LAST = "complete"
 _Pending = list[Callable[[], None]]
 
 
-def file_image(root: GroupNode) -> io.BytesIO:
+def file_image(root: GroupNode) -> bytes:
     """Return the bytes of an HDF5 file with this root group, for HDF5 1.10 and later.
 
     Groups, attributes, links and small arrays come first in the file, the chunks of large arrays last, each array in
@@ -70,7 +70,8 @@ def file_image(root: GroupNode) -> io.BytesIO:
         h5f.flush(file)
     finally:
         file.close()
-    return image
+    # Not a view of the buffer: Python 3.12.1 crashes when such a pair is garbage.
+    return image.getvalue()
 
 
 def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending, depth: int = 0) -> None:

@@ -126,7 +126,7 @@ def visit_summary(stored: Stored) -> QTable:
 
 
 def _file_size(composite: Composite, path: str) -> int:
-    return composite.file_image(path).getbuffer().nbytes
+    return len(composite.file_image(path))
 
 
 def _bytes_read(read: Callable[[int], object], *numbers: int) -> int | None:
