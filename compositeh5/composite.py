@@ -134,6 +134,8 @@ class Composite(Mapping[str, Any]):
         self._closed = False
 
     def _set_part(self, name: str, value: Any, definition: Definition | None, stage: str) -> None:
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise EncodeError(f"a component's name should be letters, digits and '_', as Python's are, not {name!r}")
         if value is None:
             self._parts.pop(name, None)
             self._absent = [*dict.fromkeys([*self._absent, name])]

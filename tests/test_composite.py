@@ -358,6 +358,12 @@ def test_a_definition_is_held_to(tmp_path: Path) -> None:
         ch5.Composite("exposure", image=pixels((3, 3)), data_id={"visit": None})
 
 
+@pytest.mark.parametrize("name", ["a/b", "", ".", "..", "@meta", "a b", "1"])
+def test_names_of_components_are_identifiers(name: str) -> None:
+    with pytest.raises(errors.EncodeError, match="letters, digits"):
+        ch5.Composite(None, {name: "text"})
+
+
 def test_values_are_coerced_to_what_a_file_gives(path: Path) -> None:
     c = ch5.Composite("exposure", image=pixels((3, 4)), visit_info={"a": 1})
     assert type(c["image"]) is ch5.Image
