@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -286,6 +288,27 @@ def test_reading_through_links_leaves_nothing_open(tree: Path) -> None:
         c["visit_info"], c.lazy("image")[0], c.lazy("image")[1], c.tree()
         assert len(open_files()) == 2
     assert open_files() == []
+
+
+def test_threads_read_the_same_files(tree: Path) -> None:
+    """Eight threads share the open files, and close them in any order, garbage among them."""
+
+    def work(seed: int) -> float:
+        rng = np.random.default_rng(seed)
+        total = 0.0
+        for _ in range(15):
+            c = ch5.open(ccd(tree, int(rng.integers(0, 9))))
+            cycle = [c]
+            cycle.append(cycle)
+            total += c["visit_info"]["exposure_time"].value + c.lazy("image")[5, 7] + len(c["mask"].planes)
+            if rng.integers(0, 2):
+                c.close()
+            gc.collect(0)
+        return total
+
+    expected = 15 * (30 + float(exposure()["image"].array[5, 7]) + 2)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(8))) == pytest.approx([expected] * 8)
 
 
 @pytest.mark.parametrize(

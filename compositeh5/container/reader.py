@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from weakref import WeakSet
 import h5py
 import numpy as np
 from h5py import h5, h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5z
+from h5py._objects import phil
 from numpy.typing import NDArray
 
 from ..errors import ClosedError, CompositeH5Error, CorruptFileError, RefusedError
@@ -58,7 +58,9 @@ class StoredFile:
 
     _open_files: ClassVar[dict[tuple[int, ...], StoredFile]] = {}
     _all: ClassVar[WeakSet[StoredFile]] = WeakSet()
-    _lock = threading.RLock()
+    # h5py's own lock: with another one, a thread that closes a file while h5py collects garbage could wait for a
+    # thread that waits for it.
+    _lock: ClassVar[Any] = phil
 
     def __init__(self, source: Any, name: str) -> None:
         self.name = name
