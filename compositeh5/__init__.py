@@ -12,6 +12,8 @@ from .kinds.psf import Psf
 from .kinds.record import Record
 from .links import Link
 from .opening import open_composite as open
+from .recipes import Recipe
+from .writing import write_file
 
 __all__ = [
     "Box",
@@ -23,10 +25,12 @@ __all__ = [
     "Mask",
     "PhotoCalib",
     "Psf",
+    "Recipe",
     "Record",
     "__version__",
     "get_definition",
     "load_definition",
     "open",
     "register_definition",
+    "write_file",
 ]

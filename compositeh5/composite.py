@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ from .integrity import canonical_json, composite_digest
 from .lazy import LazyArray
 from .links import DataId, Link
 from .parts import LinkedPart, MemoryPart, Part, StoredPart
+from .recipes import OTHERS, Recipe, Recipes
 
 if TYPE_CHECKING:
     from .report import ComponentInfo
@@ -445,18 +447,43 @@ class Composite(Mapping[str, Any]):
         self._digests = {name: info["digest"] for name, info in components.items()}
         return Group(children, attrs, where=self._where)
 
-    def file_image(self, location: str | os.PathLike[str]) -> bytes:
+    def file_image(self, location: str | os.PathLike[str], *, recipes: Recipes | None = None) -> bytes:
         """Return the bytes of the file that holds the composite, as they must be at ``location``.
 
         Links are written relative to the location, so the bytes are valid only there, or where the files that
         they link to have moved along.
+
+        Parameters
+        ----------
+        location : path
+            Where the file will be.
+        recipes : mapping, optional
+            How components are compressed and cut into chunks, as for `write`.
+
+        Raises
+        ------
+        NoSuchComponentError
+            If the composite can't have a component for which there is a recipe.
         """
         group = self.node()
+        group.recipes = self._recipes_of_components(recipes or {})
         self.id = group.attr("id", str)
         root = file_root({DEFAULT: (self.id, group)})
         return file_image(_relative_links(root, links.absolute_location(location)))
 
-    def write(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
+    def _recipes_of_components(self, recipes: Recipes) -> Recipes:
+        known = {*self._parts, *self._absent, OTHERS}
+        if self.definition in definitions.definition_names():
+            known |= set(definitions.get_definition(self.definition).components)
+        for name in recipes:
+            if name not in known:
+                raise NoSuchComponentError(
+                    f"{self._where}: there is a recipe for {name!r}, which isn't a component{suggest(name, known)}"
+                )
+        others = recipes.get(OTHERS, Recipe())
+        return {name: recipes.get(name, others) for name in self._parts}
+
+    def write(self, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None) -> None:
         """Write the composite to a file, all of it or nothing.
 
         When this returns, the file is on the disk under its name, and `link` can refer to its components.
@@ -468,9 +495,14 @@ class Composite(Mapping[str, Any]):
         replace : bool, optional
             Whether another composite that is there is replaced. An equal one is always accepted, so that many
             processes can write a file that they share.
+        recipes : mapping of str to Recipe, optional
+            How components are compressed and cut into chunks, by name; the one named ``"default"`` is for all others.
+            Equality, and reading, don't depend on it.
 
         Raises
         ------
+        NoSuchComponentError
+            If the composite can't have a component for which there is a recipe.
         ConflictError
             If the file exists and holds something else (a `FileExistsError`). It is untouched.
         OSError
@@ -479,7 +511,7 @@ class Composite(Mapping[str, Any]):
         location = links.absolute_location(path)
         if "://" in location:
             raise ValueError(f"{location}: only files on disk can be written")
-        image = self.file_image(location)
+        image = self.file_image(location, recipes=recipes)
         os.makedirs(os.path.dirname(location), exist_ok=True)
         try:
             publish(location, image, replace=replace)
@@ -551,5 +583,7 @@ def _relative_links(node: Node, location: str) -> Any:
     if isinstance(node, ExternalLink):
         return ExternalLink(links.relative_location(node.file, location), node.target)
     if isinstance(node, Group):
-        return Group({k: _relative_links(v, location) for k, v in node.children.items()}, node.attrs, node.where)
+        return dataclasses.replace(
+            node, children={name: _relative_links(child, location) for name, child in node.children.items()}
+        )
     return node

@@ -26,6 +26,10 @@ class DefinitionError(CompositeH5Error, ValueError):
     """A definition is wrong, or a composite doesn't fit its definition."""
 
 
+class ConfigurationError(CompositeH5Error, ValueError):
+    """A setting is wrong: of a recipe, or of the configuration of a repository."""
+
+
 class FormatError(CompositeH5Error, ValueError):
     """A file is whole, but what it holds isn't what the format prescribes."""
 

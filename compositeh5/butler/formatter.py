@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from lsst.daf.butler import DatasetProvenance, FormatterV2
+from lsst.daf.butler import DatasetProvenance, FormatterV2, StorageClassFactory
 from lsst.resources import ResourcePath
 
 from ..composite import Composite
 from ..container.publish import write_durably
-from ..errors import UnsupportedParameterError
+from ..errors import ConfigurationError, UnsupportedParameterError, suggest
 from ..links import Link
+from ..recipes import OTHERS, Recipes, read_recipes
 from .datasets import BBOX, check_components, identified, location_of, open_uri, read_component, read_composite
 
 ALONE = "value"
@@ -23,13 +25,37 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
     A file has the id, data ID, dataset type and run of its dataset. Reading needs no configuration; only the parts that
     are asked for are read. Components of disassembled composites, and datasets that are no composites, are stored
     as composites of one component.
+
+    How they are compressed follows from the section ``write_recipes`` of the configuration of formatters, which has
+    for this class recipes by name: for each, the settings of `~compositeh5.Recipe` by component, those of others under
+    ``default``. The write parameter ``recipe`` chooses one; without it, it is the one named ``default``, if any.
     """
 
     default_extension = ".h5"
     supported_extensions = frozenset({".h5", ".hdf5"})
+    supported_write_parameters = frozenset({"recipe"})
     can_read_from_uri = True
 
     _provenance: DatasetProvenance | None = None
+
+    @classmethod
+    def validate_write_recipes(cls, recipes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Return the recipes as they are.
+
+        Raises
+        ------
+        ConfigurationError
+            If one of them has a wrong setting, or is for a component that no storage class has. The message
+            names the recipe, the component and the setting.
+        """
+        known = {ALONE, OTHERS}.union(*(storage_class.components for storage_class in StorageClassFactory().values()))
+        for name, settings in (recipes or {}).items():
+            for component in read_recipes(name, settings):
+                if component not in known:
+                    raise ConfigurationError(
+                        f"recipe {name!r}: no storage class has a component {component!r}{suggest(component, known)}"
+                    )
+        return recipes
 
     def can_accept(self, in_memory_dataset: Any) -> bool:
         """Return whether this is the link that the delegate gives for a linked component."""
@@ -45,6 +71,8 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
 
         Raises
         ------
+        ConfigurationError
+            If there is no recipe of the name that the write parameters give.
         DefinitionError
             If the storage class doesn't have all components of a composite.
         EncodeError
@@ -60,7 +88,9 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         composite = identified(composite, self.dataset_ref, self._provenance)
         # Links are relative to where the file will be, not to where it is written.
         final = self.file_descriptor.location.uri.updatedExtension(self.default_extension)
-        write_durably(uri.ospath, composite.file_image(location_of(final)))
+        # A recipe serves many dataset types: it may be for components that this one doesn't have.
+        recipes = {name: recipe for name, recipe in self._recipes().items() if name in composite or name == OTHERS}
+        write_durably(uri.ospath, composite.file_image(location_of(final), recipes=recipes))
 
     def read_from_uri(self, uri: ResourcePath, component: str | None = None, expected_size: int = -1) -> Any:
         """Read a dataset, or a component, or the part that the parameters of the get select.
@@ -81,6 +111,17 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
             if self.file_descriptor.component is not None:
                 parameters = self._of_component(composite, parameters)
             return read_component(composite, self._name_alone, parameters)
+
+    def _recipes(self) -> Recipes:
+        name = self.write_parameters.get("recipe")
+        if name is None:
+            return read_recipes(OTHERS, self.write_recipes.get(OTHERS, {}))
+        if name not in self.write_recipes:
+            raise ConfigurationError(
+                f"{self.dataset_ref.datasetType.name}: there is no recipe {name!r} among the write_recipes of "
+                f"{self.name()}{suggest(name, self.write_recipes)}"
+            )
+        return read_recipes(name, self.write_recipes[name])
 
     @property
     def _is_composite(self) -> bool:

@@ -26,32 +26,33 @@ try:
 except ImportError:
     fast_zlib = zlib
 
-GZIP_LEVEL = 1
-"""Level written into the gzip filter's parameter; noise-limited pixels gain next to nothing from higher ones."""
-
 CHUNK_BYTES = 256 * 1024
 """Aimed size of a chunk: a small cutout of an image reads at most four of them."""
 
 Chunk = tuple[slice, ...]
 
 
-def chunk_shape(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+def chunk_shape(shape: tuple[int, ...], itemsize: int, last: tuple[int, ...] = ()) -> tuple[int, ...]:
     """Return the shape of the chunks of an array.
 
-    They are square in the last two axes (y, x) of an image, so that a cutout reads few of them, and run along the
-    first axis of a table column.
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the array; no axis is empty.
+    itemsize : int
+        Size of an element.
+    last : tuple of int, optional
+        Lengths along the last axes. By default chunks are square in the last two axes (y, x) of an image, so that a
+        cutout reads few of them, and run along the first axis of a table column.
     """
     elements = max(1, CHUNK_BYTES // itemsize)
-    chunks = [1] * len(shape)
-    if len(shape) == 1:
-        chunks[0] = min(shape[0], elements)
-        return tuple(chunks)
-    side = 2 ** int(np.log2(max(1, elements) ** 0.5))
-    chunks[-1] = min(shape[-1], side)
-    chunks[-2] = min(shape[-2], max(1, elements // chunks[-1]) if shape[-1] < side else side)
-    for axis in range(len(shape) - 3, -1, -1):
-        chunks[axis] = max(1, min(shape[axis], elements // prod(chunks)))
-    return tuple(chunks)
+    if not last and len(shape) > 1:
+        side = 2 ** int(np.log2(elements**0.5))
+        last = (max(1, elements // shape[-1]) if shape[-1] < side else side, side)
+    chunks = [min(n, c) for n, c in zip(reversed(shape), reversed(last), strict=False)]
+    for n in reversed(shape[: len(shape) - len(chunks)]):
+        chunks.append(max(1, min(n, elements // prod(chunks))))
+    return tuple(reversed(chunks))
 
 
 def chunks_of(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[Chunk]:
@@ -66,15 +67,20 @@ def chunks_in(selection: tuple[slice, ...], chunks: tuple[int, ...]) -> Iterator
     return product(*ranges)
 
 
-def pack(values: NDArray[Any], chunks: tuple[int, ...], shuffle: bool) -> bytes:
-    """Return the stored bytes of one chunk: filled up with zeros to full size, shuffled, deflated."""
+def pack(values: NDArray[Any], chunks: tuple[int, ...], shuffle: bool, level: int) -> bytes:
+    """Return the stored bytes of one chunk: filled up with zeros to full size, shuffled, deflated.
+
+    Level 0 gives a stream that holds the values as they are, and their checksum.
+    """
     if values.shape != chunks:
         full = np.zeros(chunks, values.dtype)
         full[tuple(slice(0, n) for n in values.shape)] = values
         values = full
     raw = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize)
     shuffled = np.ascontiguousarray(raw.T) if shuffle and raw.shape[1] > 1 else raw
-    return bytes(fast_zlib.compress(shuffled.data, GZIP_LEVEL))
+    # Levels mean other things to ISA-L, which has no higher ones.
+    deflate = fast_zlib if level == 1 else zlib
+    return bytes(deflate.compress(shuffled.data, level))
 
 
 def unpack(stored: bytes, chunks: tuple[int, ...], dtype: np.dtype[Any], shuffled: bool) -> NDArray[Any]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError
+from ..recipes import Recipe
 
 AttrValue: TypeAlias = str | bool | int | float | NDArray[Any]
 Selection: TypeAlias = tuple[slice, ...]
@@ -96,6 +98,9 @@ class ArrayNode(Node):
 class GroupNode(Node, Mapping[str, Node]):
     """Named arrays and groups."""
 
+    recipes: Mapping[str, Recipe] = MappingProxyType({})
+    """How the arrays in a child are written, by the child's name; others as those in this group. No content."""
+
     def array(self, name: str, ndim: int | None = None, dtype_kinds: str | None = None) -> ArrayNode:
         """Return a child that must be an array.
 
@@ -170,6 +175,7 @@ class Group(GroupNode):
     children: dict[str, Node] = field(default_factory=dict)
     attrs: dict[str, AttrValue] = field(default_factory=dict)
     where: str = "value"
+    recipes: Mapping[str, Recipe] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Node:
         return self.children[name]

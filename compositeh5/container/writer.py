@@ -16,6 +16,7 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5p, h5s
 
 from ..errors import EncodeError
+from ..recipes import Recipe
 from . import chunks as _chunks
 from .h5types import SCALAR, text_type, to_stored
 from .limits import LIMITS
@@ -29,6 +30,9 @@ COMPACT_TEXT_BYTES = 60_000
 
 ATTRIBUTE_BYTES = 60_000
 """Largest attribute; HDF5 readers are only sure to take up to 64 KiB."""
+
+CHUNK_LIMIT = 2**32 - 1
+"""Largest chunk in bytes that HDF5 knows."""
 
 _LAST = "complete"
 """Attribute that is written after all others."""
@@ -45,7 +49,7 @@ def file_image(root: GroupNode) -> bytes:
     Raises
     ------
     EncodeError
-        If a value has no portable HDF5 type.
+        If a value has no portable HDF5 type, or a chunk of the shape that its recipe demands is too large.
     """
     image = io.BytesIO()
     fapl = h5p.create(h5p.FILE_ACCESS)
@@ -53,7 +57,7 @@ def file_image(root: GroupNode) -> bytes:
     fapl.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
     fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, image)
     # One block for all metadata, so that a single read at the front of the file finds it.
-    fapl.set_meta_block_size(_metadata_bytes(root))
+    fapl.set_meta_block_size(_metadata_bytes(root, Recipe()))
     fcpl = h5p.create(h5p.FILE_CREATE)
     fcpl.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)
     fcpl.set_obj_track_times(False)
@@ -61,7 +65,7 @@ def file_image(root: GroupNode) -> bytes:
     try:
         large: _Pending = []
         group = h5g.open(file, b"/")
-        _write_children(group, root, large)
+        _write_children(group, root, large, Recipe())
         # Parts of the metadata only get their places now, in front of the chunks.
         h5f.flush(file)
         for write in large:
@@ -74,29 +78,29 @@ def file_image(root: GroupNode) -> bytes:
     return image.getvalue()
 
 
-def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending, depth: int = 0) -> None:
+def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending, recipe: Recipe, depth: int = 0) -> None:
     if depth > LIMITS.depth:
         raise EncodeError(f"{node.where}: nested deeper than the {LIMITS.depth} groups that a reader accepts")
     for name in node:
-        child, link = node[name], name.encode()
+        child, link, own = node[name], name.encode(), node.recipes.get(name, recipe)
         if isinstance(child, ExternalLink):
             parent.links.create_external(link, child.file.encode(), child.target.encode())
         elif isinstance(child, SoftLink):
             parent.links.create_soft(link, child.target.encode())
         elif isinstance(child, ArrayNode):
-            _write_array(parent, link, child, large)
+            _write_array(parent, link, child, large, own)
         elif isinstance(child, GroupNode):
             gcpl = h5p.create(h5p.GROUP_CREATE)
             gcpl.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)
             gcpl.set_obj_track_times(False)
             group = h5g.create(parent, link, gcpl=gcpl)
             _write_attrs(group, child)
-            _write_children(group, child, large, depth + 1)
+            _write_children(group, child, large, own, depth + 1)
         else:
             raise EncodeError(f"{child.where}: a {type(child).__name__} can't be written")
 
 
-def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pending) -> None:
+def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pending, recipe: Recipe) -> None:
     dcpl = h5p.create(h5p.DATASET_CREATE)
     dcpl.set_obj_track_times(False)
     # Strings are encoded at once, since the size of each depends on all of them.
@@ -112,11 +116,14 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
         _write_attrs(dataset, node)
         return
     shape = node.shape or (1,)
-    chunks = _chunks.chunk_shape(shape, tid.get_size())
+    chunks = _chunks.chunk_shape(shape, tid.get_size(), recipe.chunks)
+    if prod(chunks) * tid.get_size() > CHUNK_LIMIT:
+        raise EncodeError(f"{node.where}: chunks of shape {chunks} and type {node.dtype} have more than 4 GiB")
     dcpl.set_chunk(chunks)
-    if not is_text and tid.get_size() > 1:
+    shuffle = recipe.shuffle and recipe.gzip > 0 and not is_text and tid.get_size() > 1
+    if shuffle:
         dcpl.set_shuffle()
-    dcpl.set_deflate(_chunks.GZIP_LEVEL)
+    dcpl.set_deflate(recipe.gzip)
     dcpl.set_fill_time(h5d.FILL_TIME_NEVER)
     dataset = h5d.create(parent, link, tid, _space(shape), dcpl=dcpl)
     _write_attrs(dataset, node, {} if node.shape else {SCALAR: True})
@@ -124,7 +131,7 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
     def write_chunks() -> None:
         for index in _chunks.chunks_of(shape, chunks):
             values = strings.reshape(shape)[index] if is_text else node.read(index)
-            packed = _chunks.pack(values, chunks, shuffle=not is_text)
+            packed = _chunks.pack(values, chunks, shuffle, recipe.gzip)
             dataset.write_direct_chunk(tuple(s.start for s in index), packed)
 
     large.append(write_chunks)
@@ -154,13 +161,17 @@ def _write_attrs(owner: Any, node: Node, more: Mapping[str, AttrValue] | None = 
         h5a.create(owner, name.encode(), tid, _space(stored.shape)).write(np.ascontiguousarray(stored), tid)
 
 
-def _metadata_bytes(node: Node) -> int:
+def _metadata_bytes(node: Node, recipe: Recipe) -> int:
     """Return a generous estimate of the metadata of a tree: headers, attributes, small arrays, chunk indexes."""
     size = 512 + sum(64 + len(name) + np.asarray(value).nbytes for name, value in node.attrs.items())
     if isinstance(node, ArrayNode):
         # Of text only the number is known before it is encoded.
-        nbytes = 16 * prod(node.shape) if node.dtype.kind in "US" else node.nbytes
-        return size + (nbytes if nbytes <= COMPACT_BYTES else 24 * (2 + nbytes // _chunks.CHUNK_BYTES))
+        itemsize = 16 if node.dtype.kind in "US" else node.dtype.itemsize
+        if prod(node.shape) * itemsize <= COMPACT_BYTES:
+            return size + prod(node.shape) * itemsize
+        chunks = _chunks.chunk_shape(node.shape, itemsize, recipe.chunks)
+        return size + 24 * (2 + prod(-(-n // c) for n, c in zip(node.shape, chunks, strict=True)))
     if isinstance(node, GroupNode):
-        return size + sum(64 + len(name) + _metadata_bytes(node[name]) for name in node)
+        own = node.recipes
+        return size + sum(64 + len(name) + _metadata_bytes(node[name], own.get(name, recipe)) for name in node)
     return size
