@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
 from . import links
 from .composite import Composite
-from .container.layout import check_file, composite_group, composite_group_by_id, composite_names, joined_text
+from .container.layout import BY_ID, check_file, composite_group, composite_group_by_id, composite_names, joined_text
 from .container.nodes import ExternalLink, GroupNode, Node
 from .container.reader import StoredFile
-from .errors import CompositeH5Error, ConflictError, FormatError
-from .links import Link
+from .errors import CompositeH5Error, ConflictError, FormatError, NoSuchComponentError
+from .links import DataId, Link
 from .parts import LinkedPart, StoredPart
 
 
@@ -54,6 +55,71 @@ def open_composite(
     WrongIdError, NoSuchComponentError
         If it doesn't hold the composite that was asked for.
     """
+
+    def pick(file: StoredFile) -> GroupNode:
+        return composite_group(file, name) if id is None else composite_group_by_id(file, id)
+
+    return _open(source, location, pick)
+
+
+def open_dataset(
+    source: str | os.PathLike[str] | IO[bytes],
+    id: str,
+    data_id: DataId,
+    *,
+    location: str | os.PathLike[str] | None = None,
+) -> Composite:
+    """Open the composite of a dataset, in a file that may hold those of several.
+
+    It is the composite with this id; else the only one of the file; else the one with this data ID, or if there is
+    none, the only one that has more keys than it.
+
+    Parameters
+    ----------
+    source, location
+        As for `open_composite`.
+    id : str
+        Id (UUID) of the dataset.
+    data_id : mapping
+        Data ID of the dataset: its required keys.
+
+    Raises
+    ------
+    NoSuchComponentError
+        If no composite, or more than one, has the data ID.
+    CompositeH5Error, OSError
+        As `open_composite` does.
+    """
+
+    def pick(file: StoredFile) -> GroupNode:
+        names = composite_names(file)
+        if id in file.root.group(BY_ID):
+            return composite_group_by_id(file, id)
+        if len(names) == 1:
+            return composite_group(file, names[0])
+        return _group_by_data_id(file, names, data_id)
+
+    return _open(source, location, pick)
+
+
+def _group_by_data_id(file: StoredFile, names: tuple[str, ...], data_id: DataId) -> GroupNode:
+    groups = {name: composite_group(file, name) for name in names}
+    found = {name: _json(group, "data_id", dict) for name, group in groups.items()}
+    agree = [name for name, own in found.items() if data_id.items() <= own.items()]
+    matching = [name for name in agree if len(found[name]) == len(data_id)] or agree
+    if len(matching) != 1:
+        held = ", ".join(f"{name} {own}" for name, own in found.items())
+        raise NoSuchComponentError(
+            f"{file.name}: {len(matching) or 'no'} composites have the data ID {dict(data_id)}; it holds {held}"
+        )
+    return groups[matching[0]]
+
+
+def _open(
+    source: str | os.PathLike[str] | IO[bytes],
+    location: str | os.PathLike[str] | None,
+    pick: Callable[[StoredFile], GroupNode],
+) -> Composite:
     if isinstance(source, str | os.PathLike):
         path = links.absolute_location(source)
         file = StoredFile.open(path)
@@ -63,8 +129,7 @@ def open_composite(
         file = StoredFile(source, base or getattr(source, "name", None) or "stream")
     try:
         check_file(file)
-        group = composite_group(file, name) if id is None else composite_group_by_id(file, id)
-        composite = from_group(group, base)
+        composite = from_group(pick(file), base)
     except BaseException:
         file.close()
         raise
@@ -179,10 +244,10 @@ def _json(group: GroupNode, name: str, of_type: type) -> Any:
     return value
 
 
-def require_same(composite: Composite, location: str, error: FileExistsError) -> None:
+def require_same(composite: Composite, location: str, error: FileExistsError, name: str | None = None) -> None:
     """Raise `ConflictError` unless the file at ``location`` holds an equal composite with the same id."""
     try:
-        with open_composite(location) as other:
+        with open_composite(location, name) as other:
             digest = composite.digest
             if other.id == composite.id and other.digest == digest:
                 return
