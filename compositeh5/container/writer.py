@@ -35,7 +35,7 @@ CHUNK_LIMIT = 2**32 - 1
 """Largest chunk in bytes that HDF5 knows."""
 
 _LAST = "complete"
-"""Attribute that is written after all others."""
+"""Attribute that gets its value after everything else is written."""
 
 _Pending = list[Callable[[], None]]
 
@@ -65,12 +65,16 @@ def file_image(root: GroupNode) -> bytes:
     try:
         large: _Pending = []
         group = h5g.open(file, b"/")
+        marked = _LAST in root.attrs
+        _write_attrs(group, root, {_LAST: 0} if marked else {})
         _write_children(group, root, large, Recipe())
         # Parts of the metadata only get their places now, in front of the chunks.
         h5f.flush(file)
         for write in large:
             write()
-        _write_attrs(group, root)
+        if marked:
+            # A value, not a new attribute: that would be behind the chunks.
+            h5a.open(group, _LAST.encode()).write(np.asarray(root.attrs[_LAST], np.int64))
         h5f.flush(file)
     finally:
         file.close()
@@ -127,6 +131,8 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
     dcpl.set_fill_time(h5d.FILL_TIME_NEVER)
     dataset = h5d.create(parent, link, tid, _space(shape), dcpl=dcpl)
     _write_attrs(dataset, node, {} if node.shape else {SCALAR: True})
+    # The index of the chunks gets its place with the first of them: in front, before any that is large.
+    dataset.write_direct_chunk((0,) * len(shape), b"\0")
 
     def write_chunks() -> None:
         for index in _chunks.chunks_of(shape, chunks):
@@ -143,7 +149,7 @@ def _space(shape: tuple[int, ...]) -> h5s.SpaceID:
 
 def _write_attrs(owner: Any, node: Node, more: Mapping[str, AttrValue] | None = None) -> None:
     attrs = {**node.attrs, **(more or {})}
-    for name in sorted(attrs, key=lambda name: (name == _LAST, name)):
+    for name in sorted(attrs):
         value = attrs[name]
         where = f"{node.where}@{name}"
         if isinstance(value, str):
