@@ -4,8 +4,9 @@
 them. But for the demonstration, this is the only part of the package that imports ``lsst``.
 """
 
+from .components import put_component, put_links, put_overlay
 from .dataset_types import register_dataset_type
 from .linking import link
 from .visits import put_visit
 
-__all__ = ["link", "put_visit", "register_dataset_type"]
+__all__ = ["link", "put_component", "put_links", "put_overlay", "put_visit", "register_dataset_type"]

@@ -1,0 +1,272 @@
+"""Storing only what changed: overlays of stored composites, and composites made of links alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from lsst.daf.butler import (
+    Butler,
+    DataCoordinate,
+    DatasetProvenance,
+    DatasetRef,
+    DatasetType,
+    DeferredDatasetHandle,
+    MissingDatasetTypeError,
+)
+
+from ..composite import Composite
+from ..definition import Definition
+from ..errors import NoSuchComponentError
+from ..links import DataId, Link
+from ..parts import LinkedPart, Part
+from .dataset_types import register_dataset_type
+from .formatter import ALONE
+from .linking import link
+from .stored import is_composite, located, open_files
+
+Source: TypeAlias = DatasetRef | DeferredDatasetHandle
+"""A stored dataset: its ref, or the handle that tasks get for deferred inputs."""
+
+
+def put_overlay(
+    butler: Butler,
+    base: Source,
+    components: Mapping[str, Any],
+    dataset_type: str,
+    *,
+    data_id: DataId | None = None,
+    run: str | None = None,
+    stage: str = "",
+) -> DatasetRef:
+    """Store a composite that is a stored one with some components changed.
+
+    The file holds the changed components. All others are links to where they are stored, also where the base itself
+    has links, so that overlays of overlays need only what they show. The base isn't changed, and none of its
+    components is read.
+
+    Parameters
+    ----------
+    butler : Butler
+        The repository.
+    base : DatasetRef or DeferredDatasetHandle
+        The composite to change. It may be disassembled.
+    components : mapping
+        Values, `Link` objects or None by name, in place of those of the base, or new.
+    dataset_type : str
+        Name of the dataset type of the overlay. If there is none, it is registered, with the storage class of the base
+        and the dimensions of the base and of ``data_id``.
+    data_id : mapping, optional
+        What differs from the data ID of the base: more keys, such as the tract for which the calibration was made.
+    run : str, optional
+        The run, which is made if there is none; by default that of the Butler.
+    stage : str, optional
+        The processing step that made the changed components.
+
+    Returns
+    -------
+    DatasetRef
+        The overlay. Its provenance names the base as input.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the base isn't stored.
+    NotACompositeFileError
+        If the base isn't stored in a file of this format.
+    DefinitionError
+        If its definition, or the storage class, doesn't have one of the components.
+    EncodeError
+        If a value can't be of its component's kind.
+    ValueError
+        If the handle has parameters.
+    """
+    base_ref = _ref(base)
+    overlay = _linked(butler, base_ref).replace(components, stage=stage, provenance={})
+    wanted = {**base_ref.dataId.required, **(data_id or {})}
+    try:
+        butler.get_dataset_type(dataset_type)
+    except MissingDatasetTypeError:
+        dimensions = {*base_ref.datasetType.dimensions.required, *wanted}
+        butler.registry.registerDatasetType(
+            DatasetType(dataset_type, dimensions, base_ref.datasetType.storageClass_name, universe=butler.dimensions)
+        )
+    return _put(butler, overlay, dataset_type, wanted, run, [base_ref])
+
+
+def put_component(
+    butler: Butler,
+    value: Any,
+    name: str,
+    data_id: DataId | DataCoordinate,
+    *,
+    run: str,
+    collections: str | list[str] | None = None,
+    stage: str = "",
+) -> DatasetRef:
+    """Store one component of a composite anew, in a run of its own: an overlay of the dataset that is found now.
+
+    A search that has the new run before the old one then gives the new composite, one in the old run what was there.
+
+    Parameters
+    ----------
+    butler : Butler
+        The repository.
+    value : object
+        The value, a `Link`, or None.
+    name : str
+        Dataset type and component: ``"calexp.wcs"``.
+    data_id : mapping
+        Data ID of the dataset.
+    run : str
+        The run of the new dataset, which is made if there is none.
+    collections : str or list of str, optional
+        Where the dataset to change is looked for; by default in the collections of the Butler.
+    stage : str, optional
+        The processing step that made the component.
+
+    Returns
+    -------
+    DatasetRef
+        The new dataset, of the same dataset type.
+
+    Raises
+    ------
+    NoSuchComponentError
+        If the name has no component.
+    FileNotFoundError
+        If no dataset is found.
+    Exception
+        As `put_overlay` does.
+    """
+    dataset_type, component = DatasetType.splitDatasetTypeName(name)
+    if component is None:
+        raise NoSuchComponentError(f"{name!r} names no component, as {name + '.wcs'!r} would")
+    base = butler.find_dataset(dataset_type, data_id, collections=collections)
+    if base is None:
+        raise FileNotFoundError(f"there is no {dataset_type} with data ID {data_id} of which to change {component!r}")
+    return put_overlay(butler, base, {component: value}, dataset_type, run=run, stage=stage)
+
+
+def put_links(
+    butler: Butler,
+    dataset_type: str,
+    sources: Mapping[str, Source | tuple[Source, str] | Link],
+    data_id: DataId,
+    *,
+    definition: str | Definition | None = None,
+    run: str | None = None,
+    stage: str = "",
+) -> DatasetRef:
+    """Store a composite of components that are stored already, by links alone: none of them is read.
+
+    Parameters
+    ----------
+    butler : Butler
+        The repository.
+    dataset_type : str
+        Name of the dataset type of the composite.
+    sources : mapping
+        For the name of each component, the dataset that has it: a ref or handle (of a composite with a component of
+        that name, or of a dataset that is such a component), that of a component (``ref.makeComponentRef("wcs")``), a
+        pair of one and the name of the component there, or a `Link`.
+    data_id : mapping
+        Data ID of the composite.
+    definition : str or Definition, optional
+        Definition of the composite, needed only if there is no such dataset type yet: it is then registered.
+    run : str, optional
+        The run, which is made if there is none; by default that of the Butler.
+    stage : str, optional
+        The processing step that joins the components; each keeps its own.
+
+    Returns
+    -------
+    DatasetRef
+        The composite. Its provenance names the sources as inputs.
+
+    Raises
+    ------
+    NoSuchComponentError, AbsentComponentError
+        If a source doesn't have the component.
+    NotACompositeFileError, FileNotFoundError
+        If a source isn't stored in a file of this format, or not stored at all.
+    DefinitionError
+        If components are missing, or not of the definition.
+    """
+    inputs: list[DatasetRef] = []
+    found: dict[str, Link] = {}
+    for name, source in sources.items():
+        if isinstance(source, Link):
+            found[name] = source
+        else:
+            ref, component = _dataset_and_component(source, name)
+            inputs.append(ref)
+            target = link(butler, ref, component)
+            # One that leads on says where the end was when it was made; the Butler knows where it is.
+            found[name] = (located(butler, target) or target) if target.id != str(ref.id) else target
+    if definition is not None:
+        register_dataset_type(butler, dataset_type, definition)
+    storage_class = butler.get_dataset_type(dataset_type).storageClass
+    composite = storage_class.delegate().assemble(found).replace(stage=stage)
+    return _put(butler, composite, dataset_type, data_id, run, inputs)
+
+
+def _linked(butler: Butler, ref: DatasetRef) -> Composite:
+    """Return a composite like a stored one, with all its components linked."""
+    parts: dict[str, Part] = {}
+    for _, composite in open_files(butler, ref):
+        whole = composite.replace(_direct_links(butler, composite))
+        parts |= whole._parts
+    if butler.getURIs(ref).primaryURI is None:
+        # The files of a disassembled composite don't say what it is, but its storage class does.
+        targets = {name: part.link for name, part in parts.items() if isinstance(part, LinkedPart)}
+        whole = ref.datasetType.storageClass.delegate().assemble(targets)
+    whole._parts = parts
+    return whole
+
+
+def _direct_links(butler: Butler, composite: Composite) -> dict[str, Link]:
+    """Return links to where the components of an open composite are stored now, as far as this Butler knows that."""
+    targets = {name: composite.link(name) for name in composite}
+    # A component that is linked already may have moved since. Where the Butler doesn't know it, it stays the part that
+    # it is, which knows the path from the base's file as well as the recorded place.
+    now = {name: located(butler, target) if name in composite.links else target for name, target in targets.items()}
+    return {name: target for name, target in now.items() if target is not None}
+
+
+def _dataset_and_component(source: Source | tuple[Source, str], name: str) -> tuple[DatasetRef, str]:
+    """Return the dataset that has a component, and its name there; ``name`` is that which it will have."""
+    component: str | None = None
+    if isinstance(source, tuple):
+        source, component = source
+    ref = _ref(source)
+    if ref.isComponent():
+        component = component or ref.datasetType.component()
+        ref = ref.makeCompositeRef()
+    return ref, component or (name if is_composite(ref) else ALONE)
+
+
+def _ref(source: Source) -> DatasetRef:
+    if not isinstance(source, DeferredDatasetHandle):
+        return source
+    if source.parameters:
+        raise ValueError(
+            f"{source.ref}: a link leads to a whole component, but the handle has parameters {source.parameters}"
+        )
+    return source.ref
+
+
+def _put(
+    butler: Butler,
+    composite: Composite,
+    dataset_type: str,
+    data_id: Mapping[str, Any],
+    run: str | None,
+    inputs: list[DatasetRef],
+) -> DatasetRef:
+    if run is not None:
+        butler.collections.register(run)
+    provenance = DatasetProvenance()
+    for ref in inputs:
+        provenance.add_input(ref)
+    return butler.put(composite, dataset_type, data_id, run=run, provenance=provenance)

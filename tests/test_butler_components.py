@@ -1,0 +1,313 @@
+"""Overlays, single components and composites of links in the Butler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from astropy.wcs import WCS
+from support import counted_reads, exposure, simple_wcs, visit_info
+
+import compositeh5 as ch5
+from compositeh5 import errors, links
+from compositeh5.operations.verify import verify
+
+pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
+
+from butler_support import RUN, create_repo, create_repo_with, files_of
+from lsst.daf.butler import Butler, DatasetRef, DatasetType
+
+from compositeh5.butler import link, put_component, put_links, put_overlay, put_visit, register_dataset_type
+
+CCD = {"instrument": "DemoCam", "visit": 903334, "detector": 4}
+VISIT = {"instrument": "DemoCam", "visit": 903334}
+TRACT = {"skymap": "demo", "tract": 9813}
+FILE_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
+
+
+@pytest.fixture(scope="module")
+def empty_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("components") / "repo"
+    create_repo(root)
+    add_tract(Butler.from_config(str(root), writeable=True))
+    return root
+
+
+@pytest.fixture
+def root(empty_repo: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(empty_repo, tmp_path / "repo"))
+
+
+@pytest.fixture
+def butler(root: Path) -> Butler:
+    return Butler.from_config(str(root), run=RUN)
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Butler:
+    changes = {"datastore": {"cls": FILE_DATASTORE, "composites": {"disassembled": {"CompositeH5ExposureV1": True}}}}
+    butler = create_repo_with(tmp_path / "apart", changes)
+    add_tract(butler)
+    return butler
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> Iterator[None]:
+    links.cache.clear()
+    yield
+    links.cache.clear()
+
+
+def add_tract(butler: Butler) -> None:
+    butler.registry.insertDimensionData(
+        "skymap", {"name": "demo", "hash": b"1", "tract_max": 20000, "patch_nx_max": 9, "patch_ny_max": 9}
+    )
+    butler.registry.insertDimensionData("tract", {"skymap": "demo", "id": 9813})
+
+
+def put_base(butler: Butler, shape: tuple[int, int] = (30, 40)) -> tuple[DatasetRef, DatasetRef]:
+    """Store a visit and an exposure that links to it."""
+    whole = ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT, stage="raw")
+    visit_ref, (ref,) = put_visit(butler, whole, [exposure(shape, photo_calib=None).replace(data_id=CCD)])
+    return visit_ref, ref
+
+
+def better_wcs() -> WCS:
+    wcs = simple_wcs((30, 40))
+    wcs.wcs.crval = [150.2, 2.3]
+    wcs.wcs.set()
+    return wcs
+
+
+def digests(composite: ch5.Composite) -> dict[str, str]:
+    return {name: composite.component_digest(name) for name in composite}
+
+
+CALIB = ch5.PhotoCalib(57.5, 0.25)
+
+
+# ---- Overlays -----------------------------------------------------------------------------------------------
+
+
+def test_an_overlay_shows_the_base_but_for_what_changed(butler: Butler) -> None:
+    visit_ref, base = put_base(butler)
+    before = Path(butler.getURI(base).ospath).read_bytes()
+    ref = put_overlay(
+        butler, base, {"wcs": better_wcs(), "photo_calib": CALIB}, "calexp", run="u/jointcal", stage="jointcal"
+    )
+    old, new = butler.get(base), butler.get(ref)
+    assert (ref.run, ref.dataId) == ("u/jointcal", base.dataId)
+    assert new["wcs"].wcs.crval.tolist() == [150.2, 2.3]
+    assert new["photo_calib"].mean == 57.5
+    assert new.absent == ()
+    same = {name: digest for name, digest in digests(old).items() if name != "wcs"}
+    assert {name: digests(new)[name] for name in same} == same
+    assert np.array_equal(new["image"].array, old["image"].array)
+    assert {name: new.component_stage(name) for name in ("wcs", "photo_calib", "image", "visit_info")} == {
+        "wcs": "jointcal",
+        "photo_calib": "jointcal",
+        "image": "single_frame",
+        "visit_info": "raw",
+    }
+    assert {target.id for target in new.links.values()} == {str(base.id), str(visit_ref.id)}
+    assert Path(butler.getURI(base).ospath).read_bytes() == before
+    with ch5.open(butler.getURI(ref).ospath) as stored:
+        verify(stored)
+        assert stored.id == str(ref.id)
+        assert stored.run == "u/jointcal"
+        assert str(base.id) in str(stored.provenance["butler"])
+
+
+def test_an_overlay_is_small_and_reads_no_pixel(butler: Butler, root: Path) -> None:
+    _, base = put_base(butler, (1500, 2000))
+    pixels = Path(butler.getURI(base).ospath).stat().st_size
+    before = files_of(root)
+    changes = {"wcs": better_wcs()}
+    with counted_reads() as count:
+        ref = put_overlay(butler, base, changes, "calexp", run="u/jointcal")
+        assert count() < 300_000
+    (new,) = files_of(root) - before
+    assert new == Path(butler.getURI(ref).ospath)
+    assert new.stat().st_size < 65536 < pixels / 100
+    # Other HDF5 software finds the pixels through the link.
+    with h5py.File(new) as file, h5py.File(butler.getURI(base).ospath) as original:
+        native = file["composite"].get("image", getlink=True)
+        assert native.filename == os.path.relpath(original.filename, new.parent)
+        assert np.array_equal(file["composite/image"][:3], original["composite/image"][:3])
+
+
+def test_an_overlay_may_have_more_keys_than_its_base(butler: Butler) -> None:
+    _, base = put_base(butler)
+    ref = put_overlay(butler, base, {"wcs": better_wcs()}, "calexp_tract", data_id=TRACT)
+    assert ref.dataId["tract"] == 9813
+    assert set(ref.datasetType.dimensions.required) == {*CCD, *TRACT}
+    assert ref.datasetType.storageClass_name == base.datasetType.storageClass_name
+    got = butler.get("calexp_tract", {**CCD, **TRACT})
+    assert got.data_id == {**CCD, **TRACT}
+    assert got["image"].shape == (30, 40)
+    assert butler.get("calexp_tract.visit_info", {**CCD, **TRACT}) == visit_info()
+
+
+def test_an_overlay_of_an_overlay_links_to_where_components_are_stored(butler: Butler) -> None:
+    visit_ref, base = put_base(butler)
+    first = put_overlay(butler, base, {"wcs": better_wcs()}, "calexp", run="u/first")
+    second = put_overlay(butler, first, {"photo_calib": CALIB}, "calexp", run="u/second")
+    got = butler.get(second)
+    ids = {name: target.id for name, target in got.links.items()}
+    assert ids["image"] == str(base.id)
+    assert ids["visit_info"] == str(visit_ref.id)
+    assert ids["wcs"] == str(first.id)
+    assert got["wcs"].wcs.crval.tolist() == [150.2, 2.3]
+
+
+def test_an_overlay_of_an_overlay_in_a_moved_repository(butler: Butler, root: Path, tmp_path: Path) -> None:
+    _, base = put_base(butler)
+    first = put_overlay(butler, base, {"wcs": better_wcs()}, "calexp", run="u/first")
+    root.rename(tmp_path / "elsewhere")
+    links.cache.clear()
+    moved = Butler.from_config(str(tmp_path / "elsewhere"), run=RUN)
+    got = moved.get(put_overlay(moved, first, {"photo_calib": CALIB}, "calexp", run="u/second"))
+    assert got["image"].shape == (30, 40)
+    assert got["visit_info"] == visit_info()
+    assert all(target.uri.startswith(str(tmp_path / "elsewhere")) for target in got.links.values())
+
+
+def test_an_overlay_of_a_disassembled_composite(apart: Butler) -> None:
+    _, base = put_base(apart)
+    assert len(apart.getURIs(base).componentURIs) == 6
+    ref = put_overlay(apart, base, {"wcs": better_wcs()}, "calexp", run="u/jointcal")
+    old, new = apart.get(base), apart.get(ref)
+    assert new.definition == "exposure"
+    assert {n: d for n, d in digests(new).items() if n != "wcs"} == {
+        n: d for n, d in digests(old).items() if n != "wcs"
+    }
+    assert new["wcs"].wcs.crval.tolist() == [150.2, 2.3]
+    uris = apart.getURIs(ref).componentURIs
+    with ch5.open(uris["image"].ospath) as stored:
+        assert stored.links["image"].id == str(base.id)
+
+
+def test_an_overlay_of_a_handle(butler: Butler) -> None:
+    _, base = put_base(butler)
+    ref = put_overlay(butler, butler.getDeferred(base), {"psf": None}, "calexp", run="u/none")
+    assert butler.get(ref.makeComponentRef("psf")) is None
+    with pytest.raises(ValueError, match="the handle has parameters"):
+        put_overlay(butler, butler.getDeferred(base, parameters={"bbox": None}), {}, "calexp", run="u/none")
+
+
+def test_overlays_that_cannot_be(butler: Butler, root: Path) -> None:
+    _, base = put_base(butler)
+    before = files_of(root)
+    with pytest.raises(errors.DefinitionError, match="has no component 'wsc'"):
+        put_overlay(butler, base, {"wsc": better_wcs()}, "calexp", run="u/jointcal")
+    with pytest.raises(errors.EncodeError, match="component 'wcs'"):
+        put_overlay(butler, base, {"wcs": 3}, "calexp", run="u/jointcal")
+    with pytest.raises(Exception, match="(?i)constraint"):
+        put_overlay(butler, base, {"wcs": better_wcs()}, "calexp")
+    assert files_of(root) == before
+    butler.pruneDatasets([base], disassociate=False, unstore=True)
+    with pytest.raises(FileNotFoundError):
+        put_overlay(butler, base, {"wcs": better_wcs()}, "calexp", run="u/jointcal")
+
+
+def test_an_overlay_keeps_links_that_the_butler_does_not_know(butler: Butler, tmp_path: Path) -> None:
+    outside = ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT)
+    outside.write(tmp_path / "outside.h5")
+    register_dataset_type(butler, "calexp", "exposure")
+    base = butler.put(exposure((30, 40), visit_info=outside.link("visit_info")), "calexp", CCD)
+    ref = put_overlay(butler, base, {"wcs": better_wcs()}, "calexp", run="u/jointcal")
+    assert butler.get(ref.makeComponentRef("visit_info")) == visit_info()
+
+
+# ---- Single components --------------------------------------------------------------------------------------
+
+
+def test_a_component_is_put_into_another_run(butler: Butler) -> None:
+    _, base = put_base(butler)
+    ref = put_component(butler, better_wcs(), "calexp.wcs", CCD, run="u/jointcal", stage="jointcal")
+    assert ref.datasetType == base.datasetType
+    later = ["u/jointcal", RUN]
+    assert butler.get("calexp.wcs", CCD, collections=later).wcs.crval.tolist() == [150.2, 2.3]
+    assert butler.get("calexp.wcs", CCD).wcs.crval.tolist() == [150.1, 2.2]
+    assert butler.get("calexp.image", CCD, collections=later).shape == (30, 40)
+    second = put_component(butler, CALIB, "calexp.photo_calib", CCD, run="u/fgcm", collections=later)
+    got = butler.get(second)
+    assert got["wcs"].wcs.crval.tolist() == [150.2, 2.3]
+    assert got["photo_calib"].mean == 57.5
+    with pytest.raises(errors.NoSuchComponentError, match="names no component"):
+        put_component(butler, CALIB, "calexp", CCD, run="u/fgcm")
+    with pytest.raises(FileNotFoundError, match="there is no calexp with data ID"):
+        put_component(butler, CALIB, "calexp.wcs", {**CCD, "detector": 5}, run="u/fgcm")
+
+
+# ---- Composites of links ------------------------------------------------------------------------------------
+
+
+def test_a_composite_of_what_other_tasks_stored(butler: Butler, root: Path) -> None:
+    visit_ref, _ = put_base(butler)
+    given = exposure((1500, 2000))
+    sources: dict[str, Any] = {"visit_info": visit_ref}
+    for name, storage_class in (("image", "Image"), ("mask", "Mask"), ("wcs", "Wcs"), ("psf", "Psf")):
+        task_output = DatasetType(
+            f"task_{name}", tuple(CCD), f"CompositeH5{storage_class}V1", universe=butler.dimensions
+        )
+        butler.registry.registerDatasetType(task_output)
+        sources[name] = butler.put(given[name], task_output, CCD)
+    sources["wcs"] = butler.getDeferred(sources["wcs"])
+    before = files_of(root)
+    with counted_reads() as count:
+        ref = put_links(butler, "joined", sources, CCD, definition="exposure", run="u/joined", stage="join")
+        assert count() < 400_000
+    (new,) = files_of(root) - before
+    assert new.stat().st_size < 65536
+    got = butler.get(ref)
+    expected = digests(given)
+    assert {name: digests(got)[name] for name in ("image", "mask", "wcs", "psf")} == {
+        name: expected[name] for name in ("image", "mask", "wcs", "psf")
+    }
+    assert got["visit_info"] == visit_info()
+    assert got.definition == "exposure"
+    assert set(got.links) == set(sources)
+    inputs = str(got.provenance["butler"])
+    assert all(str(id_) in inputs for id_ in {target.id for target in got.links.values()})
+    assert got["image"].shape == (1500, 2000)
+
+
+def test_components_of_composites_under_other_names(butler: Butler) -> None:
+    _, base = put_base(butler)
+    sources = {
+        "image": (base, "variance"),
+        "variance": base.makeComponentRef("image"),
+        "visit_info": base,
+        "wcs": link(butler, base, "wcs"),
+    }
+    got = butler.get(put_links(butler, "calexp", sources, CCD, run="u/swapped"))
+    whole = butler.get(base)
+    assert got.component_digest("image") == whole.component_digest("variance")
+    assert got.component_digest("variance") == whole.component_digest("image")
+    # A component that the source links to is linked to where it is stored.
+    assert got.links["visit_info"] == whole.links["visit_info"]
+    assert got["visit_info"] == visit_info()
+
+
+def test_composites_of_links_that_cannot_be(butler: Butler, root: Path) -> None:
+    _, base = put_base(butler)
+    before = files_of(root)
+    with pytest.raises(errors.AbsentComponentError, match="'photo_calib' is absent"):
+        put_links(butler, "calexp", {"image": base, "photo_calib": base}, CCD, run="u/joined")
+    with pytest.raises(errors.DefinitionError, match="is of kind 'wcs', but the link leads to a 'image'"):
+        put_links(butler, "calexp", {"image": base, "wcs": (base, "image")}, CCD, run="u/joined")
+    with pytest.raises(errors.DefinitionError, match="image"):
+        put_links(butler, "calexp", {"wcs": base}, CCD, run="u/joined")
+    with pytest.raises(LookupError, match="nothing"):
+        put_links(butler, "nothing", {"image": base}, CCD, run="u/joined")
+    handle = butler.getDeferred(base, parameters={"bbox": None})
+    with pytest.raises(ValueError, match="has parameters"):
+        put_links(butler, "calexp", {"image": handle}, CCD, run="u/joined")
+    assert files_of(root) == before
