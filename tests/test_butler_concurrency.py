@@ -14,10 +14,10 @@ from compositeh5 import links
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import DETECTORS, RUN, create_repo  # noqa: E402
-from lsst.daf.butler import Butler  # noqa: E402
+from butler_support import DETECTORS, RUN, create_repo
+from lsst.daf.butler import Butler
 
-from compositeh5.butler import put_visit  # noqa: E402
+from compositeh5.butler import put_visit
 
 VISIT = {"instrument": "DemoCam", "visit": 903334}
 
