@@ -46,6 +46,10 @@ class CorruptFileError(CompositeH5Error, OSError):
     """The file is damaged or incomplete."""
 
 
+class TransferError(CompositeH5Error, ConnectionError):
+    """A part of a remote file can't be fetched."""
+
+
 class RefusedError(CompositeH5Error, OSError):
     """The file holds something that is never followed, loaded or allocated: it may be hostile."""
 

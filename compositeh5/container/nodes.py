@@ -66,6 +66,15 @@ class Node(ABC):
             raise FormatError(f"{self.where}: attribute {name!r} should be of type {of_type.__name__}, not {value!r}")
         return value
 
+    def fetch(self, limit: int | None = None) -> None:  # noqa: B027
+        """Have the content of a group in a remote file transferred at once, for it will be read piece by piece.
+
+        Parameters
+        ----------
+        limit : int, optional
+            Do nothing if it is more bytes than this.
+        """
+
 
 class ArrayNode(Node):
     """An n-dimensional array of numbers, bools, text (``U``) or byte strings (``S``)."""

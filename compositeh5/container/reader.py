@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from math import prod
@@ -27,7 +27,7 @@ from . import chunks as _chunks
 from .h5types import SCALAR, checked_dtype, decode_text
 from .limits import LIMITS
 from .nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node, Selection
-from .source import FileSource, check_signature, identity
+from .source import BlockSource, FileSource, check_signature, identity
 
 _FILTERS = {
     h5z.FILTER_DEFLATE,
@@ -56,7 +56,7 @@ class StoredFile:
         What messages call the file.
     """
 
-    _open_files: ClassVar[dict[tuple[int, ...], StoredFile]] = {}
+    _open_files: ClassVar[dict[Hashable, StoredFile]] = {}
     _all: ClassVar[WeakSet[StoredFile]] = WeakSet()
     # h5py's own lock: with another one, a thread that closes a file while h5py collects garbage could wait for a
     # thread that waits for it.
@@ -66,6 +66,7 @@ class StoredFile:
         self.name = name
         self._users = 1
         self._source = source
+        self._owned = False
         check_signature(source, name)
         fapl = h5p.create(h5p.FILE_ACCESS)
         fapl.set_fclose_degree(h5f.CLOSE_STRONG)
@@ -84,19 +85,72 @@ class StoredFile:
             If it can't be opened: `FileNotFoundError`, `PermissionError`, `NotACompositeFileError`,
             `CorruptFileError`, `RefusedError`.
         """
+        return cls.shared(identity(os.stat(path)), lambda: FileSource(path), path)
+
+    @classmethod
+    def shared(cls, key: Hashable, open_source: Callable[[], FileSource | BlockSource], name: str) -> StoredFile:
+        """Return the file whose source has an identity: the one that is open already, or one opened for it.
+
+        Parameters
+        ----------
+        key : hashable
+            Identity of the source.
+        open_source : callable
+            Returns the source; the file closes it.
+        name : str
+            What messages call the file.
+
+        Raises
+        ------
+        OSError
+            As `open` does.
+        """
+        if (known := cls._known(key)) is not None:
+            return known
+        # Without the lock: this may wait for a network.
+        source = open_source()
+        try:
+            file = cls(source, name)
+        except BaseException:
+            source.close()
+            raise
+        file._owned = True
         with cls._lock:
-            known = cls._open_files.get(identity(os.stat(path)))
+            if (known := cls._known(source.identity)) is None:
+                cls._open_files[source.identity] = file
+                return file
+        file.close()
+        return known
+
+    @classmethod
+    def _known(cls, key: Hashable) -> StoredFile | None:
+        with cls._lock:
+            known = cls._open_files.get(key)
             if known is not None:
                 known._users += 1
-                return known
-            source = FileSource(path)
-            try:
-                file = cls(source, path)
-            except BaseException:
-                source.close()
-                raise
-            cls._open_files[source.identity] = file
-            return file
+            return known
+
+    @classmethod
+    def all_open(cls) -> list[StoredFile]:
+        """Return the files that are open and shared."""
+        with cls._lock:
+            return list(cls._open_files.values())
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether each separate read costs a request."""
+        return isinstance(self._source, BlockSource)
+
+    def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch ranges (offset, size) of a remote file at once.
+
+        Raises
+        ------
+        OSError
+            If they can't be fetched.
+        """
+        if isinstance(self._source, BlockSource):
+            self._source.prefetch(ranges)
 
     @property
     def closed(self) -> bool:
@@ -117,8 +171,9 @@ class StoredFile:
             self._users -= 1
             if self._users == 0:
                 self._fid.close()
-                if isinstance(self._source, FileSource):
-                    self._open_files.pop(self._source.identity, None)
+                if self._owned:
+                    if self._open_files.get(self._source.identity) is self:
+                        del self._open_files[self._source.identity]
                     self._source.close()
 
     @classmethod
@@ -201,6 +256,19 @@ class StoredGroup(GroupNode):
         if isinstance(oid, h5d.DatasetID):
             return StoredArray(self.file, oid, path)
         raise RefusedError(f"{where}: neither a group nor a dataset")
+
+    def fetch(self, limit: int | None = None) -> None:
+        if self.file.is_remote:
+            ranges = list(self._extents())
+            if limit is None or sum(size for _, size in ranges) <= limit:
+                self.file.prefetch(ranges)
+
+    def _extents(self) -> Iterator[tuple[int, int]]:
+        for child in self.values():
+            if isinstance(child, StoredGroup):
+                yield from child._extents()
+            elif isinstance(child, StoredArray):
+                yield from child.extents()
 
     def soft_target(self, name: str) -> str | None:
         """Return the path to which a child that is a soft link points; None if there is no such child.
@@ -295,6 +363,8 @@ class StoredArray(ArrayNode):
         if len(full) > len(self._stored_shape) or any(step < 1 for step in steps):
             raise IndexError(f"{self.where}: {selection} is no selection of shape {self._stored_shape}")
         dense = tuple(slice(s.start, max(s.start, s.stop), 1) for s in full)
+        if self.file.is_remote:
+            self.file.prefetch(self.extents(dense))
         with _reading(self.where):
             values = self._read_dense(dense)
         if any(step > 1 for step in steps):
@@ -305,6 +375,19 @@ class StoredArray(ArrayNode):
             # Bytes other than 0 and 1 would make invalid bools.
             values = np.asarray(values.view(np.uint8) != 0)
         return values.reshape(()) if self.shape != self._stored_shape else values
+
+    def extents(self, selection: Selection = ()) -> Iterator[tuple[int, int]]:
+        """Return where in the file the values are, or those of a selection (one slice per axis): offsets and sizes."""
+        with _reading(self.where):
+            if self._chunks is None:
+                # None for a compact one, which is in its header.
+                if (offset := self._did.get_offset()) is not None:
+                    yield offset, self.stored_bytes
+                return
+            for corner in _chunks.chunks_in(selection or tuple(slice(0, n) for n in self._stored_shape), self._chunks):
+                info = self._did.get_chunk_info_by_coord(corner)
+                if info.size:
+                    yield info.byte_offset, info.size
 
     def _read_dense(self, selection: Selection) -> NDArray[Any]:
         out = np.empty(tuple(s.stop - s.start for s in selection), self._stored_dtype)

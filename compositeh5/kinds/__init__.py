@@ -128,6 +128,10 @@ class Kind:
         return self.module.decode(node, **parameters)
 
 
+FETCHED_WHOLE = 8 * 1024 * 1024
+"""Components of remote files are transferred whole up to this size, even if only a part is asked for."""
+
+
 def names() -> set[str]:
     """Return the names of all kinds that are known, without loading any."""
     return {*BUILTIN, *_plugins()}
@@ -199,6 +203,8 @@ def decode(node: Node, **parameters: Any) -> Any:
             f"{node.where}: version {version} of kind {kind.name!r} is newer than version {kind.version}, "
             f"which this release reads; install a newer release"
         )
+    # A part of what is small isn't worth several requests.
+    node.fetch(FETCHED_WHOLE if parameters else None)
     return kind.decode(node, **parameters)
 
 
