@@ -370,12 +370,20 @@ class Composite(Mapping[str, Any]):
         ValueError
             If the composite isn't stored yet: nothing could be found at the link's end.
         """
+        link, part = self.stored_link(name), self._part(name)
+        if isinstance(part, MemoryPart) and links.node_bytes(part.open_node()[0]) <= links.CACHED_BYTES:
+            # Whoever has just written it needs not read it back.
+            links.cache.put(link, kinds.get(part.kind).share(part.value))
+        return link
+
+    def stored_link(self, name: str) -> Link:
+        """Return what `link` does, without keeping the value for those who will follow the link."""
         part = self._part(name)
         if isinstance(part, LinkedPart):
             return part.link
         if self.location is None:
             raise ValueError(f"{self._where}: write it first, then link to its component {name!r}")
-        link = Link(
+        return Link(
             id=self.id,
             component=name,
             kind=part.kind,
@@ -387,10 +395,6 @@ class Composite(Mapping[str, Any]):
             run=self.run,
             stage=part.stage,
         )
-        if isinstance(part, MemoryPart) and links.node_bytes(part.open_node()[0]) <= links.CACHED_BYTES:
-            # Whoever has just written it needs not read it back.
-            links.cache.put(link, kinds.get(part.kind).share(part.value))
-        return link
 
     def _known_digests(self) -> dict[str, str]:
         stored = {

@@ -155,10 +155,14 @@ class LinkedPart(Part):
 
     def loaded(self) -> LinkedPart:
         """Return the same with its value beside the link; without it where the target is lost."""
-        part = LinkedPart(self.link, self._base, self._path)
         try:
-            part._value = self.read()
+            return self.with_value(self.read())
         except BrokenLinkError:
             # Reading it will say so; the other components must not suffer from it.
-            part._value = _UNREAD
+            return self.with_value(_UNREAD)
+
+    def with_value(self, value: Any) -> LinkedPart:
+        """Return the same with its value beside the link."""
+        part = LinkedPart(self.link, self._base, self._path)
+        part._value = value
         return part

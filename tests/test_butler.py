@@ -103,9 +103,12 @@ def test_storage_classes_agree_with_the_definitions(name: str, butler: Butler) -
         component.name: f"CompositeH5{camel('list' if component.is_list else component.kind)}V1"
         for component in definition.components.values()
     }
+    expected["assembly"] = "CompositeH5AssemblyV1"
     assert {name: inner.name for name, inner in storage_class.components.items()} == expected
     planes = [c for c in definition.components.values() if not c.is_list and kinds.get(c.kind).is_pixels]
-    assert set(storage_class.derivedComponents) == ({"bbox"} if planes else set())
+    assert set(storage_class.derivedComponents) == {"stage", "components", *(("bbox", "shape") if planes else ())}
+    # What is derived from the whole takes all its parameters.
+    assert StorageClassFactory().getStorageClass("CompositeH5AssemblyV1").parameters >= storage_class.knownParameters()
 
 
 def test_storage_classes_agree_with_the_kinds(butler: Butler) -> None:
@@ -115,7 +118,7 @@ def test_storage_classes_agree_with_the_kinds(butler: Butler) -> None:
     for name in classes.keys() & names.keys():
         parameters = {"bbox" if p == "box" else p for p in kinds.get(names[name]).parameters}
         assert StorageClassFactory().getStorageClass(name).parameters == parameters, name
-    stored = classes.keys() - {"CompositeH5BoxV1"}
+    stored = classes.keys() - {f"CompositeH5{name}V1" for name in ("Box", "Shape", "Components")}
     assert yaml.safe_load((configs / "formatters.yaml").read_text()).keys() == stored
 
 
@@ -554,9 +557,13 @@ def test_disassembled_composites(apart: Butler) -> None:
     given = ccd(visit_info=link(apart, visit_ref, "visit_info"))
     ref = apart.put(given, "calexp", CCD)
     uris = apart.getURIs(ref).componentURIs
-    assert set(uris) == set(given)
-    with h5py.File(uris["visit_info"].ospath) as file:
-        assert file["composite/visit_info/airmass"][()] == 1.0625
+    assert set(uris) == {*given, "assembly"}
+    for name in ("visit_info", "assembly"):
+        with h5py.File(uris[name].ospath) as file:
+            assert file["composite/visit_info/airmass"][()] == 1.0625
+    with ch5.open(uris["assembly"].ospath) as whole:
+        verify(whole)
+        assert digests(whole) == digests(given)
     got = apart.get(ref)
     assert got.definition == "exposure"
     assert digests(got) == digests(given)
@@ -564,16 +571,6 @@ def test_disassembled_composites(apart: Butler) -> None:
     assert apart.get(ref.makeComponentRef("bbox")) == ch5.Box(100, 130, 200, 240)
     assert apart.get(ref.makeComponentRef("image"), parameters={"bbox": BOX}).box == BOX
     assert link(apart, ref, "wcs").id == str(ref.id)
-    with pytest.raises(ValueError, match="can't follow a box"):
-        apart.get(ref, parameters={"bbox": BOX})
-
-
-def test_a_box_of_a_disassembled_composite_without_wcs(apart: Butler) -> None:
-    image = ch5.Image(pixels((30, 40)), origin=(100, 200))
-    ref = apart.put(ch5.Composite("exposure", image=image, visit_info=visit_info()), "calexp", CCD)
-    got = apart.get(ref, parameters={"bbox": BOX})
-    assert got["image"].box == BOX
-    assert got["visit_info"] == visit_info()
 
 
 def test_a_file_that_is_not_local_is_read_in_parts(

@@ -1,7 +1,11 @@
 """What datasets in files and in memory have in common: parts of composites, and what the Butler knows of them.
 
 The parameters of a read are those of the kinds (``columns`` and ``rows`` of tables, ``fields`` of records, ``items`` of
-lists), and ``bbox``, as boxes are called in the Butler: a `Box`, or that of another package, in parent coordinates.
+lists); ``bbox``, as boxes are called in the Butler: a `Box`, or that of another package, in parent coordinates; and
+``components``, the names of those that are wanted of a composite.
+
+A derived component tells something of the composite that the same parameters leave: ``bbox`` (a `Box`) and ``shape``
+(rows, columns) of its planes of pixels, its ``stage``, or the values of all its ``components`` in one dict.
 """
 
 from __future__ import annotations
@@ -15,20 +19,22 @@ from lsst.resources import ResourcePath
 
 from .. import kinds
 from ..composite import Composite
-from ..errors import DefinitionError, OutsideError, UnsupportedParameterError
+from ..definition import definition_names, get_definition
+from ..errors import DefinitionError, NoSuchComponentError, OutsideError, UnsupportedParameterError, suggest
 from ..geometry import Box
-from ..opening import open_composite
+from ..opening import open_composite, open_dataset
 from ..operations.cutout import image_box
 from ..parts import MemoryPart
 
 BBOX = "bbox"
 """Name of the parameter, and of the derived component, that is a box."""
 
+COMPONENTS = "components"
+"""Name of the parameter that names components, and of the derived component that gives several at once."""
+
 
 def read_component(composite: Composite, name: str, parameters: Mapping[str, Any]) -> Any:
-    """Return a component of a composite, or the part of it that parameters select.
-
-    The derived component ``bbox`` is the `Box` of the planes of pixels: of those that the same parameters leave.
+    """Return a component of a composite, derived or not, or the part of it that parameters select.
 
     Returns
     -------
@@ -37,24 +43,32 @@ def read_component(composite: Composite, name: str, parameters: Mapping[str, Any
 
     Raises
     ------
+    NoSuchComponentError
+        If the parameter ``components`` names one that the composite can't have.
     UnsupportedParameterError
         If the component doesn't have one of the parameters.
     OutsideError
-        If the box has no pixel of the image.
+        If the box has no pixel of the image, or a composite without pixels is asked for its box or shape.
     """
     if name in composite:
-        _check_understood(parameters, [composite.kind(name)], f"component {name!r}")
+        check_understood(parameters, [composite.kind(name)], f"component {name!r}")
         if BBOX in parameters:
             return composite.cutout(as_box(parameters[BBOX]), components=[name])[name]
         return composite.read(name, **parameters)
-    if name == BBOX:
-        _check_understood(parameters, map(composite.kind, composite), f"{composite!r}")
-        full = image_box(composite)
-        box = full.intersection(as_box(parameters.get(BBOX, full)))
-        if box.is_empty:
-            raise OutsideError(f"{composite!r}: {parameters[BBOX]} has no pixel in {full}")
-        return box
-    return None
+    if name == COMPONENTS:
+        part = read_composite(composite, parameters)
+        return {**part, **dict.fromkeys(part.absent)}
+    if name not in (BBOX, "shape", "stage"):
+        return None
+    part, rest = chosen(composite, parameters)
+    check_understood(rest, map(part.kind, part), f"{part!r}")
+    if name == "stage":
+        return part.stage
+    full = image_box(part)
+    box = full.intersection(as_box(rest.get(BBOX, full)))
+    if box.is_empty:
+        raise OutsideError(f"{part!r}: {rest[BBOX]} has no pixel in {full}")
+    return box if name == BBOX else box.shape
 
 
 def read_composite(composite: Composite, parameters: Mapping[str, Any]) -> Composite:
@@ -65,6 +79,8 @@ def read_composite(composite: Composite, parameters: Mapping[str, Any]) -> Compo
 
     Raises
     ------
+    NoSuchComponentError
+        If the parameter ``components`` names one that the composite can't have.
     UnsupportedParameterError
         If no component has one of the parameters.
     OutsideError
@@ -72,16 +88,41 @@ def read_composite(composite: Composite, parameters: Mapping[str, Any]) -> Compo
     """
     if not parameters:
         return composite.load()
-    _check_understood(parameters, map(composite.kind, composite), f"{composite!r}")
-    result = composite.replace()
-    if BBOX in parameters:
-        result._parts |= composite.cutout(as_box(parameters[BBOX]))._parts
-    for name in composite:
-        kind = kinds.get(composite.kind(name))
-        if chosen := {key: value for key, value in parameters.items() if key in kind.parameters}:
-            value = composite.read(name, **chosen)
-            result._parts[name] = MemoryPart(value, kind.name, composite.component_stage(name))
+    part, rest = chosen(composite, parameters)
+    check_understood(rest, map(part.kind, part), f"{part!r}")
+    result = part.replace()
+    if BBOX in rest:
+        result._parts |= part.cutout(as_box(rest[BBOX]))._parts
+    for name in part:
+        kind = kinds.get(part.kind(name))
+        if own := {key: value for key, value in rest.items() if key in kind.parameters}:
+            result._parts[name] = MemoryPart(part.read(name, **own), kind.name, part.component_stage(name))
     return result.load()
+
+
+def chosen(composite: Composite, parameters: Mapping[str, Any]) -> tuple[Composite, dict[str, Any]]:
+    """Return a composite of the components that the parameter ``components`` names, and the other parameters.
+
+    Raises
+    ------
+    NoSuchComponentError
+        If the composite can't have one of them.
+    """
+    rest = dict(parameters)
+    wanted = rest.pop(COMPONENTS, None)
+    result = composite.replace()
+    if wanted is None:
+        return result, rest
+    names = dict.fromkeys([wanted] if isinstance(wanted, str) else wanted)
+    known = {*composite, *composite.absent}
+    if composite.definition in definition_names():
+        known |= get_definition(composite.definition).components.keys()
+    for name in names:
+        if name not in known:
+            raise NoSuchComponentError(f"{composite!r}: there is no component {name!r}{suggest(name, known)}")
+    result._parts = {name: composite._part(name) for name in names if name in composite}
+    result._absent = [name for name in names if name not in composite]
+    return result, rest
 
 
 def as_box(box: Any) -> Box:
@@ -102,7 +143,9 @@ def as_box(box: Any) -> Box:
 
 
 @contextmanager
-def open_uri(uri: ResourcePath, original: ResourcePath | None = None) -> Iterator[Composite]:
+def open_uri(
+    uri: ResourcePath, original: ResourcePath | None = None, *, ref: DatasetRef | None = None
+) -> Iterator[Composite]:
     """Open the composite of a file, which may be remote: then only what is asked for is transferred.
 
     Parameters
@@ -111,13 +154,21 @@ def open_uri(uri: ResourcePath, original: ResourcePath | None = None) -> Iterato
         The file, or a copy of it.
     original : ResourcePath, optional
         The file, if that is a copy: links are relative to this.
+    ref : DatasetRef, optional
+        The dataset that is wanted of a file which may hold several; without it, the first.
     """
     location = location_of(original or uri)
+
+    def opened(source: Any) -> Composite:
+        if ref is None:
+            return open_composite(source, location=location)
+        return open_dataset(source, str(ref.id), dict(ref.dataId.required), location=location)
+
     if uri.isLocal:
-        with open_composite(uri.ospath, location=location) as composite:
+        with opened(uri.ospath) as composite:
             yield composite
     else:
-        with uri.open("rb") as stream, open_composite(stream, location=location) as composite:
+        with uri.open("rb") as stream, opened(stream) as composite:
             yield composite
 
 
@@ -149,18 +200,22 @@ def identified(composite: Composite, ref: DatasetRef, provenance: DatasetProvena
     )
 
 
-def _limits(interval: Any) -> tuple[int, int]:
-    if hasattr(interval, "start"):
-        return interval.start, interval.stop
-    return interval.begin, interval.end
+def parameter_names(kind: str) -> set[str]:
+    """Return the names of the parameters of a kind, as gets have them."""
+    return {BBOX if name == "box" else name for name in kinds.get(kind).parameters}
 
 
-def _check_understood(parameters: Mapping[str, Any], kind_names: Iterable[str], what: str) -> None:
-    known = set().union(*(kinds.get(name).parameters for name in kind_names))
-    # A box has two names.
-    known = {BBOX if name == "box" else name for name in known}
+def check_understood(parameters: Mapping[str, Any], kind_names: Iterable[str], what: str) -> None:
+    """Raise `UnsupportedParameterError` unless each parameter is one of a kind among these."""
+    known: set[str] = set().union(*map(parameter_names, kind_names))
     for name in parameters:
         if name not in known:
             raise UnsupportedParameterError(
                 f"{what} has no parameter {name!r}; it has {', '.join(sorted(known)) or 'none'}"
             )
+
+
+def _limits(interval: Any) -> tuple[int, int]:
+    if hasattr(interval, "start"):
+        return interval.start, interval.stop
+    return interval.begin, interval.end

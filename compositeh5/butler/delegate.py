@@ -10,9 +10,11 @@ from lsst.daf.butler import DatasetComponent, DatasetProvenance, DatasetRef, Sto
 from .. import kinds
 from ..composite import Composite
 from ..definition import definition_names, get_definition
+from ..errors import DefinitionError
 from ..parts import MemoryPart
 from .dataset_types import storage_class_name
-from .datasets import BBOX, check_components, identified, read_component, read_composite
+from .datasets import COMPONENTS, check_components, identified, read_component, read_composite
+from .disassembly import ASSEMBLY, Assembly, take_apart
 
 
 class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
@@ -20,13 +22,15 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
 
     def getComponent(self, composite: Composite, componentName: str) -> Any:
         """Return a component such that changing it doesn't change the composite; None if there is none."""
+        if componentName == COMPONENTS:
+            return read_component(self.copy(composite), COMPONENTS, {})
         value = read_component(composite, componentName, {})
         return kinds.get(composite.kind(componentName)).share(value) if componentName in composite else value
 
     def disassemble(
         self, composite: Composite, subset: Iterable[str] | None = None, override: Composite | None = None
     ) -> dict[str, DatasetComponent]:
-        """Return the components, with links in place of the values of linked ones.
+        """Return the components, absent ones too, and what joins them, each as a `.disassembly.Piece`.
 
         Raises
         ------
@@ -35,21 +39,28 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
         """
         whole = composite if override is None else override
         check_components(whole, self.storageClass)
-        names = set(whole) if subset is None else set(subset)
+        if ASSEMBLY not in self.storageClass.components:
+            raise DefinitionError(
+                f"composites of the storage class {self.storageClass.name} can't be disassembled: it needs a component "
+                f"{ASSEMBLY!r} of storage class CompositeH5AssemblyV1"
+            )
         return {
-            name: DatasetComponent(name, self.storageClass.components[name], whole.links.get(name) or whole[name])
-            for name in whole
-            if name in names
+            name: DatasetComponent(name, self.storageClass.components[name], piece)
+            for name, piece in take_apart(whole).items()
+            if subset is None or name in set(subset)
         }
 
     def assemble(self, components: dict[str, Any], pytype: type | None = None) -> Composite:
-        """Return the composite of components.
+        """Return the composite of components, with what joins them where that is given.
 
         Raises
         ------
         DefinitionError
             If they don't fit the definition to which the storage class belongs, where there is one.
         """
+        assembly = components.get(ASSEMBLY)
+        if isinstance(assembly, Assembly):
+            return assembly.joined(components)
         definitions = map(get_definition, definition_names())
         own = (d for d in definitions if storage_class_name(d) == self.storageClass.name)
         return Composite(next(own, None), components)
@@ -59,17 +70,8 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
         return read_composite(inMemoryDataset, parameters) if parameters else inMemoryDataset
 
     def selectResponsibleComponent(self, derivedComponent: str, fromComponents: set[str | None]) -> str:
-        """Return the stored component that tells a derived one.
-
-        Raises
-        ------
-        ValueError
-            If none does.
-        """
-        for name, storage_class in self.storageClass.components.items():
-            if derivedComponent == BBOX and BBOX in storage_class.parameters and name in fromComponents:
-                return str(name)
-        raise ValueError(f"none of the components {fromComponents} tells {derivedComponent!r}")
+        """Return the component whose file links to all others."""
+        return ASSEMBLY
 
     def add_provenance(
         self, inMemoryDataset: Composite, ref: DatasetRef, provenance: DatasetProvenance | None = None

@@ -10,10 +10,10 @@ from lsst.resources import ResourcePath
 
 from ..composite import Composite
 from ..container.publish import write_durably
-from ..errors import ConfigurationError, UnsupportedParameterError, suggest
-from ..links import Link
+from ..errors import ConfigurationError, suggest
 from ..recipes import OTHERS, Recipes, read_recipes
-from .datasets import BBOX, check_components, identified, location_of, open_uri, read_component, read_composite
+from .datasets import check_components, identified, location_of, open_uri, read_component, read_composite
+from .disassembly import Piece, read_piece
 
 ALONE = "value"
 """Name of the component of a file that holds a dataset which is no composite."""
@@ -29,6 +29,11 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
     How they are compressed follows from the section ``write_recipes`` of the configuration of formatters, which has
     for this class recipes by name: for each, the settings of `~compositeh5.Recipe` by component, those of others under
     ``default``. The write parameter ``recipe`` chooses one; without it, it is the one named ``default``, if any.
+
+    Raises
+    ------
+    ConfigurationError
+        If a recipe is wrong, or there is none of the name that the write parameter gives.
     """
 
     default_extension = ".h5"
@@ -37,6 +42,10 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
     can_read_from_uri = True
 
     _provenance: DatasetProvenance | None = None
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._recipes = self._chosen_recipes()
 
     @classmethod
     def validate_write_recipes(cls, recipes: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -48,8 +57,12 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
             If one of them has a wrong setting, or is for a component that no storage class has. The message
             names the recipe, the component and the setting.
         """
-        known = {ALONE, OTHERS}.union(*(storage_class.components for storage_class in StorageClassFactory().values()))
-        for name, settings in (recipes or {}).items():
+        if not recipes:
+            return recipes
+        # There is no public list of the storage classes.
+        storage_classes = StorageClassFactory()._storageClasses.values()
+        known = {ALONE, OTHERS}.union(*(storage_class.components for storage_class in storage_classes))
+        for name, settings in recipes.items():
             for component in read_recipes(name, settings):
                 if component not in known:
                     raise ConfigurationError(
@@ -58,8 +71,8 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         return recipes
 
     def can_accept(self, in_memory_dataset: Any) -> bool:
-        """Return whether this is the link that the delegate gives for a linked component."""
-        return self.file_descriptor.component is not None and isinstance(in_memory_dataset, Link)
+        """Return whether this is what the delegate gives for a component of a composite that it takes apart."""
+        return isinstance(in_memory_dataset, Piece)
 
     def add_provenance(self, in_memory_dataset: Any, /, *, provenance: DatasetProvenance | None = None) -> Any:
         """Keep the provenance for the file; the object stays as it is."""
@@ -71,8 +84,6 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
 
         Raises
         ------
-        ConfigurationError
-            If there is no recipe of the name that the write parameters give.
         DefinitionError
             If the storage class doesn't have all components of a composite.
         EncodeError
@@ -80,17 +91,21 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         OSError
             If the file can't be written.
         """
-        if self._is_composite:
+        if isinstance(in_memory_dataset, Piece):
+            composite = in_memory_dataset.composite()
+        elif self._is_composite:
             check_components(in_memory_dataset, self.file_descriptor.storageClass)
             composite = in_memory_dataset
         else:
-            composite = Composite(None, {self._name_alone: in_memory_dataset})
+            composite = Composite(None, {ALONE: in_memory_dataset})
         composite = identified(composite, self.dataset_ref, self._provenance)
         # Links are relative to where the file will be, not to where it is written.
-        final = self.file_descriptor.location.uri.updatedExtension(self.default_extension)
+        final = location_of(self.file_descriptor.location.uri.updatedExtension(self.default_extension))
         # A recipe serves many dataset types: it may be for components that this one doesn't have.
-        recipes = {name: recipe for name, recipe in self._recipes().items() if name in composite or name == OTHERS}
-        write_durably(uri.ospath, composite.file_image(location_of(final), recipes=recipes))
+        recipes = {name: recipe for name, recipe in self._recipes.items() if name in composite or name == OTHERS}
+        write_durably(uri.ospath, composite.file_image(final, recipes=recipes))
+        if isinstance(in_memory_dataset, Piece):
+            in_memory_dataset.written(composite, final)
 
     def read_from_uri(self, uri: ResourcePath, component: str | None = None, expected_size: int = -1) -> Any:
         """Read a dataset, or a component, or the part that the parameters of the get select.
@@ -103,16 +118,17 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
             If it can't be read, or has no such part.
         """
         parameters = self.file_descriptor.parameters or {}
-        with open_uri(uri, self.file_descriptor.location.uri) as composite:
-            if component is not None and component != self.file_descriptor.component:
+        piece = self.file_descriptor.component
+        with open_uri(uri, self.file_descriptor.location.uri, ref=self.dataset_ref) as composite:
+            if component is not None and component != piece:
                 return read_component(composite, component, parameters)
+            if piece is not None:
+                return read_piece(composite, piece, parameters)
             if self._is_composite:
                 return read_composite(composite, parameters)
-            if self.file_descriptor.component is not None:
-                parameters = self._of_component(composite, parameters)
-            return read_component(composite, self._name_alone, parameters)
+            return read_component(composite, ALONE, parameters)
 
-    def _recipes(self) -> Recipes:
+    def _chosen_recipes(self) -> Recipes:
         name = self.write_parameters.get("recipe")
         if name is None:
             return read_recipes(OTHERS, self.write_recipes.get(OTHERS, {}))
@@ -126,20 +142,3 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
     @property
     def _is_composite(self) -> bool:
         return issubclass(self.file_descriptor.storageClass.pytype, Composite)
-
-    @property
-    def _name_alone(self) -> str:
-        return self.file_descriptor.component or ALONE
-
-    def _of_component(self, composite: Composite, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Return the parameters that are meant for this component.
-
-        The Butler gives those of a get of a whole disassembled composite to each component.
-        """
-        if BBOX in parameters and composite.kind(self._name_alone) == "wcs":
-            raise UnsupportedParameterError(
-                f"{self.dataset_ref}: a WCS that is stored apart from its image can't follow a box; get the image and "
-                f"the WCS one by one, or don't have the composite disassembled"
-            )
-        own = self.file_descriptor.storageClass.parameters
-        return {name: value for name, value in parameters.items() if name in own}

@@ -60,5 +60,5 @@ def link(source: Any, *what: Any) -> Link:
         raise NoSuchComponentError(f"{ref}: no component {component!r} is stored (only {stored})")
     if uri.scheme == "mem":
         raise NotACompositeFileError(f"{ref}: is in memory ({uri}), not in a file to which a link could lead")
-    with open_uri(uri) as composite:
+    with open_uri(uri, ref=ref) as composite:
         return composite.link(component)

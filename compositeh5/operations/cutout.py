@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import kinds
+from ..container.nodes import ArrayNode, Node
 from ..errors import FormatError, OutsideError
 from ..geometry import Box
+from ..lazy import LazyArray
 from ..parts import MemoryPart
 
 if TYPE_CHECKING:
@@ -29,14 +31,24 @@ def image_box(composite: Composite) -> Box:
     boxes = {}
     for name in composite:
         if kinds.get(composite.kind(name)).is_pixels:
-            lazy = composite.lazy(name)
-            y0, x0 = lazy.origin
-            boxes[name] = Box(y0, y0 + lazy.shape[-2], x0, x0 + lazy.shape[-1])
+            node, target = composite._part(name).open_node()
+            try:
+                boxes[name] = _plane_box(node)
+            finally:
+                if target is not None:
+                    target.close()
     if not boxes:
         raise OutsideError(f"{composite!r} has no image or mask to cut from")
     if len(set(boxes.values())) > 1:
         raise FormatError(f"{composite!r}: its planes cover different boxes: {boxes}")
     return next(iter(boxes.values()))
+
+
+def _plane_box(node: Node) -> Box:
+    if not isinstance(node, ArrayNode):
+        raise FormatError(f"{node.where}: a plane of pixels should be one array")
+    y0, x0 = LazyArray(node).origin
+    return Box(y0, y0 + node.shape[-2], x0, x0 + node.shape[-1])
 
 
 def cutout(composite: Composite, where: Any, size: Any, components: Sequence[str] | None) -> Composite:
