@@ -4,9 +4,21 @@
 them. But for the demonstration, this is the only part of the package that imports ``lsst``.
 """
 
+from .closure import export_closure, linked_refs, retrieve_closure, transfer_closure
 from .components import put_component, put_links, put_overlay
 from .dataset_types import register_dataset_type
 from .linking import link
 from .visits import put_visit
 
-__all__ = ["link", "put_component", "put_links", "put_overlay", "put_visit", "register_dataset_type"]
+__all__ = [
+    "export_closure",
+    "link",
+    "linked_refs",
+    "put_component",
+    "put_links",
+    "put_overlay",
+    "put_visit",
+    "register_dataset_type",
+    "retrieve_closure",
+    "transfer_closure",
+]

@@ -19,11 +19,10 @@ from ..composite import Composite
 from ..definition import Definition
 from ..errors import NoSuchComponentError
 from ..links import DataId, Link
-from ..parts import LinkedPart, Part
 from .dataset_types import register_dataset_type
 from .formatter import ALONE
 from .linking import link
-from .stored import is_composite, located, open_files
+from .stored import is_composite, located, open_ref
 
 Source: TypeAlias = DatasetRef | DeferredDatasetHandle
 """A stored dataset: its ref, or the handle that tasks get for deferred inputs."""
@@ -212,26 +211,13 @@ def put_links(
 
 
 def _linked(butler: Butler, ref: DatasetRef) -> Composite:
-    """Return a composite like a stored one, with all its components linked."""
-    parts: dict[str, Part] = {}
-    for _, composite in open_files(butler, ref):
-        whole = composite.replace(_direct_links(butler, composite))
-        parts |= whole._parts
-    if butler.getURIs(ref).primaryURI is None:
-        # The files of a disassembled composite don't say what it is, but its storage class does.
-        targets = {name: part.link for name, part in parts.items() if isinstance(part, LinkedPart)}
-        whole = ref.datasetType.storageClass.delegate().assemble(targets)
-    whole._parts = parts
-    return whole
-
-
-def _direct_links(butler: Butler, composite: Composite) -> dict[str, Link]:
-    """Return links to where the components of an open composite are stored now, as far as this Butler knows that."""
-    targets = {name: composite.link(name) for name in composite}
-    # A component that is linked already may have moved since. Where the Butler doesn't know it, it stays the part that
-    # it is, which knows the path from the base's file as well as the recorded place.
-    now = {name: located(butler, target) if name in composite.links else target for name, target in targets.items()}
-    return {name: target for name, target in now.items() if target is not None}
+    """Return a composite like a stored one, with links to where its components are stored now."""
+    with open_ref(butler, ref) as stored:
+        targets = {name: stored.link(name) for name in stored}
+        # A component that is linked already may have moved since. Where the Butler doesn't know it, it stays the part
+        # that it is, which knows the path from the base's file as well as the recorded place.
+        now = {name: located(butler, target) if name in stored.links else target for name, target in targets.items()}
+        return stored.replace({name: target for name, target in now.items() if target is not None})
 
 
 def _dataset_and_component(source: Source | tuple[Source, str], name: str) -> tuple[DatasetRef, str]:

@@ -1,12 +1,12 @@
-"""What the files of datasets say of the components that they link to; no component is read for that."""
+"""The files of datasets, and what they say of the components that they link to; no component is read for that."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from lsst.daf.butler import Butler, DatasetRef
-from lsst.resources import ResourcePath
 
 from ..composite import Composite
 from ..container.nodes import GroupNode, Node
@@ -15,6 +15,7 @@ from ..links import Link
 from ..opening import from_group
 from ..parts import LinkedPart
 from .datasets import location_of, open_uri
+from .disassembly import ASSEMBLY
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ def is_composite(ref: DatasetRef) -> bool:
         return False
 
 
-def open_files(butler: Butler, ref: DatasetRef) -> Iterator[tuple[ResourcePath, Composite]]:
-    """Open the files of a composite one by one: one, or one for each component of a disassembled one.
+@contextmanager
+def open_ref(butler: Butler, ref: DatasetRef) -> Iterator[Composite]:
+    """Open a stored composite; of one that is disassembled, the file that joins its components by links.
 
     Raises
     ------
@@ -56,11 +58,12 @@ def open_files(butler: Butler, ref: DatasetRef) -> Iterator[tuple[ResourcePath, 
     NotACompositeFileError
         If it isn't stored in a file of this format.
     """
-    for uri in butler.getURIs(ref).iter_all():
-        if uri.scheme == "mem":
-            raise NotACompositeFileError(f"{ref}: is in memory ({uri}), not in a file")
-        with open_uri(uri) as composite:
-            yield uri, composite
+    uris = butler.getURIs(ref)
+    uri = uris.primaryURI or uris.componentURIs[ASSEMBLY]
+    if uri.scheme == "mem":
+        raise NotACompositeFileError(f"{ref}: is in memory ({uri}), not in a file")
+    with open_uri(uri, ref=ref) as composite:
+        yield composite
 
 
 def dataset_links(butler: Butler, ref: DatasetRef) -> list[StoredLink]:
@@ -69,13 +72,14 @@ def dataset_links(butler: Butler, ref: DatasetRef) -> list[StoredLink]:
     Raises
     ------
     OSError
-        As `open_files` does, or if a file can't be read.
+        As `open_ref` does, or if the file can't be read.
     FormatError
-        If a file isn't as it should be.
+        If the file isn't as it should be.
     """
     if not is_composite(ref):
         return []
-    return [found for _, composite in open_files(butler, ref) for found in composite_links(composite)]
+    with open_ref(butler, ref) as composite:
+        return list(composite_links(composite))
 
 
 def composite_links(composite: Composite) -> Iterator[StoredLink]:
@@ -86,6 +90,32 @@ def composite_links(composite: Composite) -> Iterator[StoredLink]:
             yield StoredLink(name, part.link, part.place)
         elif part.kind in ("composite", "list"):
             yield from _nested_links(name, part.open_node()[0], composite.location)
+
+
+def relinked(composite: Composite, place_of: Callable[[Link], str | None]) -> Composite | None:
+    """Return an open composite with its links leading to other places, and the same id and content.
+
+    Links of nested composites stay as they are.
+
+    Parameters
+    ----------
+    composite : Composite
+        An open composite.
+    place_of : callable
+        Gives for a link the location of the file that it should lead to; None to leave it as it is.
+
+    Returns
+    -------
+    Composite or None
+        None if all links lead there already.
+    """
+    places = {name: place_of(target) for name, target in composite.links.items()}
+    moved = {
+        found.component: replace(found.link, uri=place)
+        for found in composite_links(composite)
+        if (place := places.get(found.component)) is not None and place != found.place
+    }
+    return composite.replace(moved, id=composite.id) if moved else None
 
 
 def located(butler: Butler, link: Link) -> Link | None:

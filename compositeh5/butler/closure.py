@@ -1,0 +1,256 @@
+"""Carrying along what composites link to: into other repositories, exports and folders."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Literal
+
+from lsst.daf.butler import Butler, DatasetRef, FileDataset
+from lsst.daf.butler.transfers import RepoExportContext
+from lsst.resources import ResourcePath
+from lsst.utils.introspection import get_full_type_name
+
+from ..composite import Composite
+from ..container.publish import publish
+from ..errors import BrokenLinkError
+from ..links import Link
+from ..opening import file_info, open_composite
+from .datasets import open_uri
+from .formatter import CompositeFormatter
+from .stored import StoredLink, dataset_links, is_composite, open_ref, relinked
+
+Missing = Literal["error", "ignore"]
+
+
+def linked_refs(butler: Butler, refs: Iterable[DatasetRef], *, missing: Missing = "error") -> list[DatasetRef]:
+    """Return the datasets that composites link to, directly or through the links of those.
+
+    Only the records of links are read.
+
+    Parameters
+    ----------
+    butler : Butler
+        The repository.
+    refs : iterable of DatasetRef
+        Any datasets; those that are no composites have no links.
+    missing : {"error", "ignore"}, optional
+        What to do about links to datasets that aren't stored in this repository.
+
+    Returns
+    -------
+    list of DatasetRef
+        Each once, without those given, in the order in which they are found.
+
+    Raises
+    ------
+    BrokenLinkError
+        If a target isn't stored in this repository, and ``missing`` is "error". The message names all of them, and
+        who links to them.
+    FileNotFoundError
+        If one of the given datasets isn't stored.
+    """
+    layer = {ref.id: _whole(ref) for ref in refs}
+    given = set(layer)
+    known = dict(layer)
+    lost: list[str] = []
+    while layer:
+        users: dict[uuid.UUID, tuple[DatasetRef, StoredLink]] = {}
+        for ref in layer.values():
+            for found in dataset_links(butler, ref):
+                users.setdefault(uuid.UUID(found.link.id), (ref, found))
+        new = {id_: user for id_, user in users.items() if id_ not in known}
+        targets = {ref.id: ref for ref in butler.get_many_datasets(new)}
+        stored = butler.stored_many(targets.values())
+        layer = {id_: targets[id_] for id_ in new if id_ in targets and stored[targets[id_]]}
+        lost += [f"{ref}: {found.component} -> {found.link}" for id_, (ref, found) in new.items() if id_ not in layer]
+        known |= layer
+    if lost and missing == "error":
+        raise BrokenLinkError(f"linked datasets aren't stored in this repository: {'; '.join(lost)}")
+    return [ref for id_, ref in known.items() if id_ not in given]
+
+
+def transfer_closure(
+    source: Butler,
+    target: Butler,
+    refs: Iterable[DatasetRef],
+    *,
+    transfer: str = "copy",
+    missing: Missing = "error",
+) -> list[DatasetRef]:
+    """Transfer datasets and all that they link to from one repository to another.
+
+    Dataset types, runs and dimension records are made in the target where it doesn't have them. Datasets that it has
+    already stay as they are. Paths are kept, so links work there.
+
+    Parameters
+    ----------
+    source, target : Butler
+        The repositories.
+    refs : iterable of DatasetRef
+        The datasets.
+    transfer : str, optional
+        How files are transferred; as for ``Butler.transfer_from``.
+    missing : {"error", "ignore"}, optional
+        As for `linked_refs`.
+
+    Returns
+    -------
+    list of DatasetRef
+        The datasets given, and then those that they link to.
+
+    Raises
+    ------
+    BrokenLinkError, FileNotFoundError
+        As `linked_refs` does; then nothing is transferred.
+    """
+    closure = _closure(source, refs, missing)
+    target.transfer_from(
+        source, closure, transfer=transfer, skip_missing=False, register_dataset_types=True, transfer_dimensions=True
+    )
+    return closure
+
+
+def retrieve_closure(
+    butler: Butler,
+    refs: Iterable[DatasetRef],
+    destination: str | os.PathLike[str],
+    *,
+    transfer: str = "copy",
+    overwrite: bool = False,
+    missing: Missing = "error",
+) -> list[ResourcePath]:
+    """Copy the files of datasets, and of all that they link to, to a folder, where they can be opened without a Butler.
+
+    Parameters
+    ----------
+    butler : Butler
+        The repository.
+    refs : iterable of DatasetRef
+        The datasets.
+    destination : path
+        The folder. Files get the same paths under it as in the repository, so that links work there.
+    transfer : str, optional
+        How files are transferred; as for ``Butler.retrieveArtifacts``.
+    overwrite : bool, optional
+        Whether files that are there are replaced.
+    missing : {"error", "ignore"}, optional
+        As for `linked_refs`.
+
+    Returns
+    -------
+    list of ResourcePath
+        The files.
+
+    Raises
+    ------
+    BrokenLinkError, FileNotFoundError
+        As `linked_refs` does; then nothing is copied.
+    """
+    closure = _closure(butler, refs, missing)
+    folder = ResourcePath(destination, forceDirectory=True)
+    return list(butler.retrieveArtifacts(closure, folder, transfer=transfer, preserve_path=True, overwrite=overwrite))
+
+
+def export_closure(
+    butler: Butler,
+    refs: Iterable[DatasetRef],
+    directory: str | os.PathLike[str],
+    *,
+    filename: str = "export.yaml",
+    transfer: str = "copy",
+    missing: Missing = "error",
+) -> list[DatasetRef]:
+    """Export datasets and all that they link to, for ``butler import``.
+
+    Disassembled composites, which ``Butler.export`` refuses, are exported as one file each. Links lead to where the
+    exported files are.
+
+    Parameters
+    ----------
+    butler : Butler
+        The repository.
+    refs : iterable of DatasetRef
+        The datasets.
+    directory : path
+        An existing folder.
+    filename : str, optional
+        Name of the file in it that describes the export.
+    transfer : str, optional
+        How files are transferred; as for ``Butler.export``.
+    missing : {"error", "ignore"}, optional
+        As for `linked_refs`.
+
+    Returns
+    -------
+    list of DatasetRef
+        The datasets given, and then those that they link to.
+
+    Raises
+    ------
+    BrokenLinkError, FileNotFoundError
+        As `linked_refs` does; then nothing is exported.
+    """
+    closure = _closure(butler, refs, missing)
+    folder = os.path.abspath(directory)
+    apart = [ref for ref in closure if is_composite(ref) and butler.getURIs(ref).primaryURI is None]
+    paths = {str(ref.id): os.path.join(folder, ref.run, ref.datasetType.name, f"{ref.id}.h5") for ref in apart}
+
+    def note_path(dataset: FileDataset) -> FileDataset:
+        paths.update((str(ref.id), os.path.join(folder, os.fspath(dataset.path))) for ref in dataset.refs)
+        return dataset
+
+    def place_of(link: Link) -> str | None:
+        return paths.get(link.id)
+
+    with butler.export(directory=folder, filename=filename, format="yaml", transfer=transfer) as export:
+        together = [ref for ref in closure if ref not in apart]
+        export.saveDatasets(together, rewrite=note_path)
+        for ref in apart:
+            with _open_joined(butler, ref) as whole:
+                (relinked(whole, place_of) or whole).write(paths[str(ref.id)], replace=True)
+            _save_file(export, ref, os.path.relpath(paths[str(ref.id)], folder))
+        for ref in filter(is_composite, together):
+            path = paths[str(ref.id)]
+            # A file of several composites is moved as a whole, and never taken apart.
+            if len(file_info(path).composites) == 1:
+                with open_composite(path) as copy:
+                    changed = relinked(copy, place_of)
+                    if changed is not None:
+                        publish(path, changed.file_image(path), replace=True)
+    return closure
+
+
+@contextmanager
+def _open_joined(butler: Butler, ref: DatasetRef) -> Iterator[Composite]:
+    """Open a disassembled composite as one whose components are stored, not linked."""
+    uris = butler.getURIs(ref).componentURIs
+    with ExitStack() as stack:
+        assembly = stack.enter_context(open_ref(butler, ref))
+        whole = assembly.replace(id=assembly.id)
+        for name, target in assembly.links.items():
+            if target.id == assembly.id:
+                piece = stack.enter_context(open_uri(uris[name], ref=ref))
+                whole._parts[name] = piece._part(name)
+        yield whole
+
+
+def _save_file(export: RepoExportContext, ref: DatasetRef, path: str) -> None:
+    """Add a dataset whose file we have written to an export."""
+    export.saveDataIds([ref.dataId])
+    # The export has no public way to add a file that its datastore didn't write.
+    formatter = get_full_type_name(CompositeFormatter)
+    export._datasets[ref.datasetType][ref.run].append(FileDataset(path, [ref], formatter=formatter))
+
+
+def _closure(butler: Butler, refs: Iterable[DatasetRef], missing: Missing) -> list[DatasetRef]:
+    given = list({ref.id: _whole(ref) for ref in refs}.values())
+    closure = [*given, *linked_refs(butler, given, missing=missing)]
+    # Without their records, the Butler fails on some dimensions (KeyError 'visit_detector_region').
+    return [ref.expanded(butler.registry.expandDataId(ref.dataId)) for ref in closure]
+
+
+def _whole(ref: DatasetRef) -> DatasetRef:
+    return ref.makeCompositeRef() if ref.isComponent() else ref
