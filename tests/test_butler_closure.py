@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from support import counted_reads, exposure, pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors, links
+from compositeh5.operations.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -22,14 +24,17 @@ from butler_support import RUN, SEED, create_repo, create_repo_with, files_of
 from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType
 
 from compositeh5.butler import (
+    check,
     export_closure,
     linked_refs,
     put_links,
     put_overlay,
     put_visit,
     register_dataset_type,
+    relink,
     retrieve_closure,
     transfer_closure,
+    users_of,
 )
 
 VISIT = {"instrument": "DemoCam", "visit": 903334}
@@ -241,3 +246,164 @@ def native_targets(path: Path) -> list[str]:
     with h5py.File(path) as file:
         found = [file["composite"].get(name, getlink=True) for name in file["composite"]]
         return [link.filename for link in found if isinstance(link, h5py.ExternalLink)]
+
+
+# ---- Checking -----------------------------------------------------------------------------------------------
+
+
+def states(butler: Butler) -> dict[tuple[str, str], str]:
+    return {(checked.ref.datasetType.name, checked.component): checked.state for checked in check(butler)}
+
+
+def test_links_that_are_fine(butler: Butler) -> None:
+    _, (first, second) = put_ccds(butler, 2, (1500, 1000))
+    with counted_reads() as count:
+        found = list(check(butler, [first, second]))
+        assert count() < 600_000
+    assert [(c.ref, c.component, c.state) for c in found] == [(r, "visit_info", "ok") for r in (first, second)]
+    put_overlay_and_catalog(butler, first)
+    assert set(states(butler).values()) == {"ok"}
+    assert ("src", "wcs") in states(butler)
+
+
+def test_links_to_what_was_removed_are_broken(butler: Butler) -> None:
+    visit_ref, (ref,) = put_ccds(butler, 1)
+    butler.pruneDatasets([visit_ref], disassociate=True, unstore=True, purge=True)
+    (found,) = check(butler)
+    assert (found.ref, found.component, found.state) == (ref, "visit_info", "broken")
+    assert "No such file" in found.detail
+    assert str(visit_ref.id) in str(found)
+
+
+def test_links_to_what_was_replaced_are_stale(butler: Butler) -> None:
+    visit_ref, (_,) = put_ccds(butler, 1)
+    path = butler.getURI(visit_ref).ospath
+    with ch5.open(path) as stored:
+        other_content = stored.replace({"visit_info": {"visit": 1}}, id=stored.id)
+        other_id = stored.load().replace()
+    other_content.write(path, replace=True)
+    assert states(butler) == {("calexp", "visit_info"): "stale digest"}
+    other_id.write(path, replace=True)
+    assert states(butler) == {("calexp", "visit_info"): "stale id"}
+
+
+def test_files_that_cannot_be_read_are_told_and_others_checked(butler: Butler) -> None:
+    visit_ref, (first, second) = put_ccds(butler)
+    third = put_overlay(butler, first, {}, "calexp", run="u/third")
+    os.truncate(butler.getURI(first).ospath, 100)
+    os.remove(butler.getURI(third).ospath)
+    butler.pruneDatasets([visit_ref], disassociate=False, unstore=True)
+    found = {checked.ref: checked.state for checked in check(butler)}
+    assert found == {first: "unreadable", second: "broken", third: "unreadable"}
+    with pytest.raises(OSError):
+        list(users_of(butler, [visit_ref]))
+
+
+def test_links_to_disassembled_composites_are_checked(tmp_path: Path) -> None:
+    apart = create_repo_with(tmp_path / "apart", {"datastore": DISASSEMBLED})
+    _, (first,) = put_ccds(apart, 1)
+    put_overlay_and_catalog(apart, first)
+    assert set(states(apart).values()) == {"ok"}
+    os.remove(apart.getURIs(first).componentURIs["image"].ospath)
+    broken = {(c.ref.run, c.component) for c in check(apart) if c.state != "ok"}
+    assert broken == {(RUN, "image"), ("u/jointcal", "image")}
+
+
+def test_what_would_break_is_told_before_it_does(butler: Butler) -> None:
+    visit_ref, (first, second) = put_ccds(butler)
+    overlay, catalog = put_overlay_and_catalog(butler, first)
+    assert {(c.ref, c.component) for c in users_of(butler, [overlay])} == {(catalog, "wcs")}
+    assert {c.ref for c in users_of(butler, [visit_ref])} == {first, second, overlay, catalog}
+    assert {c.state for c in users_of(butler, [visit_ref])} == {"about to break"}
+    # What would go too can't break.
+    run = butler.query_all_datasets(RUN, find_first=False)
+    assert {c.ref for c in users_of(butler, run)} == {overlay, catalog}
+    assert list(users_of(butler, [second])) == []
+    assert list(users_of(butler, [visit_ref], among=[second])) != []
+
+
+# ---- Relinking ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def moved(butler: Butler, root: Path, tmp_path: Path) -> Butler:
+    """Return a repository into which datasets were imported to places of other templates."""
+    _, (first, second) = put_ccds(butler)
+    _, catalog = put_overlay_and_catalog(butler, first)
+    (tmp_path / "export").mkdir()
+    export_closure(butler, [catalog, second], tmp_path / "export")
+    target = new_repo(tmp_path / "new", OTHER_TEMPLATES)
+    target.import_(directory=str(tmp_path / "export"), filename="export.yaml", transfer="copy")
+    shutil.rmtree(tmp_path / "export")
+    root.rename(tmp_path / "old")
+    return target
+
+
+def test_links_are_repaired_after_an_import_to_other_places(moved: Butler, tmp_path: Path) -> None:
+    composites = [ref for ref in moved.query_all_datasets("*", find_first=False) if ref.datasetType.name != "src_table"]
+    uris = {ref.id: moved.getURI(ref) for ref in composites}
+    whole = {ref.id: stored_digest(uris[ref.id].ospath) for ref in composites}
+    before = {checked.state for checked in check(moved)}
+    assert before == {"moved"}
+    users = {ref.id for ref in composites} - {ref.id for ref in composites if ref.datasetType.name == "visit_metadata"}
+    assert {ref.id for ref in relink(moved)} == users
+    assert set(states(moved).values()) == {"ok"}
+    assert relink(moved) == []
+    assert {ref.id: moved.getURI(ref) for ref in composites} == uris
+    assert {ref.id: stored_digest(uris[ref.id].ospath) for ref in composites} == whole
+    assert all(ref.id == uuid.UUID(moved.get(ref).id) for ref in composites)
+    links.cache.clear()
+    for ref in composites:
+        for name, value in moved.get(ref).items():
+            assert value is not None, name
+        assert all(not os.path.isabs(target) for target in native_targets(Path(uris[ref.id].ospath)))
+        with h5py.File(uris[ref.id].ospath) as file:
+            assert all(name in file["composite"] and file["composite"][name] for name in file["composite"])
+    assert not list((tmp_path / "new").rglob(".compositeh5*"))
+
+
+def stored_digest(path: str) -> tuple[str, str]:
+    with ch5.open(path) as stored:
+        verify(stored)
+        return stored.id, stored.digest
+
+
+@pytest.mark.parametrize("step", ["pruneDatasets", "ingest"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_interrupted_repair_is_finished(
+    moved: Butler, monkeypatch: pytest.MonkeyPatch, step: str, when: str
+) -> None:
+    refs = moved.query_datasets("calexp", collections="*", find_first=False)
+    expected = {ref.id: stored_digest(moved.getURI(ref).ospath) for ref in refs}
+    do_step = getattr(moved, step)
+
+    def interrupted(*args: object, **keywords: object) -> None:
+        if when == "after":
+            do_step(*args, **keywords)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(moved, step, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            relink(moved)
+    relink(moved)
+    assert set(states(moved).values()) == {"ok"}
+    assert {ref.id: stored_digest(moved.getURI(ref).ospath) for ref in refs} == expected
+
+
+def interrupt(*args: object, **keywords: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_kept_file_of_a_dataset_that_was_removed_is_dropped(
+    moved: Butler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(moved, "pruneDatasets", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            relink(moved)
+    (kept,) = (tmp_path / "new" / ".compositeh5-relink").iterdir()
+    moved.pruneDatasets([moved.get_dataset(kept.name)], disassociate=True, unstore=True, purge=True)
+    relink(moved)
+    assert moved.get_dataset(kept.name) is None
+    assert not kept.parent.exists()

@@ -4,13 +4,17 @@
 them. But for the demonstration, this is the only part of the package that imports ``lsst``.
 """
 
+from .checking import CheckedLink, check, users_of
 from .closure import export_closure, linked_refs, retrieve_closure, transfer_closure
 from .components import put_component, put_links, put_overlay
 from .dataset_types import register_dataset_type
 from .linking import link
+from .relinking import relink
 from .visits import put_visit
 
 __all__ = [
+    "CheckedLink",
+    "check",
     "export_closure",
     "link",
     "linked_refs",
@@ -19,6 +23,8 @@ __all__ = [
     "put_overlay",
     "put_visit",
     "register_dataset_type",
+    "relink",
     "retrieve_closure",
     "transfer_closure",
+    "users_of",
 ]

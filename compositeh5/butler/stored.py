@@ -121,9 +121,12 @@ def relinked(composite: Composite, place_of: Callable[[Link], str | None]) -> Co
 def located(butler: Butler, link: Link) -> Link | None:
     """Return a link with the place where the Butler has its target now; None if the target isn't stored there."""
     ref = butler.get_dataset(link.id)
-    if ref is None or not butler.stored(ref):
+    if ref is None:
         return None
-    uris = butler.getURIs(ref)
+    try:
+        uris = butler.getURIs(ref)
+    except FileNotFoundError:
+        return None
     uri = uris.componentURIs.get(link.component) or uris.primaryURI
     return None if uri is None else replace(link, uri=location_of(uri))
 
