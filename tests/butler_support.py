@@ -28,11 +28,11 @@ def create_repo(root: Path) -> None:
     add_instrument(Butler.from_config(str(root), writeable=True))
 
 
-def create_repo_with(root: Path, changes: dict[str, object]) -> Butler:
-    """Make a repository with other settings than those of the seed configuration."""
+def create_repo_with(root: Path, changes: dict[str, object], *, own_roots: bool = False) -> Butler:
+    """Make a repository with other settings than those of the seed configuration, maybe roots of datastores."""
     config = Config(SEED)
     config.update(changes)
-    Butler.makeRepo(str(root), config=config)
+    Butler.makeRepo(str(root), config=config, forceConfigRoot=not own_roots)
     butler = Butler.from_config(str(root), run=RUN)
     add_instrument(butler)
     return butler

@@ -1,0 +1,492 @@
+"""The same datasets, the same answers, in every datastore and mode of the Butler.
+
+Each mode stores a visit, an exposure that has a part of the visit's metadata by link where a link can be made, and a
+catalogue. What it then gives is compared with what a plain file datastore gives.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from support import counted_reads, exposure, pixels, simple_wcs
+from support import visit_info as metadata
+
+import compositeh5 as ch5
+from compositeh5 import errors, kinds, links
+from compositeh5.integrity import digest
+
+daf_butler = pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
+
+from butler_support import DETECTORS, RUN, create_repo_with  # noqa: E402
+from lsst.daf.butler import (  # noqa: E402
+    Butler,
+    Config,
+    DatasetRef,
+    FileDataset,
+    LimitedButler,
+    QuantumBackedButler,
+)
+
+from compositeh5.butler import link, register_dataset_type  # noqa: E402
+from compositeh5.butler.formatter import CompositeFormatter  # noqa: E402
+
+VISIT = {"instrument": "DemoCam", "visit": 903334}
+CCD = {**VISIT, "detector": 4}
+BOX = ch5.Box(105, 115, 210, 230)
+DEFINITIONS = {"calexp": "exposure", "visit_metadata": "visit", "src": "source_catalog"}
+
+DATASTORES = "lsst.daf.butler.datastores"
+FILE = {"cls": f"{DATASTORES}.fileDatastore.FileDatastore", "root": "<butlerRoot>"}
+MEMORY = {"cls": f"{DATASTORES}.inMemoryDatastore.InMemoryDatastore"}
+FORMATTERS = Config("resource://compositeh5/butler/configs/formatters.yaml").toDict()
+
+
+# ---- What is stored -----------------------------------------------------------------------------------------
+
+
+def visit() -> ch5.Composite:
+    # Noise, so that a copy of it could not hide in a small file.
+    info = {**metadata(), "guiding": pixels((20_000,))}
+    camera = Table({"detector": np.arange(9), "name": [f"S{d}" for d in range(9)]})
+    return ch5.Composite("visit", visit_info=info, camera=camera, data_id=VISIT, stage="raw")
+
+
+def ccd(detector: int = 4, /, visit_info: Any = None) -> ch5.Composite:
+    """Return an exposure with a part of its visit, whose components were made by three steps."""
+    shared = visit()["visit_info"] if visit_info is None else visit_info
+    pixels = exposure((30, 40), photo_calib=None, header="SIMPLE  = T").replace(data_id={**VISIT, "detector": detector})
+    return pixels.replace({"visit_info": shared}, stage="raw").replace({"wcs": simple_wcs((30, 40))}, stage="jointcal")
+
+
+def catalog() -> ch5.Composite:
+    table = Table({"id": np.arange(100), "flux": pixels((100,)), "spectrum": pixels((100, 5))})
+    metadata = {"depth": 25.5, "software": "measure 2.1", "steps": [1, 2, 3]}
+    return ch5.Composite("source_catalog", table=table, metadata=metadata, data_id=CCD, stage="measure")
+
+
+# ---- The modes ----------------------------------------------------------------------------------------------
+
+Get = Callable[[DatasetRef, dict[str, Any] | None], Any]
+
+
+@dataclass
+class Mode:
+    """A Butler that has the datasets, and how it is asked for them."""
+
+    butler: LimitedButler
+    refs: dict[str, DatasetRef]
+    ask: Get | None = None
+    keeps_ids: bool = field(default=True)
+
+    def get(self, name: str, **parameters: Any) -> Any:
+        """Return a dataset, or a component: ``"calexp"``, ``"calexp.wcs"``."""
+        dataset_type, _, component = name.partition(".")
+        ref = self.refs[dataset_type]
+        if component:
+            ref = ref.makeComponentRef(component)
+        if self.ask is not None:
+            return self.ask(ref, parameters or None)
+        return self.butler.get(ref, parameters=parameters or None)
+
+
+def repository(root: Path, datastore: Mapping[str, Any] | None = None) -> Butler:
+    butler = create_repo_with(root, {"datastore": dict(datastore or FILE)}, own_roots=True)
+    for name, definition in DEFINITIONS.items():
+        register_dataset_type(butler, name, definition)
+    return butler
+
+
+def fill(butler: Butler) -> dict[str, DatasetRef]:
+    refs = {"visit_metadata": butler.put(visit(), "visit_metadata", VISIT)}
+    refs["calexp"] = butler.put(ccd(visit_info=shared(butler, refs["visit_metadata"])), "calexp", CCD)
+    refs["src"] = butler.put(catalog(), "src", CCD)
+    return refs
+
+
+def shared(butler: LimitedButler, ref: DatasetRef) -> Any:
+    """Return a link to the metadata of the visit; where there is no file to link to, the metadata."""
+    try:
+        return link(butler, ref, "visit_info")
+    except errors.NotACompositeFileError:
+        return visit()["visit_info"]
+
+
+def file(root: Path) -> Mode:
+    butler = repository(root)
+    return Mode(butler, fill(butler))
+
+
+def disassembled(root: Path) -> Mode:
+    butler = repository(root, {**FILE, "composites": {"default": True}})
+    mode = Mode(butler, fill(butler))
+    assert all(len(butler.getURIs(ref).componentURIs) > 2 for ref in mode.refs.values())
+    return mode
+
+
+def memory(root: Path) -> Mode:
+    butler = repository(root, MEMORY)
+    return Mode(butler, fill(butler))
+
+
+def chain(*children: Mapping[str, Any]) -> dict[str, Any]:
+    return {"cls": f"{DATASTORES}.chainedDatastore.ChainedDatastore", "datastores": [dict(child) for child in children]}
+
+
+def child(name: str, **settings: Any) -> dict[str, Any]:
+    own = {"root": f"<butlerRoot>/{name}", "records": {"table": f"records_{name}"}, "formatters": FORMATTERS}
+    return {**FILE, **own, **settings}
+
+
+def memory_and_file(root: Path) -> Mode:
+    butler = repository(root, chain(MEMORY, child("files")))
+    mode = Mode(butler, fill(butler))
+    assert butler.get(mode.refs["calexp"]).location is None
+    return mode
+
+
+def memory_and_file_later(root: Path) -> Mode:
+    """Read in another process: what was in memory is gone, the file is there."""
+    mode = memory_and_file(root)
+    mode.butler = Butler.from_config(str(root))
+    return mode
+
+
+def two_files(root: Path) -> Mode:
+    """Two file datastores of different templates; the one that is asked first takes composites apart."""
+    template = "{run:/}/apart/{datasetType}.{component:?}/{instrument}_{visit}_{detector:?}"
+    first = child("first", templates={"default": template}, composites={"default": True})
+    butler = repository(root, chain(first, child("second")))
+    mode = Mode(butler, fill(butler))
+    assert (root / "first" / "demo" / "run" / "apart" / "calexp.image" / "DemoCam_903334_4.h5").exists()
+    assert [path.relative_to(root).parts[0] for path in root.rglob("calexp_*.h5")] == ["second"]
+    return mode
+
+
+def zipped(root: Path) -> Mode:
+    source = repository(root / "source")
+    source.registry.insertDimensionData("visit_detector_region", CCD)
+    refs = fill(source)
+    packed = source.retrieve_artifacts_zip(refs.values(), root / "zips")
+    butler = repository(root / "repo")
+    butler.ingest_zip(packed, transfer="copy")
+    assert "zip-path" in butler.getURI(refs["calexp"]).fragment
+    return Mode(butler, refs)
+
+
+def one_file_for_all(root: Path) -> Mode:
+    butler = repository(root / "repo")
+    refs = fill(butler)
+    butler.pruneDatasets([refs["calexp"]], disassociate=True, unstore=True, purge=True)
+    info = link(butler, refs["visit_metadata"], "visit_info")
+    path = root / "visit_903334.h5"
+    ch5.write_file(path, {f"ccd_{d}": ccd(d, visit_info=info) for d in DETECTORS})
+    dataset_type = butler.get_dataset_type("calexp")
+    data_ids = [butler.registry.expandDataId(VISIT, detector=d) for d in DETECTORS]
+    all_refs = [DatasetRef(dataset_type, data_id, RUN) for data_id in data_ids]
+    butler.ingest(FileDataset(path, all_refs, formatter=CompositeFormatter), transfer="copy")
+    assert len({butler.getURI(ref) for ref in all_refs}) == 1
+    return Mode(butler, {**refs, "calexp": all_refs[4]}, keeps_ids=False)
+
+
+def deferred(root: Path) -> Mode:
+    mode = file(root)
+
+    def ask(ref: DatasetRef, parameters: dict[str, Any] | None) -> Any:
+        whole = ref.makeCompositeRef() if ref.isComponent() else ref
+        return mode.butler.getDeferred(whole).get(component=ref.datasetType.component(), parameters=parameters)
+
+    return Mode(mode.butler, mode.refs, ask)
+
+
+def quantum_backed(root: Path) -> Mode:
+    full = repository(root)
+    data_ids = {"visit_metadata": VISIT, "calexp": CCD, "src": CCD}
+    refs = {
+        name: DatasetRef(full.get_dataset_type(name), full.registry.expandDataId(data_id), RUN)
+        for name, data_id in data_ids.items()
+    }
+    butler = QuantumBackedButler.from_predicted(
+        config=str(root),
+        predicted_inputs=[],
+        predicted_outputs=[ref.id for ref in refs.values()],
+        dimensions=full.dimensions,
+        datastore_records={},
+        dataset_types={name: ref.datasetType for name, ref in refs.items()},
+    )
+    butler.put(visit(), refs["visit_metadata"])
+    butler.put(ccd(visit_info=shared(butler, refs["visit_metadata"])), refs["calexp"])
+    butler.put(catalog(), refs["src"])
+    return Mode(butler, refs)
+
+
+def object_store(root: Path) -> Mode:
+    """Files in an object store; the database is local."""
+    butler = repository(root, {**FILE, "root": "s3://data/repo"})
+    mode = Mode(butler, fill(butler))
+    assert butler.getURI(mode.refs["calexp"]).scheme == "s3"
+    return mode
+
+
+MODES = (
+    file,
+    disassembled,
+    memory,
+    memory_and_file,
+    memory_and_file_later,
+    two_files,
+    zipped,
+    one_file_for_all,
+    deferred,
+    quantum_backed,
+    object_store,
+)
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[None]:
+    module = pytest.importorskip("object_store")
+    with pytest.MonkeyPatch.context() as monkeypatch, module.object_store(monkeypatch):
+        yield
+
+
+@pytest.fixture(scope="module", params=MODES, ids=lambda mode: mode.__name__)
+def mode(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mode:
+    if request.param is object_store:
+        request.getfixturevalue("store")
+    return request.param(tmp_path_factory.mktemp(request.param.__name__))
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Mode:
+    return file(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> Iterator[None]:
+    links.cache.clear()
+    yield
+    links.cache.clear()
+
+
+# ---- The answers --------------------------------------------------------------------------------------------
+
+
+def content(value: Any) -> Any:
+    """Return the type and the content of an answer, such that equal ones are equal."""
+    if isinstance(value, ch5.Composite):
+        own = (value.definition, value.definition_version, value.data_id, value.stage, sorted(value.absent))
+        return own, {name: (value.component_stage(name), content(value[name])) for name in value}
+    if type(value) is dict:
+        return {name: content(item) for name, item in value.items()}
+    if value is None or isinstance(value, ch5.Box | tuple | str):
+        return type(value), value
+    return type(value), digest(kinds.encode(value))
+
+
+def same(mode: Mode, plain: Mode, name: str, **parameters: Any) -> Any:
+    """Return the answer of a mode, which must be that of the plain file datastore."""
+    found = mode.get(name, **parameters)
+    assert content(found) == content(plain.get(name, **parameters))
+    return found
+
+
+COMPONENTS = ("image", "mask", "variance", "wcs", "psf", "visit_info", "header")
+
+
+def test_what_was_put_is_got(mode: Mode, plain: Mode) -> None:
+    given = {"calexp": ccd(), "visit_metadata": visit(), "src": catalog()}
+    for name, composite in given.items():
+        found = same(mode, plain, name)
+        assert content(found) == content(composite)
+        if mode.keeps_ids or name != "calexp":
+            assert (found.id, found.dataset_type, found.run) == (str(mode.refs[name].id), name, RUN)
+    assert mode.get("calexp").component_stage("image") == "single_frame"
+    assert mode.get("calexp").component_stage("wcs") == "jointcal"
+
+
+def test_a_component(mode: Mode, plain: Mode) -> None:
+    given = ccd()
+    for name in COMPONENTS:
+        assert content(same(mode, plain, f"calexp.{name}")) == content(given[name])
+    for name in ("table", "metadata"):
+        same(mode, plain, f"src.{name}")
+    same(mode, plain, "visit_metadata.camera")
+    assert same(mode, plain, "calexp.photo_calib") is None
+
+
+def test_parameters_of_a_component(mode: Mode, plain: Mode) -> None:
+    for name in ("image", "mask", "variance"):
+        assert same(mode, plain, f"calexp.{name}", bbox=BOX).box == BOX
+    table = same(mode, plain, "src.table", columns=["flux", "id"], rows=slice(10, 20))
+    assert (table.colnames, len(table)) == (["flux", "id"], 10)
+    assert same(mode, plain, "src.metadata", fields=["steps"]) == {"steps": [1, 2, 3]}
+    assert same(mode, plain, "calexp.visit_info", fields=["airmass"]) == {"airmass": 1.0625}
+
+
+def test_parameters_go_to_the_components_that_understand_them(mode: Mode, plain: Mode) -> None:
+    part = same(mode, plain, "calexp", bbox=BOX, fields=["airmass"])
+    assert part["image"].box == part["mask"].box == part["variance"].box == BOX
+    assert part["visit_info"] == {"airmass": 1.0625}
+    assert part["header"] == "SIMPLE  = T"
+    # The WCS follows: the same pixel has the same place on the sky.
+    sky = ccd()["wcs"].pixel_to_world(17, 8)
+    assert part["wcs"].pixel_to_world(17 - 10, 8 - 5).separation(sky).arcsec < 1e-9
+    # A part of a dataset isn't the dataset.
+    assert (part.id, part.location) == ("", None)
+    some = same(mode, plain, "src", columns="id", rows=slice(3), fields=["depth"])
+    assert some["table"].colnames == ["id"]
+    assert some["metadata"] == {"depth": 25.5}
+
+
+def test_a_parameter_that_nothing_understands_is_an_error(mode: Mode) -> None:
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("calexp", {"depth": 3}),
+        # Exposures may have tables, but this one has none.
+        ("calexp", {"rows": slice(3)}),
+        ("calexp", {"bbox": BOX, "components": ["psf"]}),
+        ("calexp.wcs", {"bbox": BOX}),
+        ("calexp.image", {"rows": slice(3)}),
+        ("calexp.image", {"components": ["image"]}),
+        ("calexp.bbox", {"rows": slice(3)}),
+        ("calexp.stage", {"depth": 3}),
+        ("calexp.components", {"rows": slice(3)}),
+        ("src", {"bbox": BOX}),
+    ]
+    for name, parameters in wrong:
+        with pytest.raises((KeyError, ValueError), match="not understood|has no parameter"):
+            mode.get(name, **parameters)
+
+
+def test_derived_components(mode: Mode, plain: Mode) -> None:
+    assert same(mode, plain, "calexp.bbox") == ch5.Box(100, 130, 200, 240)
+    assert same(mode, plain, "calexp.shape") == (30, 40)
+    assert same(mode, plain, "calexp.stage") == "jointcal"
+    assert same(mode, plain, "src.stage") == "measure"
+
+
+def test_derived_components_of_what_parameters_leave(mode: Mode, plain: Mode) -> None:
+    wide = ch5.Box(0, 110, 0, 205)
+    assert same(mode, plain, "calexp.bbox", bbox=wide) == ch5.Box(100, 110, 200, 205)
+    assert same(mode, plain, "calexp.shape", bbox=wide) == (10, 5)
+    assert same(mode, plain, "calexp.shape", components=["mask"]) == (30, 40)
+    assert same(mode, plain, "calexp.stage", bbox=wide) == "jointcal"
+    part = same(mode, plain, "calexp.components", bbox=BOX)
+    whole = mode.get("calexp", bbox=BOX)
+    assert content(part) == {name: content(whole[name]) for name in whole} | {"photo_calib": (type(None), None)}
+    for name, parameters in (
+        ("bbox", {"bbox": ch5.Box(0, 10, 0, 10)}),
+        ("shape", {"bbox": ch5.Box(0, 10, 0, 10)}),
+        ("bbox", {"components": ["psf"]}),
+    ):
+        with pytest.raises(ValueError, match="has no pixel|has no image"):
+            mode.get(f"calexp.{name}", **parameters)
+
+
+def test_several_components_in_one_read(mode: Mode, plain: Mode) -> None:
+    wanted = ["visit_info", "wcs", "psf", "photo_calib", "transmission_curve"]
+    found = same(mode, plain, "calexp.components", components=wanted)
+    assert set(found) == set(wanted)
+    assert found["photo_calib"] is found["transmission_curve"] is None
+    for name in wanted[:3]:
+        assert content(found[name]) == content(mode.get(f"calexp.{name}"))
+    some = same(mode, plain, "src.components", components=["table", "metadata"], rows=slice(3), fields=["depth"])
+    assert len(some["table"]) == 3
+    assert some["metadata"] == {"depth": 25.5}
+    assert set(same(mode, plain, "calexp.components")) == {*COMPONENTS, "photo_calib"}
+    with pytest.raises((KeyError, ValueError), match="no component 'wsc'; did you mean 'wcs'"):
+        mode.get("calexp.components", components=["wsc", "image"])
+
+
+def test_a_composite_of_some_components(mode: Mode, plain: Mode) -> None:
+    part = same(mode, plain, "calexp", components=["image", "wcs", "photo_calib"], bbox=BOX)
+    assert set(part) == {"image", "wcs"}
+    assert part.absent == ("photo_calib",)
+    assert part["image"].box == BOX
+
+
+def test_answers_are_independent(mode: Mode, plain: Mode) -> None:
+    mode.get("calexp.image").array[:] = 7
+    mode.get("calexp.components", components=["image", "visit_info"])["image"].array[:] = 8
+    mode.get("src.table")["flux"][:] = 9
+    same(mode, plain, "calexp.image")
+    same(mode, plain, "src.table")
+
+
+# ---- What belongs to one mode -------------------------------------------------------------------------------
+
+
+def test_a_shared_component_of_a_disassembled_composite_stays_a_stub(tmp_path: Path) -> None:
+    mode = disassembled(tmp_path)
+    uris = mode.butler.getURIs(mode.refs["calexp"]).componentURIs
+    sizes = {name: Path(uri.ospath).stat().st_size for name, uri in uris.items()}
+    assert sizes["visit_info"] < 8_000 < 80_000 < visit()["visit_info"]["guiding"].nbytes + 1
+    assert sizes["assembly"] < 30_000
+    assert list(mode.get("calexp").links) == ["visit_info"]
+
+
+def test_a_box_of_a_disassembled_composite_reads_little(tmp_path: Path) -> None:
+    butler = repository(tmp_path, {**FILE, "composites": {"default": True}})
+    ref = butler.put(exposure((2000, 1500)), "calexp", CCD)
+    size = Path(butler.getURIs(ref).componentURIs["image"].ospath).stat().st_size
+    butler.get(ref, parameters={"bbox": BOX})
+    with counted_reads() as count:
+        butler.get(ref, parameters={"bbox": BOX})
+        assert 0 < count() < size / 5
+
+
+_opened: list[str] | None = None
+
+
+def _watch(event: str, args: tuple[Any, ...]) -> None:
+    if event == "open" and _opened is not None:
+        _opened.append(str(args[0]))
+
+
+def test_several_components_open_the_file_once(tmp_path: Path) -> None:
+    global _opened
+    butler = repository(tmp_path)
+    ref = butler.put(exposure((1500, 1000)), "calexp", CCD)
+    path = butler.getURI(ref).ospath
+    several = ref.makeComponentRef("components")
+    # There is no way to remove such a hook again.
+    sys.addaudithook(_watch)
+    _opened = []
+    try:
+        with counted_reads() as count:
+            butler.get(several, parameters={"components": ["wcs", "psf"]})
+            read = count()
+        assert _opened.count(path) == 1
+    finally:
+        _opened = None
+    assert 0 < read < Path(path).stat().st_size / 20
+
+
+def test_each_dataset_of_a_file_is_picked_by_its_data_id(tmp_path: Path) -> None:
+    mode = one_file_for_all(tmp_path)
+    refs = mode.butler.query_datasets("calexp", collections=RUN)
+    assert len(refs) == len(DETECTORS)
+    for ref in refs:
+        assert mode.butler.get(ref).data_id == ref.dataId.required
+        made = link(mode.butler, ref, "image")
+        assert made.data_id["detector"] == ref.dataId["detector"]
+        assert made.read().box == ch5.Box(100, 130, 200, 240)
+    path = Path(mode.butler.getURI(refs[0]).ospath)
+    mode.butler.pruneDatasets(refs[:-1], disassociate=True, unstore=True, purge=True)
+    assert path.exists()
+    assert mode.butler.get(refs[-1]).data_id == refs[-1].dataId.required
+    mode.butler.pruneDatasets(refs[-1:], disassociate=True, unstore=True, purge=True)
+    assert not path.exists()
+
+
+def test_what_was_not_stored_is_lost_only_for_those_who_ask(tmp_path: Path) -> None:
+    """A component of which nothing is known has no file in a disassembled composite; the Butler says so."""
+    mode = disassembled(tmp_path)
+    with pytest.raises(FileNotFoundError, match="transmission_curve"):
+        mode.get("calexp.transmission_curve")
