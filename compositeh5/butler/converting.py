@@ -1,0 +1,287 @@
+"""Datasets of a repository that are no composites yet, as composites in a run of their own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any
+
+from lsst.daf.butler import Butler, DataCoordinate, DatasetRef, DatasetType, FileDataset, StorageClassFactory
+from lsst.daf.butler.progress import Progress
+
+from ..composite import Composite
+from ..container.publish import write_durably
+from ..convert.fits import MAGIC, read_exposure
+from ..definition import Definition, get_definition
+from ..errors import DefinitionError
+from ..links import Link
+from ..recipes import OTHERS, Recipes
+from .dataset_types import register_dataset_type, storage_class_name
+from .datasets import identified, location_of
+from .formatter import CompositeFormatter
+from .linking import link
+
+VISIT = "visit"
+"""Definition of the composites that hold what others share."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion has done."""
+
+    converted: int = 0
+    """Number of datasets that were converted."""
+    present: int = 0
+    """Number of those that were there already."""
+    deviations: tuple[str, ...] = ()
+    """Data IDs and components that differ from what others of the visit have; these are stored with the dataset."""
+    failures: tuple[str, ...] = ()
+    """Why a group of datasets, those of one visit, wasn't converted: one message for each."""
+
+
+@dataclass(frozen=True)
+class _Output:
+    """A dataset that is to be made, and where its file will be."""
+
+    ref: DatasetRef
+    location: str
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Datasets that are converted together or not at all: those that share components."""
+
+    repository: str
+    folder: str
+    pairs: Sequence[tuple[DatasetRef, _Output]]
+    shared: Sequence[str]
+    visit: _Output | None
+    links: dict[str, Link]
+    recipes: Recipes
+
+
+@dataclass
+class _Staged:
+    """The files of a group, not yet in their places."""
+
+    files: list[tuple[str, DatasetRef]] = field(default_factory=list)
+    deviations: list[str] = field(default_factory=list)
+
+
+def convert_dataset_type(
+    repository: str,
+    source: str,
+    target: str,
+    *,
+    run: str,
+    collections: str | Iterable[str],
+    where: str = "",
+    visit_dataset_type: str = "visit_metadata",
+    processes: int = 1,
+    recipes: Recipes | None = None,
+) -> Conversion:
+    """Convert the datasets of one type to composites of another type.
+
+    FITS files of exposures become composites of the definition ``exposure``, tables (of Astropy or in Parquet files)
+    those of ``source_catalog``. What the detectors of a visit have in common is stored once, and linked.
+
+    A visit is converted as a whole or not at all. Datasets that are there already are left as they are, so a
+    conversion that was stopped is continued by starting it again. One that was killed leaves its temporary folder, named
+    ``.compositeh5-…``, in the datastore's root or, if there are several, where temporary files go.
+
+    Parameters
+    ----------
+    repository : str
+        Path, URI or label of the repository.
+    source, target : str
+        Names of the dataset types. The second is registered if there is none, with the dimensions of the first.
+    run : str
+        The run of the new datasets; it is made if there is none.
+    collections : str or iterable of str
+        Where the datasets are searched; the first one of each data ID is converted.
+    where : str, optional
+        Expression that selects some.
+    visit_dataset_type : str, optional
+        Name of the dataset type of what is shared by a visit.
+    processes : int, optional
+        How many visits are converted at a time, each by a process.
+    recipes : mapping of str to Recipe, optional
+        How components are compressed; the recipes of the repository's configuration are not used.
+
+    Returns
+    -------
+    Conversion
+        What was done, and what was not.
+
+    Raises
+    ------
+    DefinitionError
+        If the repository can't store composites yet.
+    Exception
+        What the Butler raises for dataset types and collections that it doesn't know, and if the target is there but is
+        of another type.
+    """
+    butler = Butler.from_config(repository, writeable=True)
+    refs = butler.query_datasets(source, collections, where=where, limit=None, explain=False)
+    if not refs:
+        return Conversion()
+    definition = get_definition(_definition_name(butler, refs[0]))
+    storage_class = storage_class_name(definition)
+    if storage_class not in StorageClassFactory():
+        raise DefinitionError(
+            f"the repository {repository} has no storage class {storage_class}; `butler compositeh5-install` adds it"
+        )
+    butler.collections.register(run)
+    target_type = DatasetType(target, refs[0].datasetType.dimensions, storage_class, universe=butler.dimensions)
+    butler.registry.registerDatasetType(target_type)
+    there = {ref.dataId for ref in butler.query_datasets(target, run, limit=None, explain=False)}
+    missing = [ref for ref in refs if ref.dataId not in there]
+    shared = _shared(definition, target_type)
+    visit_type = register_dataset_type(butler, visit_dataset_type, VISIT) if shared else None
+
+    converted = 0
+    deviations: list[str] = []
+    failures: list[str] = []
+    roots = [root for root in butler.get_datastore_roots().values() if root is not None]
+    # Moving a file into a folder of the same file system is one rename.
+    beside = roots[0].ospath if len(roots) == 1 and roots[0].isLocal else None
+    progress = Progress("compositeh5.butler.converting")
+    with (
+        tempfile.TemporaryDirectory(prefix=".compositeh5-", dir=beside) as folder,
+        progress.bar(total=len(missing), desc=f"Converting {source}") as bar,
+        _executor(repository, processes) as executor,
+    ):
+        groups = [
+            _group(butler, repository, folder, members, target_type, visit_type, run, shared, recipes or {})
+            for members in _by_visit(missing, visit_type)
+        ]
+        running = {executor.submit(_stage, group): group for group in groups}
+        try:
+            for done in as_completed(running):
+                group = running.pop(done)
+                try:
+                    staged = done.result()
+                    _ingest(butler, staged, "move" if len(roots) == 1 else "copy")
+                except Exception as error:
+                    # The other visits have nothing to do with it.
+                    failures.append(f"{group.pairs[0][0].dataId}: {error}")
+                else:
+                    converted += len(group.pairs)
+                    deviations += staged.deviations
+                bar.update(len(group.pairs))
+        finally:
+            executor.shutdown(cancel_futures=True)
+    return Conversion(converted, len(refs) - len(missing), tuple(deviations), tuple(failures))
+
+
+def _executor(repository: str, processes: int) -> Executor:
+    if processes == 1:
+        return ThreadPoolExecutor(1)
+    # Connections to a database don't survive a fork. Dataset references can only be sent to a process that knows the
+    # dimensions of the repository, as it does once it has opened it.
+    return ProcessPoolExecutor(
+        processes, mp_context=get_context("spawn"), initializer=Butler.from_config, initargs=(repository,)
+    )
+
+
+def _definition_name(butler: Butler, ref: DatasetRef) -> str:
+    with butler.getURI(ref).open("rb") as file:
+        return "exposure" if file.read(len(MAGIC)) == MAGIC else "source_catalog"
+
+
+def _shared(definition: Definition, dataset_type: DatasetType) -> list[str]:
+    visit = get_definition(VISIT)
+    if not set(visit.dimensions) < set(dataset_type.dimensions.names):
+        return []
+    return [
+        name
+        for name, keys in definition.shared.items()
+        if set(keys) == set(visit.dimensions) and name in visit.components
+    ]
+
+
+def _by_visit(refs: Iterable[DatasetRef], visit_type: DatasetType | None) -> Iterator[list[DatasetRef]]:
+    groups: dict[DataCoordinate, list[DatasetRef]] = {}
+    for ref in sorted(refs, key=lambda ref: ref.dataId):
+        groups.setdefault(ref.dataId.subset(visit_type.dimensions) if visit_type else ref.dataId, []).append(ref)
+    yield from groups.values()
+
+
+def _group(
+    butler: Butler,
+    repository: str,
+    folder: str,
+    refs: Sequence[DatasetRef],
+    target_type: DatasetType,
+    visit_type: DatasetType | None,
+    run: str,
+    shared: Sequence[str],
+    recipes: Recipes,
+) -> _Group:
+    def output(dataset_type: DatasetType, data_id: DataCoordinate) -> _Output:
+        # The names of files need the records. Asking for them in the query would leave out visits that lack some.
+        ref = DatasetRef(dataset_type, butler.registry.expandDataId(data_id), run=run)
+        return _Output(ref, location_of(butler.getURI(ref, predict=True).replace(fragment="")))
+
+    visit: _Output | None = None
+    links: dict[str, Link] = {}
+    if visit_type is not None:
+        data_id = refs[0].dataId.subset(visit_type.dimensions)
+        known = butler.find_dataset(visit_type, data_id, collections=run)
+        if known is None:
+            visit = output(visit_type, data_id)
+        else:
+            links = {name: link(butler, known, name) for name in shared}
+    pairs = [(ref, output(target_type, ref.dataId)) for ref in refs]
+    return _Group(repository, folder, pairs, shared, visit, links, recipes)
+
+
+def _stage(group: _Group) -> _Staged:
+    """Write the files of a group to a temporary folder, with links as they must be in the places where they will be."""
+    butler = Butler.from_config(group.repository)
+    staged, links = _Staged(), dict(group.links)
+
+    def write(composite: Composite, output: _Output) -> Composite:
+        made = identified(composite, output.ref, None)
+        path = os.path.join(group.folder, f"{output.ref.id}{CompositeFormatter.default_extension}")
+        write_durably(path, made.file_image(output.location, recipes=_fitting(group.recipes, made)))
+        made.location = output.location
+        staged.files.append((path, output.ref))
+        return made
+
+    for source, output in group.pairs:
+        composite = _read(butler, source)
+        common = [name for name in group.shared if name in composite]
+        if common and not links and group.visit is not None:
+            visit = write(Composite(VISIT, {name: composite[name] for name in common}), group.visit)
+            links = {name: visit.link(name) for name in common}
+        equal = {
+            name: links[name]
+            for name in common
+            if name in links and links[name].digest == composite.component_digest(name)
+        }
+        staged.deviations += [f"{source.dataId}: {name}" for name in common if name not in equal]
+        origin = {"dataset_type": source.datasetType.name, "id": str(source.id), "run": source.run}
+        write(composite.replace(equal, provenance={**composite.provenance, "converted_from": origin}), output)
+    return staged
+
+
+def _fitting(recipes: Recipes, composite: Composite) -> Recipes:
+    return {name: recipe for name, recipe in recipes.items() if name in composite or name == OTHERS}
+
+
+def _read(butler: Butler, ref: DatasetRef) -> Composite:
+    uri = butler.getURI(ref)
+    with uri.as_local() as local, open(local.ospath, "rb") as file:
+        if file.read(len(MAGIC)) == MAGIC:
+            return read_exposure(local.ospath, data_id=dict(ref.dataId.required))
+    return Composite("source_catalog", table=butler.get(ref, storageClass="ArrowAstropy"))
+
+
+def _ingest(butler: Butler, staged: _Staged, transfer: str) -> None:
+    files: list[Any] = [FileDataset(path, refs=[ref], formatter=CompositeFormatter) for path, ref in staged.files]
+    butler.ingest(*files, transfer=transfer)
