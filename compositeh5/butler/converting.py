@@ -90,8 +90,8 @@ def convert_dataset_type(
     those of ``source_catalog``. What the detectors of a visit have in common is stored once, and linked.
 
     A visit is converted as a whole or not at all. Datasets that are there already are left as they are, so a
-    conversion that was stopped is continued by starting it again. One that was killed leaves its temporary folder, named
-    ``.compositeh5-…``, in the datastore's root or, if there are several, where temporary files go.
+    conversion that was stopped is continued by starting it again. One that was killed leaves its temporary folder,
+    named ``.compositeh5-…``, in the datastore's root or, if there are several, where temporary files go.
 
     Parameters
     ----------
