@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,7 +208,6 @@ def test_an_export_has_what_is_linked(butler: Butler, root: Path, tmp_path: Path
     visit_ref, (first, _) = put_ccds(butler)
     overlay, catalog = put_overlay_and_catalog(butler, first)
     expected = content(butler, [catalog, overlay, first])
-    (tmp_path / "export").mkdir()
     assert {ref.id for ref in export_closure(butler, [catalog], tmp_path / "export")} >= {visit_ref.id, overlay.id}
     assert len(files_of(tmp_path / "export")) == 5
     shutil.rmtree(root)
@@ -222,7 +223,6 @@ def test_an_export_of_disassembled_composites(tmp_path: Path) -> None:
     overlay, catalog = put_overlay_and_catalog(apart, first)
     refs = [catalog, overlay, first, visit_ref]
     expected = content(apart, refs)
-    (tmp_path / "export").mkdir()
     export_closure(apart, [catalog], tmp_path / "export")
     del apart
     shutil.rmtree(tmp_path / "apart")
@@ -330,7 +330,6 @@ def moved(butler: Butler, root: Path, tmp_path: Path) -> Butler:
     """Return a repository into which datasets were imported to places of other templates."""
     _, (first, second) = put_ccds(butler)
     _, catalog = put_overlay_and_catalog(butler, first)
-    (tmp_path / "export").mkdir()
     export_closure(butler, [catalog, second], tmp_path / "export")
     target = new_repo(tmp_path / "new", OTHER_TEMPLATES)
     target.import_(directory=str(tmp_path / "export"), filename="export.yaml", transfer="copy")
@@ -407,3 +406,71 @@ def test_a_kept_file_of_a_dataset_that_was_removed_is_dropped(
     relink(moved)
     assert moved.get_dataset(kept.name) is None
     assert not kept.parent.exists()
+
+
+# ---- The command `butler` -----------------------------------------------------------------------------------
+
+
+def run(command: str, *arguments: object, code: int = 0) -> list[str]:
+    """Run a sub-command, and return the lines of its output."""
+    done = butler_command(f"compositeh5-{command}", *arguments)
+    assert done.returncode == code, done.stdout + done.stderr
+    return (done.stdout if code < 2 else done.stderr).splitlines()
+
+
+def test_the_commands_for_what_is_linked(butler: Butler, root: Path, tmp_path: Path) -> None:
+    visit_ref, (first, second) = put_ccds(butler)
+    put_overlay_and_catalog(butler, first)
+    one = ("-d", "calexp", "--collections", RUN, "--where", "instrument='DemoCam' AND detector=1")
+    assert run("links", root, *one) == [
+        f"visit_metadata instrument=DemoCam visit=903334 {RUN} {visit_ref.id}",
+    ]
+    new_repo(tmp_path / "new")
+    assert run("transfer", root, tmp_path / "new", *one) == [
+        "Datasets transferred: 1, and 1 to which they link",
+    ]
+    target = Butler.from_config(str(tmp_path / "new"), collections=RUN)
+    assert target.get("calexp.visit_info", ccd_id(1)) == visit_info()
+
+    assert run("export", root, tmp_path / "export", *one) == ["Datasets exported: 1, and 1 to which they link"]
+    assert (tmp_path / "export" / "export.yaml").exists()
+    files = run("retrieve", root, tmp_path / "out", *one)
+    assert len(files) == 2
+    assert all(Path(file).exists() for file in files)
+    assert second.datasetType.name in " ".join(files)
+
+
+def test_the_commands_that_check_and_repair(moved: Butler, tmp_path: Path) -> None:
+    root = tmp_path / "new"
+    lines = run("check", root, code=1)
+    assert all(line.startswith("moved: ") for line in lines[:-1])
+    assert lines[-1] == f"Links: {len(lines) - 1} moved"
+    assert "detector=1" in " ".join(run("relink", root, "-d", "calexp"))
+    run("relink", root)
+    assert run("check", root) == [f"Links: {len(lines) - 1} ok"]
+    (overlay,) = moved.query_datasets("calexp", collections="u/jointcal")
+    would_break = run("check", root, "--collections", "u/jointcal", "--if-removed", code=1)
+    assert would_break[-1] == "Links: 1 about to break"
+    assert would_break[0].startswith("about to break: src detector=0")
+    assert str(overlay.id) in would_break[0]
+    assert run("check", root, "--collections", "u/src", "-d", "src", "--if-removed") == ["Links: none"]
+    moved.pruneDatasets([overlay], disassociate=True, unstore=True, purge=True)
+    lines = run("check", root, "--collections", "u/src", code=1)
+    assert [line.partition(":")[0] for line in lines] == ["broken", "Links"]
+    assert "aren't stored in this repository" in run("links", root, "-d", "src", code=2)[-1]
+    assert "needs a selection" in run("check", root, "--if-removed", code=2)[-1]
+    assert "Error: " in run("check", tmp_path / "nowhere", code=2)[-1]
+
+
+def test_butler_knows_all_commands() -> None:
+    done = butler_command("--help")
+    for name in ("links", "transfer", "export", "retrieve", "check", "relink", "install"):
+        assert f"  compositeh5-{name} " in done.stdout
+        assert "\n  -" in butler_command(f"compositeh5-{name}", "--help").stdout
+
+
+def butler_command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = shutil.which("butler", path=os.path.dirname(sys.executable)) or shutil.which("butler")
+    assert command is not None
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run([command, *map(str, arguments)], env=env, capture_output=True, text=True)

@@ -11,7 +11,7 @@ from lsst.daf.butler import Butler, DatasetExistence, DatasetRef
 from ..errors import CompositeH5Error, DigestMismatchError, RefusedError, WrongIdError
 from ..links import Link
 from ..opening import open_composite
-from .stored import StoredLink, dataset_links, is_composite, located
+from .stored import StoredLink, dataset_links, describe, is_composite, located
 
 State = Literal["ok", "moved", "broken", "stale id", "stale digest", "unreadable", "about to break"]
 
@@ -44,10 +44,8 @@ class CheckedLink:
     detail: str
 
     def __str__(self) -> str:
-        where = " ".join(f"{key}={value}" for key, value in sorted(self.ref.dataId.required.items()))
-        dataset = f"{self.ref.datasetType.name} {where} {self.ref.run} {self.ref.id}"
         what = f"{self.component} -> {self.link}: " if self.link else ""
-        return f"{self.state}: {dataset}: {what}{self.detail}"
+        return f"{self.state}: {describe(self.ref)}: {what}{self.detail}"
 
 
 def composite_refs(butler: Butler) -> list[DatasetRef]:

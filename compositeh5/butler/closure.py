@@ -20,7 +20,7 @@ from ..links import Link
 from ..opening import file_info, open_composite
 from .datasets import open_uri
 from .formatter import CompositeFormatter
-from .stored import StoredLink, dataset_links, is_composite, open_ref, relinked
+from .stored import StoredLink, dataset_links, describe, is_composite, open_ref, relinked
 
 Missing = Literal["error", "ignore"]
 
@@ -65,7 +65,11 @@ def linked_refs(butler: Butler, refs: Iterable[DatasetRef], *, missing: Missing 
         targets = {ref.id: ref for ref in butler.get_many_datasets(new)}
         stored = butler.stored_many(targets.values())
         layer = {id_: targets[id_] for id_ in new if id_ in targets and stored[targets[id_]]}
-        lost += [f"{ref}: {found.component} -> {found.link}" for id_, (ref, found) in new.items() if id_ not in layer]
+        lost += [
+            f"{describe(ref)}: {found.component} -> {found.link}"
+            for id_, (ref, found) in new.items()
+            if id_ not in layer
+        ]
         known |= layer
     if lost and missing == "error":
         raise BrokenLinkError(f"linked datasets aren't stored in this repository: {'; '.join(lost)}")
@@ -175,7 +179,7 @@ def export_closure(
     refs : iterable of DatasetRef
         The datasets.
     directory : path
-        An existing folder.
+        The folder, which is made if there is none.
     filename : str, optional
         Name of the file in it that describes the export.
     transfer : str, optional
@@ -195,6 +199,7 @@ def export_closure(
     """
     closure = _closure(butler, refs, missing)
     folder = os.path.abspath(directory)
+    os.makedirs(folder, exist_ok=True)
     apart = [ref for ref in closure if is_composite(ref) and butler.getURIs(ref).primaryURI is None]
     paths = {str(ref.id): os.path.join(folder, ref.run, ref.datasetType.name, f"{ref.id}.h5") for ref in apart}
 

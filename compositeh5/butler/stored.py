@@ -47,6 +47,12 @@ def is_composite(ref: DatasetRef) -> bool:
         return False
 
 
+def describe(ref: DatasetRef) -> str:
+    """Return a dataset as people and programs read it: dataset type, data ID, run, id."""
+    data_id = " ".join(f"{key}={value}" for key, value in sorted(ref.dataId.required.items()))
+    return f"{ref.datasetType.name} {data_id} {ref.run} {ref.id}"
+
+
 @contextmanager
 def open_ref(butler: Butler, ref: DatasetRef) -> Iterator[Composite]:
     """Open a stored composite; of one that is disassembled, the file that joins its components by links.
