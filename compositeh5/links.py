@@ -1,7 +1,7 @@
 """Links between composites: the record of what a link must find, and the resolver that finds it.
 
 The id and the digest of a link are the truth; paths are hints. Whatever stands at a path is only used if it says that
-it is the object that was meant.
+it is the object that was meant. `RULES` are the ways to find it.
 """
 
 from __future__ import annotations
@@ -10,23 +10,28 @@ import os
 import posixpath
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
+from weakref import WeakValueDictionary
 
 from . import kinds
+from .artifact_index import INDEX, INDEX_BYTES, files_of
 from .container.layout import BY_ID, check_file, composite_group_by_id
 from .container.nodes import ArrayNode, ExternalLink, GroupNode, Node
 from .container.reader import StoredFile
 from .errors import (
     BrokenLinkError,
+    ClosedError,
     CompositeH5Error,
     DigestMismatchError,
     FormatError,
     RefusedError,
     WrongIdError,
 )
+from .remote import Location, member_location, open_file, read_all, read_member, shown, split_member
 
 DataId = Mapping[str, int | str]
 
@@ -173,7 +178,7 @@ CACHED_BYTES = 4 * 1024 * 1024
 """Larger components (pixels) are read anew each time."""
 
 
-def read(link: Link, base: str | None, path: str | None, **parameters: Any) -> Any:
+def read(link: Link, base: str | None, path: str | None, anywhere: bool = False, /, **parameters: Any) -> Any:
     """Return the value of a linked component.
 
     Parameters
@@ -184,6 +189,8 @@ def read(link: Link, base: str | None, path: str | None, **parameters: Any) -> A
         Original location of the file that has the link.
     path : str or None
         Path of the target as seen from there.
+    anywhere : bool, optional
+        Whether the file may lead to any host; see `Search`.
     **parameters
         Of a partial read.
 
@@ -195,7 +202,7 @@ def read(link: Link, base: str | None, path: str | None, **parameters: Any) -> A
     value = cache.get(link)
     kind = kinds.get(link.kind, str(link))
     if value is None:
-        with Target(link, base, path) as node:
+        with Target(link, base, path, anywhere) as node:
             if parameters or node_bytes(node) > CACHED_BYTES:
                 return kinds.decode(node, **parameters)
             value = kinds.decode(node)
@@ -208,29 +215,37 @@ def read(link: Link, base: str | None, path: str | None, **parameters: Any) -> A
 class Target:
     """The node at the end of a link, and the file that holds it, open until `close`.
 
-    The places tried are the path as seen from the file that has the link, and the recorded location.
+    The places are those that `RULES` give, in their order.
     """
 
-    def __init__(self, link: Link, base: str | None, path: str | None) -> None:
+    def __init__(self, link: Link, base: str | None, path: str | None, anywhere: bool = False) -> None:
         self.link = link
+        search = Search(link, base, path, anywhere)
         failures: list[tuple[str, Exception]] = []
-        for place in dict.fromkeys(self._places(base, path)):
+        tried: set[str] = set()
+        for rule, places in RULES.items():
             try:
-                self.file, self.node = _open_target(link, place)
-                return
+                for place in places(search):
+                    name = place.name if isinstance(place, StoredFile) else shown(place)
+                    if name in tried:
+                        continue
+                    if not isinstance(place, StoredFile):
+                        tried.add(name)
+                    try:
+                        self.file, self.node = _open_target(link, place)
+                        return
+                    except (OSError, CompositeH5Error) as error:
+                        failures.append((f"{rule}: {name}", error))
             except (OSError, CompositeH5Error) as error:
-                failures.append((place, error))
-        tried = "; ".join(f"{place}: {error}" for place, error in failures) or "no place is known"
-        message = f"the linked component {link} with digest {link.digest} is lost. Tried {tried}"
+                failures.append((rule, error))
+        known = "; ".join(f"{place}: {error}" for place, error in failures) or "no place is known"
+        message = f"the linked component {link} with digest {link.digest} is lost. Tried {known}"
+        if link.dataset_type and resolver.get() is None:
+            message += "; no Butler was asked (compositeh5.butler.use_butler)"
         for kind in (DigestMismatchError, WrongIdError):
             if any(isinstance(error, kind) for _, error in failures):
                 raise kind(message)
         raise BrokenLinkError(message)
-
-    def _places(self, base: str | None, path: str | None) -> Iterator[str]:
-        if base is not None and path is not None:
-            yield joined_location(base, path)
-        yield self.link.uri
 
     def close(self) -> None:
         """Close the file."""
@@ -243,8 +258,131 @@ class Target:
         self.close()
 
 
-def _open_target(link: Link, place: str) -> tuple[StoredFile, Node]:
-    file = StoredFile.open(place)
+# ---- Where the target of a link may be ----------------------------------------------------------------------
+
+Place = Location | StoredFile
+"""A location as `remote.open_file` takes it, or a file that is open."""
+
+opened: WeakValueDictionary[str, StoredFile] = WeakValueDictionary()
+"""The files in which composites are open, by the ids of these."""
+
+resolver: ContextVar[Callable[[Link], Place] | None] = ContextVar("compositeh5_resolver", default=None)
+"""Tells where the target of a link is now, by its id, or raises an `OSError`; None where nobody can be asked."""
+
+INDEX_LEVELS = 16
+"""So many folders above a file may have the index that lists it."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is known of where a target may be.
+
+    Attributes
+    ----------
+    link : Link
+        What must be found.
+    base, path : str or None
+        Original location of the file that has the link, and the path of the target as seen from there.
+    anywhere : bool
+        Whether what the file says may lead to other hosts, and from local files to the network.
+    """
+
+    link: Link
+    base: str | None
+    path: str | None
+    anywhere: bool
+
+    def permitted(self, place: str) -> str:
+        """Return a place that a file names, if it may be followed.
+
+        What a file says is a hint from a stranger: it must not make the reader talk to hosts of its choice.
+
+        Raises
+        ------
+        RefusedError
+            If it leads from a local file to the network, or to another host or scheme.
+        """
+        in_memory = self.base is None and self.path is None
+        if self.anywhere or in_memory or _host(place) == _host(self.base or ""):
+            return place
+        raise RefusedError(
+            f"{shown(place)}: isn't on the host of {self.base or 'the file that has the link'}, so it isn't followed "
+            f"(compositeh5.open(..., anywhere=True) does)"
+        )
+
+
+def _already_open(search: Search) -> Iterator[Place]:
+    file = opened.get(search.link.id)
+    if file is not None and not file.closed:
+        yield file
+
+
+def _same_zip(search: Search) -> Iterator[Place]:
+    outer, member = split_member(search.base or "")
+    if member is not None:
+        index = read_member(outer, INDEX, INDEX_BYTES)
+        for name in files_of(index, member_location(outer, INDEX), search.link.id, search.link.component):
+            yield member_location(outer, name)
+
+
+def _relative_path(search: Search) -> Iterator[Place]:
+    # Inside a zip file, the path is still that between the places from which the members came.
+    if search.base is not None and search.path is not None and split_member(search.base)[1] is None:
+        yield search.permitted(joined_location(search.base, search.path))
+
+
+def _artifact_index(search: Search) -> Iterator[Place]:
+    if search.base is None or split_member(search.base)[1] is not None:
+        return
+    # In an object store each look costs a request, so only beside the file.
+    levels = 1 if "://" in search.base else INDEX_LEVELS
+    for level in range(levels):
+        index = joined_location(search.base, "../" * level + INDEX)
+        try:
+            content = read_all(index, INDEX_BYTES)
+        except FileNotFoundError:
+            continue
+        for path in files_of(content, index, search.link.id, search.link.component):
+            yield joined_location(index, quote(path) if "://" in index else path)
+        return
+
+
+def _recorded_location(search: Search) -> Iterator[Place]:
+    if search.link.uri:
+        yield search.permitted(search.link.uri)
+
+
+def _resolver(search: Search) -> Iterator[Place]:
+    ask = resolver.get()
+    if ask is not None:
+        yield ask(search.link)
+
+
+RULES: dict[str, Callable[[Search], Iterator[Place]]] = {
+    "already open": _already_open,
+    "same zip file": _same_zip,
+    "relative path": _relative_path,
+    "artifact index": _artifact_index,
+    "recorded location": _recorded_location,
+    "resolver": _resolver,
+}
+"""The rules that give places, in the order in which they are tried."""
+
+
+def _host(location: str) -> tuple[str, str]:
+    if "://" not in location:
+        return "", ""
+    parts = urlsplit(location)
+    return parts.scheme, parts.netloc
+
+
+def _open_target(link: Link, place: Place) -> tuple[StoredFile, Node]:
+    if not isinstance(place, StoredFile):
+        file = open_file(place)
+    elif place.again():
+        file = place
+    else:
+        raise ClosedError(f"{place.name}: was closed meanwhile")
     try:
         check_file(file)
         group = composite_group_by_id(file, link.id)

@@ -13,18 +13,23 @@ from . import links
 from .composite import Composite
 from .container.layout import BY_ID, check_file, composite_group, composite_group_by_id, composite_names, joined_text
 from .container.nodes import ExternalLink, GroupNode, Node
-from .container.reader import StoredFile
+from .container.reader import StoredFile, StoredGroup
 from .errors import CompositeH5Error, ConflictError, FormatError, NoSuchComponentError
 from .links import DataId, Link
 from .parts import LinkedPart, StoredPart
+from .remote import Uri, open_file, shown
+
+Source = str | os.PathLike[str] | IO[bytes] | Uri
 
 
 def open_composite(
-    source: str | os.PathLike[str] | IO[bytes],
+    source: Source,
     name: str | None = None,
     *,
     id: str | None = None,
     location: str | os.PathLike[str] | None = None,
+    size: int | None = None,
+    anywhere: bool = False,
 ) -> Composite:
     """Open a composite for reading.
 
@@ -32,14 +37,20 @@ def open_composite(
 
     Parameters
     ----------
-    source : path or binary file object
-        The file.
+    source : path, URL or binary file object
+        The file; also a member of a zip file (``<path or URL>#zip-path=<member>``), and an
+        ``lsst.resources.ResourcePath``. URLs need the extra ``remote``.
     name : str, optional
         Name of the composite, for a file that holds several.
     id : str, optional
         Id of the composite, instead of its name.
     location : path or URL, optional
         Where the file really is, if ``source`` is a copy or a stream of it: links are relative to this.
+    size : int, optional
+        Size of a remote file if it is known.
+    anywhere : bool, optional
+        Whether links may lead anywhere. Files may come from strangers, so their links are otherwise only
+        followed on the host of the file, by the same scheme; from a local file to local files.
 
     Returns
     -------
@@ -59,15 +70,16 @@ def open_composite(
     def pick(file: StoredFile) -> GroupNode:
         return composite_group(file, name) if id is None else composite_group_by_id(file, id)
 
-    return _open(source, location, pick)
+    return _open(source, location, pick, size, anywhere)
 
 
 def open_dataset(
-    source: str | os.PathLike[str] | IO[bytes],
+    source: Source,
     id: str,
     data_id: DataId,
     *,
     location: str | os.PathLike[str] | None = None,
+    size: int | None = None,
 ) -> Composite:
     """Open the composite of a dataset, in a file that may hold those of several.
 
@@ -76,7 +88,7 @@ def open_dataset(
 
     Parameters
     ----------
-    source, location
+    source, location, size
         As for `open_composite`.
     id : str
         Id (UUID) of the dataset.
@@ -99,7 +111,7 @@ def open_dataset(
             return composite_group(file, names[0])
         return _group_by_data_id(file, names, data_id)
 
-    return _open(source, location, pick)
+    return _open(source, location, pick, size)
 
 
 def _group_by_data_id(file: StoredFile, names: tuple[str, ...], data_id: DataId) -> GroupNode:
@@ -116,20 +128,23 @@ def _group_by_data_id(file: StoredFile, names: tuple[str, ...], data_id: DataId)
 
 
 def _open(
-    source: str | os.PathLike[str] | IO[bytes],
+    source: Source,
     location: str | os.PathLike[str] | None,
     pick: Callable[[StoredFile], GroupNode],
+    size: int | None,
+    anywhere: bool = False,
 ) -> Composite:
+    base = None if location is None else links.absolute_location(location)
     if isinstance(source, str | os.PathLike):
-        path = links.absolute_location(source)
-        file = StoredFile.open(path)
-        base: str | None = path if location is None else links.absolute_location(location)
+        source = links.absolute_location(source)
+    if isinstance(source, str) or hasattr(source, "geturl"):
+        file = open_file(source, size)
+        base = base or shown(source)
     else:
-        base = None if location is None else links.absolute_location(location)
         file = StoredFile(source, base or getattr(source, "name", None) or "stream")
     try:
         check_file(file)
-        composite = from_group(pick(file), base)
+        composite = from_group(pick(file), base, anywhere)
     except BaseException:
         file.close()
         raise
@@ -162,7 +177,7 @@ def file_info(path: str | os.PathLike[str]) -> FileInfo:
     OSError
         As `open_composite` does.
     """
-    file = StoredFile.open(links.absolute_location(path))
+    file = open_file(links.absolute_location(path))
     try:
         check_file(file)
         root = file.root
@@ -171,7 +186,7 @@ def file_info(path: str | os.PathLike[str]) -> FileInfo:
         file.close()
 
 
-def from_group(group: GroupNode, location: str | None) -> Composite:
+def from_group(group: GroupNode, location: str | None, anywhere: bool = False) -> Composite:
     """Return the composite that a group holds; its components are read from the group when asked for.
 
     Raises
@@ -200,6 +215,8 @@ def from_group(group: GroupNode, location: str | None) -> Composite:
     composite._absent = [str(name) for name in _json(group, "absent", list)]
     composite._signal = group.attr("signal", str, "")
     composite.location = location
+    if isinstance(group, StoredGroup):
+        links.opened[composite.id] = group.file
     composite.recorded_digest = group.attr("digest", str)
     records = _json(group, "links", dict)
     for name in group:
@@ -211,7 +228,7 @@ def from_group(group: GroupNode, location: str | None) -> Composite:
             link = Link.from_record(records[name], where)
             if child.target != link.target:
                 raise FormatError(f"{where}: links to {child.target}, but {link.target} is recorded")
-            composite._parts[name] = LinkedPart(link, location, child.file)
+            composite._parts[name] = LinkedPart(link, location, child.file, anywhere=anywhere)
         else:
             composite._parts[name] = _StoredOnDemand(group, name)
     if missing := records.keys() - composite._parts.keys():

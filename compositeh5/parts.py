@@ -115,12 +115,14 @@ class LinkedPart(Part):
         Original location of the file that has the link.
     path : str, optional
         Path of the target's file as seen from there.
+    anywhere : bool, optional
+        Whether that file may lead to any host.
     """
 
     state = "linked"
 
-    def __init__(self, link: Link, base: str | None = None, path: str | None = None) -> None:
-        self.link, self._base, self._path = link, base, path
+    def __init__(self, link: Link, base: str | None = None, path: str | None = None, *, anywhere: bool = False) -> None:
+        self.link, self._base, self._path, self._anywhere = link, base, path, anywhere
         self._value: Any = _UNREAD
 
     @property
@@ -133,14 +135,14 @@ class LinkedPart(Part):
 
     def read(self, **parameters: Any) -> Any:
         if self._value is _UNREAD:
-            return links.read(self.link, self._base, self._path, **parameters)
+            return links.read(self.link, self._base, self._path, self._anywhere, **parameters)
         kind = kinds.get(self.kind)
         return kind.decode(kind.encode(self._value), **parameters) if parameters else self._value
 
     def open_node(self) -> tuple[Node, links.Target | None]:
         if self._value is not _UNREAD:
             return kinds.encode(self._value, self.kind), None
-        target = links.Target(self.link, self._base, self._path)
+        target = links.Target(self.link, self._base, self._path, self._anywhere)
         return target.node, target
 
     @property
@@ -163,6 +165,6 @@ class LinkedPart(Part):
 
     def with_value(self, value: Any) -> LinkedPart:
         """Return the same with its value beside the link."""
-        part = LinkedPart(self.link, self._base, self._path)
+        part = LinkedPart(self.link, self._base, self._path, anywhere=self._anywhere)
         part._value = value
         return part

@@ -25,6 +25,7 @@ from ..geometry import Box
 from ..opening import open_composite, open_dataset
 from ..operations.cutout import image_box
 from ..parts import MemoryPart
+from ..remote import ZIP_PATH, member_location, shown
 
 BBOX = "bbox"
 """Name of the parameter, and of the derived component, that is a box."""
@@ -144,7 +145,7 @@ def as_box(box: Any) -> Box:
 
 @contextmanager
 def open_uri(
-    uri: ResourcePath, original: ResourcePath | None = None, *, ref: DatasetRef | None = None
+    uri: ResourcePath, original: ResourcePath | None = None, *, ref: DatasetRef | None = None, size: int = -1
 ) -> Iterator[Composite]:
     """Open the composite of a file, which may be remote: then only what is asked for is transferred.
 
@@ -156,25 +157,26 @@ def open_uri(
         The file, if that is a copy: links are relative to this.
     ref : DatasetRef, optional
         The dataset that is wanted of a file which may hold several; without it, the first.
+    size : int, optional
+        Size of the file as recorded; not positive if it isn't known.
     """
     location = location_of(original or uri)
-
-    def opened(source: Any) -> Composite:
-        if ref is None:
-            return open_composite(source, location=location)
-        return open_dataset(source, str(ref.id), dict(ref.dataId.required), location=location)
-
-    if uri.isLocal:
-        with opened(uri.ospath) as composite:
-            yield composite
+    # The URI itself may have what it takes to open it: a signature, or headers.
+    source = location_of(uri) if uri.isLocal or ZIP_PATH in location_of(uri) else uri
+    known = size if size > 0 else None
+    if ref is None:
+        composite = open_composite(source, location=location, size=known)
     else:
-        with uri.open("rb") as stream, opened(stream) as composite:
-            yield composite
+        composite = open_dataset(source, str(ref.id), dict(ref.dataId.required), location=location, size=known)
+    with composite:
+        yield composite
 
 
 def location_of(uri: ResourcePath) -> str:
-    """Return a URI as locations are written: a path, or the URL of what isn't a local file."""
-    return str(uri.ospath if uri.isLocal else uri.geturl())
+    """Return a URI as locations are written: a path, or a URL without signature, maybe of a member of a zip file."""
+    outer = str(uri.ospath) if uri.isLocal else shown(uri.replace(fragment=""))
+    found, is_member, member = str(uri.unquoted_fragment).partition("zip-path=")
+    return member_location(outer, member) if is_member and not found else outer
 
 
 def check_components(composite: Composite, storage_class: StorageClass) -> None:

@@ -119,7 +119,8 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         """
         parameters = self.file_descriptor.parameters or {}
         piece = self.file_descriptor.component
-        with open_uri(uri, self.file_descriptor.location.uri, ref=self.dataset_ref) as composite:
+        original = self.file_descriptor.location.uri
+        with open_uri(uri, original, ref=self.dataset_ref, size=expected_size) as composite:
             if component is not None and component != piece:
                 return read_component(composite, component, parameters)
             if piece is not None:

@@ -130,11 +130,12 @@ class StoredFile:
                 known._users += 1
             return known
 
-    @classmethod
-    def all_open(cls) -> list[StoredFile]:
-        """Return the files that are open and shared."""
-        with cls._lock:
-            return list(cls._open_files.values())
+    def again(self) -> bool:
+        """Become one more user of the file; return whether it was still open."""
+        with self._lock:
+            if self._users:
+                self._users += 1
+            return self._users > 0
 
     @property
     def is_remote(self) -> bool:

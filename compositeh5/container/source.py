@@ -22,6 +22,9 @@ BLOCK = 1024 * 1024
 GAP = 8 * BLOCK
 """To fetch so much that isn't needed takes no longer than another request."""
 
+LARGEST = 256
+"""Blocks of one request."""
+
 KEPT = 64 * BLOCK
 """Of what was fetched for earlier reads, no more than this is kept."""
 
@@ -182,7 +185,11 @@ class BlockSource(io.RawIOBase):
                 self._blocks = {n: block for n, block in self._blocks.items() if n == 0 or n in wanted}
             while missing:
                 run = 1
-                while run < len(missing) and (missing[run] - missing[run - 1] - 1) * BLOCK <= GAP:
+                while (
+                    run < len(missing)
+                    and (missing[run] - missing[run - 1] - 1) * BLOCK <= GAP
+                    and missing[run] - missing[0] < LARGEST
+                ):
                     run += 1
                 self._fetch(missing[0], missing[run - 1] + 1)
                 missing = missing[run:]

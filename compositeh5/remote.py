@@ -1,0 +1,230 @@
+"""Files that aren't simply on a disk: behind URLs, and inside zip files.
+
+A *location* is a path, a URL, or ``<path or URL of a zip file>#zip-path=<member>``, as the Butler writes those; where a
+file must be opened with credentials, also an ``lsst.resources.ResourcePath``.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+from .container.reader import StoredFile
+from .container.source import BlockSource, FileSource
+from .errors import CompositeH5Error, CorruptFileError, RefusedError, TransferError
+
+ZIP_PATH = "#zip-path="
+"""What stands between the location of a zip file and the name of a member."""
+
+_LOCAL_HEADER = 30
+"""Size of what precedes the name of a member in a zip file."""
+
+
+class Uri(Protocol):
+    """What ``lsst.resources.ResourcePath`` is."""
+
+    def geturl(self) -> str:
+        """Return the URL."""
+
+
+Location = str | Uri
+"""Where a file is; see above."""
+
+
+def is_url(location: str) -> bool:
+    """Return whether a location isn't simply a path."""
+    return "://" in location or ZIP_PATH in location
+
+
+def split_member(location: str) -> tuple[str, str | None]:
+    """Return the location of a zip file and the name of a member; None for a location that isn't in a zip file."""
+    outer, found, member = location.partition(ZIP_PATH)
+    return (outer, unquote(member)) if found else (location, None)
+
+
+def member_location(outer: str, member: str) -> str:
+    """Return the location of a member of a zip file."""
+    return f"{outer}{ZIP_PATH}{quote(member)}"
+
+
+def shown(location: Location) -> str:
+    """Return a location for messages and files: without what may be secret, the query of a presigned URL."""
+    text = location if isinstance(location, str) else location.geturl()
+    return urlsplit(text)._replace(query="").geturl() if "://" in text else text
+
+
+def open_file(location: Location, size: int | None = None) -> StoredFile:
+    """Open an HDF5 file at a location.
+
+    Parameters
+    ----------
+    location : str or ResourcePath
+        Where it is; a path must be absolute.
+    size : int, optional
+        Its size if that is known.
+
+    Raises
+    ------
+    OSError
+        As `StoredFile.open` does, and `TransferError` for what is remote.
+    """
+    if isinstance(location, str) and not is_url(location):
+        return StoredFile.open(location)
+    name = shown(location)
+    return StoredFile.shared(name, lambda: open_source(location, size), name)
+
+
+def open_source(location: Location, size: int | None = None) -> FileSource | BlockSource:
+    """Open a file at a location; see `open_file`."""
+    if isinstance(location, str):
+        outer, member = split_member(location)
+        if member is not None:
+            return _open_member(outer, member)
+        if not is_url(location):
+            return FileSource(location)
+        if location.startswith("file:"):
+            return FileSource(unquote(urlsplit(location).path))
+    return _open_remote(location, size)
+
+
+def read_member(outer: str, name: str, limit: int) -> bytes:
+    """Return the content of a member of a zip file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file, or no such member.
+    RefusedError
+        If the content is larger than the limit.
+    CorruptFileError
+        If it isn't a zip file.
+    """
+    with open_source(outer) as source, _zip_errors(outer), zipfile.ZipFile(source) as archive:
+        stream = archive.open(_member(archive, outer, name))
+        return _limited(stream.read, limit, member_location(outer, name))
+
+
+def read_all(location: str, limit: int) -> bytes:
+    """Return the content of a file at a location.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    RefusedError
+        If it is larger than the limit.
+    """
+    if not is_url(location):
+        with FileSource(location) as source:
+            return _limited(source.read, limit, location)
+    with ExitStack() as stack:
+        read_at, _ = _reader(location, stack)
+        return _limited(lambda size: read_at(0, size), limit, shown(location))
+
+
+def _limited(read: Callable[[int], bytes], limit: int, where: str) -> bytes:
+    content = read(limit + 1)
+    if len(content) > limit:
+        raise RefusedError(f"{where}: larger than {limit} bytes")
+    return content
+
+
+def _open_remote(location: Location, size: int | None) -> BlockSource:
+    with ExitStack() as stack:
+        read_at, measure = _reader(location, stack)
+        source = BlockSource(read_at, shown(location), size, measure=measure, close=stack.close)
+        stack.pop_all()
+        return source
+
+
+def _reader(location: Location, stack: ExitStack) -> tuple[Callable[[int, int], bytes], Callable[[], int]]:
+    """Return functions that read a part of a remote file and that ask for its size, until the stack is closed."""
+    name = shown(location)
+    with _transfer_errors(name):
+        try:
+            from lsst.resources import ResourcePath
+
+            stream = stack.enter_context(ResourcePath(location).open("rb"))
+        except (ImportError, NotImplementedError) as error:
+            # Not installed, or not a scheme that it knows.
+            missing = error
+        else:
+
+            def read_at(offset: int, count: int) -> bytes:
+                with _transfer_errors(name):
+                    stream.seek(offset)
+                    return bytes(stream.read(count))
+
+            return read_at, lambda: int(stream.seek(0, io.SEEK_END))
+        try:
+            from fsspec.core import url_to_fs
+
+            files, path = url_to_fs(location)
+        except (ImportError, ValueError) as error:
+            raise TransferError(
+                f"{name}: can't be opened ({missing}; {error}); pip install 'compositeh5[remote]' for URLs"
+            ) from error
+
+    def read_range(offset: int, count: int) -> bytes:
+        with _transfer_errors(name):
+            return bytes(files.cat_file(path, offset, offset + count))
+
+    return read_range, lambda: int(files.size(path))
+
+
+def _open_member(outer: str, name: str) -> BlockSource:
+    with ExitStack() as stack:
+        source = stack.enter_context(open_source(outer))
+        where = member_location(outer, name)
+        with _zip_errors(outer), zipfile.ZipFile(source) as archive:
+            info = _member(archive, outer, name)
+            if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+                raise RefusedError(f"{where}: compressed or encrypted; HDF5 files are only read where they are stored")
+            source.seek(info.header_offset)
+            header = source.read(_LOCAL_HEADER)
+            name_size, extra_size = header[26:28], header[28:30]
+            start = (
+                info.header_offset + _LOCAL_HEADER + sum(int.from_bytes(n, "little") for n in (name_size, extra_size))
+            )
+
+        def read_at(offset: int, count: int) -> bytes:
+            source.seek(start + offset)
+            return source.read(min(count, info.file_size - offset))
+
+        member = BlockSource(read_at, where, info.file_size, close=stack.close)
+        stack.pop_all()
+        return member
+
+
+def _member(archive: zipfile.ZipFile, outer: str, name: str) -> zipfile.ZipInfo:
+    try:
+        return archive.getinfo(name)
+    except KeyError:
+        raise FileNotFoundError(f"{outer}: has no member {name!r}") from None
+
+
+@contextmanager
+def _zip_errors(outer: str) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, CompositeH5Error):
+            raise
+        raise CorruptFileError(f"{outer}: can't be read as a zip file: {error}") from error
+
+
+@contextmanager
+def _transfer_errors(name: str) -> Iterator[None]:
+    """Turn what the libraries of object stores raise into our own error; a missing file stays one."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{name}: there is no such file, or it may not be read") from error
+    except (OSError, ImportError, NotImplementedError):
+        raise
+    except Exception as error:
+        raise TransferError(f"{name}: {type(error).__name__}: {error}") from error

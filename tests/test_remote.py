@@ -1,0 +1,409 @@
+"""Files behind URLs: few requests, links on the same host, errors that say what was not found where."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import exposure, pixels, visit_info, write_visit
+
+import compositeh5 as ch5
+from compositeh5 import errors, links
+from compositeh5.container import source
+from compositeh5.container.source import BLOCK, GAP, BlockSource
+from compositeh5.remote import member_location, open_file
+
+object_store = pytest.importorskip("object_store")
+
+CCD = "s3://data/calexp/calexp_903334_0.h5"
+VISIT = "s3://data/visit/visit_903334.h5"
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[object_store.ObjectStore]:
+    with pytest.MonkeyPatch.context() as monkeypatch, object_store.object_store(monkeypatch) as running:
+        yield running
+
+
+@pytest.fixture
+def tree(tmp_path: Path, store: object_store.ObjectStore) -> Path:
+    write_visit(tmp_path / "tree")
+    store.upload(tmp_path / "tree")
+    links.cache.clear()
+    return tmp_path / "tree"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> None:
+    links.cache.clear()
+
+
+# ---- Blocks -------------------------------------------------------------------------------------------------
+
+
+class Requests:
+    """A file of which each read is noted."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.made = content, list[tuple[int, int]]()
+
+    def __call__(self, offset: int, size: int) -> bytes:
+        self.made.append((offset, size))
+        return self.content[offset : offset + size]
+
+
+@pytest.fixture
+def noise() -> Requests:
+    return Requests(np.random.default_rng(3).bytes(40 * BLOCK + 77))
+
+
+def test_blocks_read_as_a_file_does(noise: Requests) -> None:
+    blocks = BlockSource(noise, "noise", len(noise.content))
+    rng = np.random.default_rng(4)
+    for start in [
+        0,
+        BLOCK - 1,
+        40 * BLOCK,
+        40 * BLOCK + 76,
+        40 * BLOCK + 77,
+        *rng.integers(0, 40 * BLOCK, 20).tolist(),
+    ]:
+        blocks.seek(start)
+        assert blocks.read(3 * BLOCK) == noise.content[start : start + 3 * BLOCK]
+        assert blocks.tell() == min(start + 3 * BLOCK, len(noise.content))
+    assert blocks.seek(-77, 2) == 40 * BLOCK
+
+
+def test_what_was_read_is_not_fetched_again(noise: Requests) -> None:
+    blocks = BlockSource(noise, "noise", len(noise.content))
+    for start in (5, 100, BLOCK // 2):
+        blocks.seek(start)
+        blocks.read(50)
+    assert noise.made == [(0, BLOCK)]
+
+
+def test_near_ranges_are_one_request_and_far_ones_two(noise: Requests) -> None:
+    blocks = BlockSource(noise, "noise", len(noise.content))
+    blocks.prefetch([(3 * BLOCK, 10), (3 * BLOCK + GAP, 10), (39 * BLOCK, 10)])
+    assert noise.made[1:] == [(3 * BLOCK, GAP + BLOCK), (39 * BLOCK, BLOCK)]
+    blocks.prefetch([(3 * BLOCK + 5, GAP), (40 * BLOCK, 500)])
+    assert noise.made[3:] == [(40 * BLOCK, 77)]
+
+
+def test_a_long_read_does_not_pile_up_blocks(noise: Requests, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "KEPT", 8 * BLOCK)
+    blocks = BlockSource(noise, "noise", len(noise.content))
+    for start in range(0, 40, 2):
+        blocks.seek(start * BLOCK)
+        assert blocks.read(2 * BLOCK) == noise.content[start * BLOCK : (start + 2) * BLOCK]
+        assert len(blocks._blocks) <= 11
+
+
+def test_a_file_that_is_shorter_than_recorded_is_damaged(noise: Requests) -> None:
+    blocks = BlockSource(noise, "noise", len(noise.content) + 5)
+    with pytest.raises(errors.CorruptFileError, match="ends at byte"):
+        blocks.prefetch([(40 * BLOCK, 80)])
+
+
+# ---- Object store -------------------------------------------------------------------------------------------
+
+
+def test_a_small_component_is_one_request(tree: Path, store: object_store.ObjectStore) -> None:
+    with store.counted() as count:
+        with ch5.open(CCD) as c:
+            assert c["wcs"].wcs.crval.tolist() == [150.1, 2.2]
+            assert c["psf"].at(3, 4).shape == (5, 5)
+        assert count("GET") == {"calexp_903334_0.h5": 1}
+        assert count("HEAD") == {}
+
+
+def test_a_link_is_followed_on_the_store_and_read_once(tree: Path, store: object_store.ObjectStore) -> None:
+    with store.counted() as count:
+        values = []
+        for detector in range(2):
+            with ch5.open(f"s3://data/calexp/calexp_903334_{detector}.h5") as c:
+                values.append(c["visit_info"])
+        assert values[0] == ch5.Record(visit_info())
+        assert values[1] is values[0]
+        assert count("GET") == {"calexp_903334_0.h5": 1, "calexp_903334_1.h5": 1, "visit_903334.h5": 1}
+        assert count("HEAD") == {}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory, store: object_store.ObjectStore) -> ch5.Composite:
+    """Return what is stored as ``large.h5``: about 25 MB."""
+    from astropy.table import Table
+
+    folder = tmp_path_factory.mktemp("large")
+    columns = {f"c{i}": pixels((20_000,), i) for i in range(30)}
+    composite = exposure((2500, 2000), transmission_curve=Table(columns))
+    composite.replace({"variance": ch5.Image(pixels((2500, 2000), 2), origin=(100, 200))}).write(folder / "large.h5")
+    assert 20e6 < (folder / "large.h5").stat().st_size < 50e6
+    store.upload(folder)
+    return composite
+
+
+BOX = ch5.Box(1500, 1564, 900, 964)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda c: c["image"],
+        lambda c: c["variance"],
+        lambda c: c["mask"],
+        lambda c: c["transmission_curve"],
+        lambda c: c.read("transmission_curve", columns=["c3", "c29"], rows=slice(7)),
+        lambda c: c.read("variance", box=BOX),
+        lambda c: c.lazy("image")[1000:1010, ::3],
+    ],
+    ids=["image", "variance", "mask", "table", "columns", "box", "slice"],
+)
+def test_any_component_or_part_is_two_requests(
+    large: ch5.Composite, store: object_store.ObjectStore, read: Callable[[ch5.Composite], object]
+) -> None:
+    with store.counted() as count:
+        with ch5.open("s3://data/large.h5") as c:
+            read(c)
+        assert count("GET")["large.h5"] <= 2
+        assert count("HEAD") == {}
+
+
+def test_a_part_transfers_little(large: ch5.Composite, store: object_store.ObjectStore) -> None:
+    before = len(store.requests)
+    with ch5.open("s3://data/large.h5") as c:
+        part = c.read("image", box=BOX)
+    np.testing.assert_array_equal(part.array, large["image"].array[1400:1464, 700:764])
+    ranges = [range_.removeprefix("bytes=").split("-") for _, _, range_ in store.requests[before:]]
+    assert sum(int(last) - int(first) + 1 for first, last in ranges) < 6 * BLOCK
+
+
+def test_what_is_missing_on_the_store_is_a_missing_file(tree: Path, store: object_store.ObjectStore) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.h5"):
+        ch5.open("s3://data/nothing.h5")
+    store.client().delete_object(Bucket="data", Key="visit/visit_903334.h5")
+    with ch5.open(CCD) as c:
+        with pytest.raises(errors.BrokenLinkError, match=r"relative path: s3://data/visit/visit_903334\.h5") as caught:
+            c["visit_info"]
+        # The place that was recorded is on the disk of whoever wrote the file.
+        recorded = f"recorded location: {tree}/visit/visit_903334.h5: isn't on the host of s3://data/calexp"
+        assert recorded in str(caught.value)
+        assert c["image"].shape == (300, 400)
+
+
+def test_what_the_store_refuses_is_a_transfer_error(
+    store: object_store.ObjectStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from lsst.resources.s3utils import _get_s3_client
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    _get_s3_client.cache_clear()
+    try:
+        with pytest.raises(errors.TransferError, match=r"s3://data/x\.h5: NoCredentialsError"):
+            ch5.open("s3://data/x.h5")
+    finally:
+        _get_s3_client.cache_clear()
+
+
+def test_what_is_not_of_the_format_says_so(store: object_store.ObjectStore) -> None:
+    store.client().put_object(Bucket="data", Key="text.h5", Body=b"not HDF5 at all")
+    with pytest.raises(errors.NotACompositeFileError, match="its first bytes are others"):
+        ch5.open("s3://data/text.h5")
+    store.client().put_object(Bucket="data", Key="long.h5", Body=b"x" * (BLOCK + 1))
+    with pytest.raises(errors.NotACompositeFileError, match="not an HDF5 file"):
+        ch5.open("s3://data/long.h5")
+
+
+def test_a_truncated_object_is_damaged(large: ch5.Composite, store: object_store.ObjectStore) -> None:
+    whole = store.client().get_object(Bucket="data", Key="large.h5")["Body"].read()
+    store.client().put_object(Bucket="data", Key="cut.h5", Body=whole[: 15 * BLOCK])
+    with ch5.open("s3://data/cut.h5") as c, pytest.raises(errors.CorruptFileError, match=r"cut\.h5: ends at byte"):
+        c["variance"]
+
+
+def test_an_open_file_is_shared(tree: Path, store: object_store.ObjectStore) -> None:
+    with store.counted() as count, ch5.open(VISIT) as first, ch5.open(VISIT) as second:
+        assert first["visit_info"] == second["visit_info"]
+        assert count("GET") == {"visit_903334.h5": 1}
+
+
+def test_other_schemes_go_through_fsspec(tree: Path) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="needs fsspec (the extra `remote`)")
+    files = fsspec.filesystem("memory")
+    for path in tree.rglob("*.h5"):
+        files.pipe(f"/repo/{path.relative_to(tree)}", path.read_bytes())
+    with ch5.open("memory://repo/calexp/calexp_903334_0.h5") as c:
+        assert c["visit_info"]["visit"] == 903334
+        np.testing.assert_array_equal(c["image"].array, exposure()["image"].array)
+    with pytest.raises(FileNotFoundError):
+        ch5.open("memory://repo/nothing.h5")
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("lsst.resources", "fsspec.core"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(errors.TransferError, match=r"pip install 'compositeh5\[remote\]'"):
+        ch5.open("s3://data/x.h5")
+
+
+# ---- What a link may reach ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def beside(tree: Path, tmp_path: Path) -> Path:
+    """Return a local file whose link leads to the object store."""
+    with ch5.open(VISIT) as visit:
+        ch5.Composite(None, visit_info=visit.link("visit_info")).write(tmp_path / "local.h5")
+    links.cache.clear()
+    return tmp_path / "local.h5"
+
+
+def test_a_local_file_does_not_lead_to_the_network(beside: Path, store: object_store.ObjectStore) -> None:
+    with store.counted() as count, ch5.open(beside) as c:
+        assert c.links["visit_info"].uri == VISIT
+        with pytest.raises(errors.BrokenLinkError, match="isn't on the host of"):
+            c["visit_info"]
+        assert count("GET") == {}
+
+
+def test_it_does_if_one_asks_for_that(beside: Path) -> None:
+    with ch5.open(beside, anywhere=True) as c:
+        assert c["visit_info"]["visit"] == 903334
+
+
+def test_a_remote_file_does_not_lead_to_this_machine(tree: Path, store: object_store.ObjectStore) -> None:
+    store.client().upload_file(str(tree / "calexp/calexp_903334_0.h5"), "data", "else/where/c.h5")
+    with ch5.open("s3://data/else/where/c.h5") as c:
+        assert c.links["visit_info"].uri == str(tree / "visit/visit_903334.h5")
+        with pytest.raises(errors.BrokenLinkError, match="isn't on the host of s3://data"):
+            c["visit_info"]
+
+
+# ---- Zip files and indexes ----------------------------------------------------------------------------------
+
+
+def write_index(folder: Path, files: dict[str, str], component: str | None = None) -> bytes:
+    artifacts = {path: {"ids": [id_], "info": {"component": component}} for path, id_ in files.items()}
+    content = json.dumps({"index_version": "V1", "artifact_map": artifacts}).encode()
+    (folder / "_butler_zip_index.json").write_bytes(content)
+    return content
+
+
+def id_of(path: Path) -> str:
+    with ch5.open(path) as c:
+        return c.id
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_of_a_zip_file_is_read_in_place(tree: Path, tmp_path: Path, compression: int) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.write(tree / "calexp/calexp_903334_0.h5", "odd #1/c.h5")
+    if compression == zipfile.ZIP_DEFLATED:
+        with pytest.raises(errors.RefusedError, match="compressed"):
+            ch5.open(member_location(str(path), "odd #1/c.h5"))
+        return
+    with ch5.open(member_location(str(path), "odd #1/c.h5")) as c:
+        np.testing.assert_array_equal(c["image"].array, exposure()["image"].array)
+    with pytest.raises(FileNotFoundError, match="has no member 'd.h5'"):
+        ch5.open(member_location(str(path), "d.h5"))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(errors.CorruptFileError, match="zip"):
+        ch5.open(member_location(str(path), "odd #1/c.h5"))
+
+
+def test_a_zip_file_on_the_store(tree: Path, tmp_path: Path, store: object_store.ObjectStore) -> None:
+    names = {"c.h5": tree / "calexp/calexp_903334_0.h5", "v.h5": tree / "visit/visit_903334.h5"}
+    index = write_index(tmp_path, {name: id_of(path) for name, path in names.items()})
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("_butler_zip_index.json", index, zipfile.ZIP_DEFLATED)
+        for name, path in names.items():
+            archive.write(path, name)
+    store.client().upload_file(str(tmp_path / "x.zip"), "data", "zips/x.zip")
+    with ch5.open("s3://data/zips/x.zip#zip-path=c.h5") as c:
+        assert c["visit_info"]["visit"] == 903334
+
+
+def moved_apart(tree: Path, target: Path) -> tuple[Path, Path]:
+    """Put a CCD and its visit where neither the relative nor the recorded path finds the visit."""
+    target.mkdir()
+    ccd = (tree / "calexp/calexp_903334_0.h5").rename(target / "a.h5")
+    return ccd, (tree / "visit/visit_903334.h5").rename(target / "b.h5")
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_an_index_finds_what_lies_flat(tree: Path, tmp_path: Path, level: int) -> None:
+    ccd, visit = moved_apart(tree, tmp_path / "flat")
+    write_index(ccd.parent, {visit.name: id_of(visit)})
+    if level:
+        (ccd.parent / "x/y").mkdir(parents=True)
+        ccd = ccd.rename(ccd.parent / "x/y/a.h5")
+    with ch5.open(ccd) as c:
+        assert c["visit_info"]["visit"] == 903334
+
+
+def test_an_index_on_the_store(tree: Path, tmp_path: Path, store: object_store.ObjectStore) -> None:
+    ccd, visit = moved_apart(tree, tmp_path / "flat with blanks")
+    visit = visit.rename(visit.parent / "the visit #1.h5")
+    write_index(ccd.parent, {visit.name: id_of(visit)})
+    store.client().delete_object(Bucket="data", Key="visit/visit_903334.h5")
+    store.upload(tmp_path)
+    with ch5.open("s3://data/flat%20with%20blanks/a.h5") as c:
+        assert c["visit_info"]["visit"] == 903334
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        (b"{", "isn't valid JSON"),
+        (b"[" * 100_000, "isn't valid JSON"),
+        (b"[]", "version 'V1' was expected, not None"),
+        (b'{"index_version": "V2"}', "version 'V1' was expected, not 'V2'"),
+        (b'{"index_version": "V1"}', "has no artifact_map"),
+        (b'{"index_version": "V1", "artifact_map": {"a": {"ids": 3}}}', "has no ids or no info"),
+        (b'{"index_version": "V1", "artifact_map": {"../b.h5": {"ids": ["ID"], "info": {}}}}', "is not below it"),
+        (b'{"index_version": "V1", "artifact_map": {"/b.h5": {"ids": ["ID"], "info": {}}}}', "is not below it"),
+        (b'{"index_version": "V1", "artifact_map": {"s3://x/b": {"ids": ["ID"], "info": {}}}}', "is not below it"),
+        (b'{"index_version": "V1", "artifact_map": {"gone.h5": {"ids": ["ID"], "info": {}}}}', "No such file"),
+    ],
+)
+def test_a_bad_index_is_told_among_the_places_tried(tree: Path, tmp_path: Path, index: bytes, message: str) -> None:
+    ccd, visit = moved_apart(tree, tmp_path / "flat")
+    content = index.replace(b"ID", id_of(visit).encode())
+    (ccd.parent / "_butler_zip_index.json").write_bytes(content)
+    with ch5.open(ccd) as c, pytest.raises(errors.BrokenLinkError, match=f"artifact index.*{message}"):
+        c["visit_info"]
+
+
+def test_an_index_is_only_read_up_to_a_size(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ccd, visit = moved_apart(tree, tmp_path / "flat")
+    write_index(ccd.parent, {visit.name: id_of(visit)})
+    monkeypatch.setattr(links, "INDEX_BYTES", 50)
+    with ch5.open(ccd) as c, pytest.raises(errors.BrokenLinkError, match="larger than 50 bytes"):
+        c["visit_info"]
+
+
+def test_a_target_that_is_open_is_found_wherever_it_is(tree: Path, tmp_path: Path) -> None:
+    ccd, visit = moved_apart(tree, tmp_path / "flat")
+    with ch5.open(ccd) as c:
+        with open(visit, "rb") as stream, ch5.open(stream):
+            assert c["visit_info"]["visit"] == 903334
+        links.cache.clear()
+        with pytest.raises(errors.BrokenLinkError):
+            c["visit_info"]
+
+
+def test_opening_a_url_gives_it_as_the_name(tree: Path) -> None:
+    file = open_file(VISIT)
+    assert file.name == VISIT
+    file.close()
+    assert file.closed
