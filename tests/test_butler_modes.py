@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,22 @@ from support import visit_info as metadata
 import compositeh5 as ch5
 from compositeh5 import errors, kinds, links
 from compositeh5.integrity import digest
+from compositeh5.operations.verify import verify
 
 daf_butler = pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import DETECTORS, RUN, create_repo_with  # noqa: E402
+from butler_support import DETECTORS, RUN, create_repo_with, files_of  # noqa: E402
 from lsst.daf.butler import (  # noqa: E402
     Butler,
     Config,
     DatasetRef,
+    DatasetType,
     FileDataset,
     LimitedButler,
     QuantumBackedButler,
 )
 
-from compositeh5.butler import link, register_dataset_type  # noqa: E402
+from compositeh5.butler import link, linked_refs, put_overlay, register_dataset_type  # noqa: E402
 from compositeh5.butler.formatter import CompositeFormatter  # noqa: E402
 
 VISIT = {"instrument": "DemoCam", "visit": 903334}
@@ -78,12 +80,27 @@ Get = Callable[[DatasetRef, dict[str, Any] | None], Any]
 
 @dataclass
 class Mode:
-    """A Butler that has the datasets, and how it is asked for them."""
+    """A Butler that has the datasets, and how it is asked for them.
+
+    Attributes
+    ----------
+    butler : LimitedButler
+        The Butler.
+    refs : dict
+        The datasets, by dataset type.
+    ask : callable, optional
+        Asks for a dataset or component, where it isn't ``butler.get``.
+    keeps_ids : bool
+        Whether the exposure has the id of its dataset.
+    links : bool
+        Whether there are files, and so links.
+    """
 
     butler: LimitedButler
     refs: dict[str, DatasetRef]
     ask: Get | None = None
-    keeps_ids: bool = field(default=True)
+    keeps_ids: bool = True
+    links: bool = True
 
     def get(self, name: str, **parameters: Any) -> Any:
         """Return a dataset, or a component: ``"calexp"``, ``"calexp.wcs"``."""
@@ -111,7 +128,7 @@ def fill(butler: Butler) -> dict[str, DatasetRef]:
 
 
 def shared(butler: LimitedButler, ref: DatasetRef) -> Any:
-    """Return a link to the metadata of the visit; where there is no file to link to, the metadata."""
+    """Return a link to the metadata of the visit; where there is no file that it could lead to, the metadata."""
     try:
         return link(butler, ref, "visit_info")
     except errors.NotACompositeFileError:
@@ -132,7 +149,7 @@ def disassembled(root: Path) -> Mode:
 
 def memory(root: Path) -> Mode:
     butler = repository(root, MEMORY)
-    return Mode(butler, fill(butler))
+    return Mode(butler, fill(butler), links=False)
 
 
 def chain(*children: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +171,7 @@ def memory_and_file(root: Path) -> Mode:
 def memory_and_file_later(root: Path) -> Mode:
     """Read in another process: what was in memory is gone, the file is there."""
     mode = memory_and_file(root)
-    mode.butler = Butler.from_config(str(root))
+    mode.butler = Butler.from_config(str(root), writeable=True)
     return mode
 
 
@@ -419,6 +436,37 @@ def test_answers_are_independent(mode: Mode, plain: Mode) -> None:
     same(mode, plain, "src.table")
 
 
+def test_an_overlay(mode: Mode) -> None:
+    better = simple_wcs((30, 40))
+    better.wcs.crval = [150.2, 2.3]
+    base = mode.refs["calexp"]
+    if not isinstance(mode.butler, Butler):
+        pytest.skip("an overlay is a new dataset, and needs the registry")
+    if not mode.links:
+        with pytest.raises(errors.NotACompositeFileError, match="is in memory"):
+            put_overlay(mode.butler, base, {"wcs": better}, "calexp", run="overlays")
+        return
+    ref = put_overlay(mode.butler, base, {"wcs": better}, "calexp", run="overlays", stage="gaia")
+    overlay = Mode(mode.butler, {"calexp": ref}, mode.ask)
+    for name in COMPONENTS:
+        expected = better if name == "wcs" else mode.get(f"calexp.{name}")
+        assert content(overlay.get(f"calexp.{name}")) == content(expected)
+    whole = overlay.get("calexp")
+    assert content(whole) == content(mode.get("calexp").replace({"wcs": better}, stage="gaia"))
+    assert set(whole.links) == {*COMPONENTS} - {"wcs"}
+    assert whole.links["image"].id == mode.get("calexp").id
+
+
+def test_what_is_linked_is_found(mode: Mode) -> None:
+    if not isinstance(mode.butler, Butler):
+        pytest.skip("needs the registry")
+    if not mode.links:
+        with pytest.raises(errors.NotACompositeFileError, match="is in memory"):
+            linked_refs(mode.butler, [mode.refs["calexp"]])
+        return
+    assert linked_refs(mode.butler, [mode.refs["calexp"]]) == [mode.refs["visit_metadata"]]
+
+
 # ---- What belongs to one mode -------------------------------------------------------------------------------
 
 
@@ -485,8 +533,42 @@ def test_each_dataset_of_a_file_is_picked_by_its_data_id(tmp_path: Path) -> None
     assert not path.exists()
 
 
-def test_what_was_not_stored_is_lost_only_for_those_who_ask(tmp_path: Path) -> None:
-    """A component of which nothing is known has no file in a disassembled composite; the Butler says so."""
+def test_what_joins_the_pieces_of_a_disassembled_composite(tmp_path: Path) -> None:
     mode = disassembled(tmp_path)
+    uri = mode.butler.getURIs(mode.refs["calexp"]).componentURIs["assembly"]
+    with ch5.open(uri.ospath) as whole:
+        verify(whole)
+        assert content(whole) == content(ccd())
+        assert whole.id == str(mode.refs["calexp"].id)
+
+
+def test_the_pieces_of_a_disassembled_composite_that_a_get_can_not_find(tmp_path: Path) -> None:
+    mode = disassembled(tmp_path)
+    # Absent is what was given as None; of what wasn't given, the Butler finds no file.
+    assert mode.get("calexp.photo_calib") is None
     with pytest.raises(FileNotFoundError, match="transmission_curve"):
         mode.get("calexp.transmission_curve")
+    mode.butler.pruneDatasets([mode.refs["visit_metadata"]], disassociate=True, unstore=True, purge=True)
+    links.cache.clear()
+    for name in ("calexp", "calexp.visit_info"):
+        with pytest.raises(FileNotFoundError, match="visit_metadata.visit_info"):
+            mode.get(name)
+    assert set(mode.get("calexp", components=["image", "wcs"])) == {"image", "wcs"}
+
+
+def test_a_storage_class_whose_composites_can_not_be_disassembled(tmp_path: Path) -> None:
+    classes = {
+        "OfSomebodyElseV1": {
+            "pytype": "compositeh5.Composite",
+            "delegate": "compositeh5.butler.delegate.CompositeDelegate",
+            "components": {"image": "CompositeH5ImageV1", "psf": "CompositeH5PsfV1"},
+        }
+    }
+    formatters = {"OfSomebodyElseV1": "compositeh5.butler.formatter.CompositeFormatter"}
+    datastore = {**FILE, "composites": {"disassembled": {"OfSomebodyElseV1": True}}, "formatters": formatters}
+    butler = create_repo_with(tmp_path, {"storageClasses": classes, "datastore": datastore}, own_roots=True)
+    dataset_type = DatasetType("theirs", ("instrument",), "OfSomebodyElseV1", universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
+    with pytest.raises(errors.DefinitionError, match="needs a component 'assembly'"):
+        butler.put(ch5.Composite(None, image=ch5.Image(pixels((3, 4)))), dataset_type, instrument="DemoCam")
+    assert not files_of(tmp_path)
