@@ -10,6 +10,7 @@ from .components import put_component, put_links, put_overlay
 from .dataset_types import register_dataset_type
 from .linking import link
 from .relinking import relink
+from .resolving import use_butler
 from .visits import put_visit
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "relink",
     "retrieve_closure",
     "transfer_closure",
+    "use_butler",
     "users_of",
 ]

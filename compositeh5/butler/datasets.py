@@ -30,6 +30,9 @@ from ..remote import ZIP_PATH, member_location, shown
 BBOX = "bbox"
 """Name of the parameter, and of the derived component, that is a box."""
 
+ASSEMBLY = "assembly"
+"""Name of the component that joins the others of a disassembled composite, and that no other has."""
+
 COMPONENTS = "components"
 """Name of the parameter that names components, and of the derived component that gives several at once."""
 
@@ -161,8 +164,7 @@ def open_uri(
         Size of the file as recorded; not positive if it isn't known.
     """
     location = location_of(original or uri)
-    # The URI itself may have what it takes to open it: a signature, or headers.
-    source = location_of(uri) if uri.isLocal or ZIP_PATH in location_of(uri) else uri
+    source = source_of(uri)
     known = size if size > 0 else None
     if ref is None:
         composite = open_composite(source, location=location, size=known)
@@ -179,9 +181,15 @@ def location_of(uri: ResourcePath) -> str:
     return member_location(outer, member) if is_member and not found else outer
 
 
+def source_of(uri: ResourcePath) -> ResourcePath | str:
+    """Return what a URI is opened by: itself if it is remote, for it may have a signature, or headers."""
+    location = location_of(uri)
+    return location if uri.isLocal or ZIP_PATH in location else uri
+
+
 def check_components(composite: Composite, storage_class: StorageClass) -> None:
     """Raise `DefinitionError` if a composite has components that could not be got from such a dataset."""
-    known = storage_class.components
+    known = storage_class.components.keys() - {ASSEMBLY}
     if unknown := [name for name in composite if known and name not in known]:
         raise DefinitionError(
             f"{composite!r}: the storage class {storage_class.name} has no component {', '.join(unknown)}"

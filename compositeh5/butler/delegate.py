@@ -13,8 +13,9 @@ from ..definition import definition_names, get_definition
 from ..errors import DefinitionError
 from ..parts import MemoryPart
 from .dataset_types import storage_class_name
-from .datasets import COMPONENTS, check_components, identified, read_component, read_composite
-from .disassembly import ASSEMBLY, Assembly, take_apart
+from .datasets import ASSEMBLY, COMPONENTS, check_components, identified, read_component, read_composite
+from .disassembly import Assembly, take_apart
+from .resolving import resolving
 
 
 class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
@@ -67,7 +68,8 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
 
     def handleParameters(self, inMemoryDataset: Composite, parameters: Mapping[str, Any] | None = None) -> Composite:
         """Return the parts that parameters select, as `read_composite` does."""
-        return read_composite(inMemoryDataset, parameters) if parameters else inMemoryDataset
+        with resolving(parameters) as rest:
+            return read_composite(inMemoryDataset, rest) if parameters else inMemoryDataset
 
     def selectResponsibleComponent(self, derivedComponent: str, fromComponents: set[str | None]) -> str:
         """Return the component whose file links to all others."""
@@ -95,7 +97,8 @@ class ComponentDelegate(StorageClassDelegate):  # type: ignore[misc]
         """Return the part of a value that parameters select; None for an absent component."""
         if inMemoryDataset is None or not parameters:
             return inMemoryDataset
-        return read_component(Composite(None, {"value": inMemoryDataset}), "value", parameters)
+        with resolving(parameters) as rest:
+            return read_component(Composite(None, {"value": inMemoryDataset}), "value", rest)
 
     def copy(self, inMemoryDataset: Any) -> Any:
         """Return a copy of a value, or the value itself if it can't be changed."""

@@ -14,6 +14,7 @@ from ..errors import ConfigurationError, suggest
 from ..recipes import OTHERS, Recipes, read_recipes
 from .datasets import check_components, identified, location_of, open_uri, read_component, read_composite
 from .disassembly import Piece, read_piece
+from .resolving import resolving
 
 ALONE = "value"
 """Name of the component of a file that holds a dataset which is no composite."""
@@ -117,10 +118,12 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         CompositeH5Error
             If it can't be read, or has no such part.
         """
-        parameters = self.file_descriptor.parameters or {}
         piece = self.file_descriptor.component
         original = self.file_descriptor.location.uri
-        with open_uri(uri, original, ref=self.dataset_ref, size=expected_size) as composite:
+        with (
+            resolving(self.file_descriptor.parameters) as parameters,
+            open_uri(uri, original, ref=self.dataset_ref, size=expected_size) as composite,
+        ):
             if component is not None and component != piece:
                 return read_component(composite, component, parameters)
             if piece is not None:
