@@ -26,6 +26,7 @@ from butler_support import RUN, SEED, create_repo, create_repo_with, files_of
 from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType
 from lsst.daf.butler.cli.butler import cli as butler_cli
 from lsst.daf.butler.cli.utils import LogCliRunner
+from lsst.resources import ResourcePath
 
 from compositeh5.butler import (
     check,
@@ -98,9 +99,8 @@ def put_overlay_and_catalog(butler: Butler, base: DatasetRef) -> tuple[DatasetRe
 def new_repo(root: Path, datastore: dict[str, object] | None = None) -> Butler:
     """Make a repository that knows nothing."""
     config = Config(SEED)
-    if datastore is not None:
-        config.update({"datastore": datastore})
-    Butler.makeRepo(str(root), config=config)
+    config.update({"datastore": datastore or {}})
+    Butler.makeRepo(str(root), config=config, forceConfigRoot="root" not in (datastore or {}))
     return Butler.from_config(str(root), writeable=True)
 
 
@@ -408,6 +408,28 @@ def test_a_kept_file_of_a_dataset_that_was_removed_is_dropped(
     relink(moved)
     assert moved.get_dataset(kept.name) is None
     assert not kept.parent.exists()
+
+
+def test_a_repository_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    object_store = pytest.importorskip("object_store")
+    with object_store.object_store(monkeypatch):
+        remote = new_repo(tmp_path / "remote", {**OTHER_TEMPLATES, "root": "s3://data/repo"})
+        near = create_repo_with(tmp_path / "near", {})
+        visit_ref, (first,) = put_ccds(near, 1)
+        overlay, catalog = put_overlay_and_catalog(near, first)
+        expected = content(near, [catalog, overlay, first])
+        export_closure(near, [catalog], tmp_path / "export")
+        del near
+        shutil.rmtree(tmp_path / "near")
+        remote.import_(directory=str(tmp_path / "export"), filename="export.yaml", transfer="copy")
+        assert remote.getURI(first).scheme == "s3"
+        assert set(states(remote).values()) == {"moved"}
+        assert set(relink(remote)) == {catalog, overlay, first}
+        assert set(states(remote).values()) == {"ok"}
+        assert content(remote, [catalog, overlay, first]) == expected
+        assert visit_ref in linked_refs(remote, [overlay])
+        assert relink(remote) == []
+        assert not list(ResourcePath.findFileResources([ResourcePath("s3://data/repo/.compositeh5-relink/")]))
 
 
 # ---- The command `butler` -----------------------------------------------------------------------------------
