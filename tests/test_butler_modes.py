@@ -6,6 +6,7 @@ catalogue. What it then gives is compared with what a plain file datastore gives
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ DEFINITIONS = {"calexp": "exposure", "visit_metadata": "visit", "src": "source_c
 
 DATASTORES = "lsst.daf.butler.datastores"
 FILE = {"cls": f"{DATASTORES}.fileDatastore.FileDatastore", "root": "<butlerRoot>"}
+APART = {**FILE, "composites": {"default": True}}
 MEMORY = {"cls": f"{DATASTORES}.inMemoryDatastore.InMemoryDatastore"}
 FORMATTERS = Config("resource://compositeh5/butler/configs/formatters.yaml").toDict()
 
@@ -141,7 +143,7 @@ def file(root: Path) -> Mode:
 
 
 def disassembled(root: Path) -> Mode:
-    butler = repository(root, {**FILE, "composites": {"default": True}})
+    butler = repository(root, APART)
     mode = Mode(butler, fill(butler))
     assert all(len(butler.getURIs(ref).componentURIs) > 2 for ref in mode.refs.values())
     return mode
@@ -186,15 +188,21 @@ def two_files(root: Path) -> Mode:
     return mode
 
 
-def zipped(root: Path) -> Mode:
-    source = repository(root / "source")
+def zipped(root: Path, datastore: Mapping[str, Any] = FILE) -> Mode:
+    source = repository(root / "source", datastore)
     source.registry.insertDimensionData("visit_detector_region", CCD)
     refs = fill(source)
     packed = source.retrieve_artifacts_zip(refs.values(), root / "zips")
     butler = repository(root / "repo")
     butler.ingest_zip(packed, transfer="copy")
-    assert "zip-path" in butler.getURI(refs["calexp"]).fragment
+    # Links lead from member to member.
+    shutil.rmtree(root / "source")
+    assert all("zip-path" in uri.fragment for ref in refs.values() for uri in butler.getURIs(ref).iter_all())
     return Mode(butler, refs)
+
+
+def zipped_disassembled(root: Path) -> Mode:
+    return zipped(root, APART)
 
 
 def one_file_for_all(root: Path) -> Mode:
@@ -251,6 +259,11 @@ def object_store(root: Path) -> Mode:
     return mode
 
 
+def object_store_disassembled(root: Path) -> Mode:
+    butler = repository(root, {**APART, "root": "s3://data/pieces"})
+    return Mode(butler, fill(butler))
+
+
 MODES = (
     file,
     disassembled,
@@ -259,10 +272,12 @@ MODES = (
     memory_and_file_later,
     two_files,
     zipped,
+    zipped_disassembled,
     one_file_for_all,
     deferred,
     quantum_backed,
     object_store,
+    object_store_disassembled,
 )
 
 
@@ -275,7 +290,7 @@ def store() -> Iterator[None]:
 
 @pytest.fixture(scope="module", params=MODES, ids=lambda mode: mode.__name__)
 def mode(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mode:
-    if request.param is object_store:
+    if request.param in (object_store, object_store_disassembled):
         request.getfixturevalue("store")
     return request.param(tmp_path_factory.mktemp(request.param.__name__))
 
@@ -480,7 +495,7 @@ def test_a_shared_component_of_a_disassembled_composite_stays_a_stub(tmp_path: P
 
 
 def test_a_box_of_a_disassembled_composite_reads_little(tmp_path: Path) -> None:
-    butler = repository(tmp_path, {**FILE, "composites": {"default": True}})
+    butler = repository(tmp_path, APART)
     ref = butler.put(exposure((2000, 1500)), "calexp", CCD)
     size = Path(butler.getURIs(ref).componentURIs["image"].ospath).stat().st_size
     butler.get(ref, parameters={"bbox": BOX})
@@ -554,6 +569,15 @@ def test_the_pieces_of_a_disassembled_composite_that_a_get_can_not_find(tmp_path
         with pytest.raises(FileNotFoundError, match="visit_metadata.visit_info"):
             mode.get(name)
     assert set(mode.get("calexp", components=["image", "wcs"])) == {"image", "wcs"}
+
+
+def test_a_composite_has_no_component_that_joins_others(tmp_path: Path) -> None:
+    for number, datastore in enumerate((FILE, APART)):
+        butler = repository(tmp_path / str(number), datastore)
+        impostor = ch5.Composite(None, image=ch5.Image(pixels((3, 4))), assembly="text")
+        with pytest.raises((errors.DefinitionError, RuntimeError)) as caught:
+            butler.put(impostor, "calexp", CCD)
+        assert "has no component assembly" in str(caught.value.__cause__ or caught.value)
 
 
 def test_a_storage_class_whose_composites_can_not_be_disassembled(tmp_path: Path) -> None:

@@ -14,10 +14,7 @@ from typing import Any
 from ..composite import Composite
 from ..links import Link
 from ..parts import LinkedPart, MemoryPart
-from .datasets import BBOX, COMPONENTS, as_box, check_understood, chosen, parameter_names, read_component
-
-ASSEMBLY = "assembly"
-"""Name of the component that joins the others; only disassembled composites have it."""
+from .datasets import ASSEMBLY, BBOX, COMPONENTS, as_box, check_understood, chosen, parameter_names, read_component
 
 
 @dataclass

@@ -14,8 +14,7 @@ from ..errors import NotACompositeFileError
 from ..links import Link
 from ..opening import from_group
 from ..parts import LinkedPart
-from .datasets import location_of, open_uri
-from .disassembly import ASSEMBLY
+from .datasets import ASSEMBLY, location_of, open_uri
 
 
 @dataclass(frozen=True)
