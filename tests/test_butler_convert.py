@@ -172,17 +172,15 @@ def test_a_killed_conversion_is_continued(root: Path) -> None:
             assert stored["visit_info"]["id"] == ref.dataId["visit"]
 
 
-@pytest.mark.parametrize("storage_class", ["AstropyTable", "ArrowAstropy", "DataFrame"])
+@pytest.mark.parametrize("storage_class", ["AstropyTable", "ArrowAstropy"])
 def test_tables(root: Path, storage_class: str) -> None:
-    if storage_class != "AstropyTable":
+    if storage_class == "ArrowAstropy":
         pytest.importorskip("pyarrow", reason="Parquet needs it")
-    if storage_class == "DataFrame":
-        pytest.importorskip("pandas")
     table = Table({"id": np.arange(50), "flux": np.linspace(0, 1, 50)})
     butler = Butler.from_config(str(root), run="tables")
     dataset_type = DatasetType("src_table", PIXEL_DIMENSIONS, storage_class, universe=butler.dimensions)
     butler.registry.registerDatasetType(dataset_type)
-    butler.put(table if storage_class != "DataFrame" else table.to_pandas(), "src_table", data_id(903334, 1))
+    butler.put(table, "src_table", data_id(903334, 1))
     done = convert_dataset_type(str(root), "src_table", "src", run="h5", collections="tables")
     assert done == Conversion(converted=1)
     got = Butler.from_config(str(root), collections="h5").get("src.table", data_id(903334, 1))

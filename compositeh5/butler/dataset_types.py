@@ -42,8 +42,8 @@ def register_dataset_type(butler: Butler, name: str, definition: str | Definitio
     storage_class = storage_class_name(definition)
     if storage_class not in StorageClassFactory():
         raise DefinitionError(
-            f"the repository has no storage class {storage_class}; make it with the seed configuration of this "
-            f"package, add the class to its butler.yaml, or register the dataset type {name!r} with another one"
+            f"the repository has no storage class {storage_class}; `butler compositeh5-install` adds those of this "
+            f"package, others must be in its butler.yaml; or register the dataset type {name!r} with another one"
         )
     if not definition.dimensions:
         raise DefinitionError(f"{definition!r} has no dimensions for a dataset type: register {name!r} yourself")
