@@ -222,15 +222,15 @@ class Target:
         self.link = link
         search = Search(link, base, path, anywhere)
         failures: list[tuple[str, Exception]] = []
-        tried: set[str] = set()
+        tried: set[Place] = set()
         for rule, places in RULES.items():
             try:
                 for place in places(search):
                     name = place.name if isinstance(place, StoredFile) else shown(place)
-                    if name in tried:
+                    # Not by name: that of a URL is without its signature.
+                    if place in tried:
                         continue
-                    if not isinstance(place, StoredFile):
-                        tried.add(name)
+                    tried.add(place)
                     try:
                         self.file, self.node = _open_target(link, place)
                         return
