@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from lsst.daf.butler import DatasetProvenance, DatasetRef, StorageClass
@@ -197,8 +199,14 @@ def check_components(composite: Composite, storage_class: StorageClass) -> None:
 
 
 def identified(composite: Composite, ref: DatasetRef, provenance: DatasetProvenance | None) -> Composite:
-    """Return a composite with the id, data ID, dataset type, run and provenance of a dataset."""
+    """Return a composite with the id, data ID, dataset type, run and provenance of a dataset.
+
+    The provenance also names the versions of the software; what the composite says itself stays.
+    """
     known = dict(composite.provenance)
+    software = known.get("software", {})
+    if isinstance(software, Mapping):
+        known["software"] = {**_software(), **software}
     if provenance is not None:
         known["butler"] = provenance.to_flat_dict(ref, simple_types=True)
     return composite.replace(
@@ -208,6 +216,11 @@ def identified(composite: Composite, ref: DatasetRef, provenance: DatasetProvena
         run=ref.run,
         provenance=known,
     )
+
+
+@cache
+def _software() -> dict[str, str]:
+    return {name: version(name) for name in ("compositeh5", "h5py", "numpy", "astropy", "lsst-daf-butler")}
 
 
 def parameter_names(kind: str) -> set[str]:
