@@ -29,7 +29,28 @@ KEPT = 64 * BLOCK
 """Of what was fetched for earlier reads, no more than this is kept."""
 
 
-class FileSource(io.RawIOBase):
+class _Source(io.RawIOBase):
+    """What HDF5 reads: bytes of known number, and a position among them."""
+
+    _size: int
+    _position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = start + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+
+class FileSource(_Source):
     """A regular file, opened for reading.
 
     Parameters
@@ -61,21 +82,6 @@ class FileSource(io.RawIOBase):
             raise
         self.identity: Hashable = identity(status)
         self._size = status.st_size
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = start + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill the buffer from the current position, and return the number of bytes read."""
@@ -90,7 +96,7 @@ class FileSource(io.RawIOBase):
         super().close()
 
 
-class BlockSource(io.RawIOBase):
+class BlockSource(_Source):
     """A file of which blocks are fetched, in few large requests, when they are needed.
 
     Parameters
@@ -125,7 +131,6 @@ class BlockSource(io.RawIOBase):
         super().__init__()
         self._read_at, self._name, self._on_close = read_at, name, close
         self.identity: Hashable = name
-        self._position = 0
         # Files are read by threads, too: the position is HDF5's, which lets in one at a time, but not the blocks.
         self._lock = threading.RLock()
         first = read_at(0, BLOCK if size is None else min(BLOCK, size))
@@ -135,20 +140,6 @@ class BlockSource(io.RawIOBase):
             raise NotACompositeFileError(f"{name}: not an HDF5 file (its beginning doesn't state its size)")
         self._size = size
         self._blocks = {0: first}
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        self._position = start + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill the buffer from the current position, and return the number of bytes read."""
