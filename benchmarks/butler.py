@@ -21,7 +21,7 @@ from lsst.daf.butler import Butler, Config, DatasetRef, FormatterV2
 from lsst.resources import ResourcePath
 
 import compositeh5 as ch5
-from compositeh5 import links
+from compositeh5 import targets
 from compositeh5.butler import link, put_visit, register_dataset_type
 
 SEED = "resource://compositeh5/butler/configs/seed.yaml"
@@ -105,7 +105,7 @@ def main() -> None:
             return lambda run: butler.get(wanted, parameters=parameters)
 
         def linked(run: int) -> object:
-            links.cache.clear()
+            targets.cache.clear()
             return butler.get(ref.makeComponentRef("visit_info"))
 
         box = ch5.Box(0, 64, 0, 64)

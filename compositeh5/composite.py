@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import definition as definitions
-from . import kinds, links
+from . import kinds, links, targets
 from .container.layout import DEFAULT, ID_NAMESPACE, file_root, long_text
 from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Node
 from .container.publish import publish
@@ -132,7 +132,7 @@ class Composite(Mapping[str, Any]):
         self._digests: dict[str, str] = {}
         self._signal = ""
         self._file: StoredFile | None = None
-        self._targets: list[links.Target] = []
+        self._targets: list[targets.Target] = []
         self._closed = False
 
     def _set_part(self, name: str, value: Any, definition: Definition | None, stage: str) -> None:
@@ -371,9 +371,9 @@ class Composite(Mapping[str, Any]):
             If the composite isn't stored yet: nothing could be found at the link's end.
         """
         link, part = self.stored_link(name), self._part(name)
-        if isinstance(part, MemoryPart) and links.node_bytes(part.open_node()[0]) <= links.CACHED_BYTES:
+        if isinstance(part, MemoryPart) and targets.node_bytes(part.open_node()[0]) <= targets.CACHED_BYTES:
             # Whoever has just written it needs not read it back.
-            links.cache.put(link, kinds.get(part.kind).share(part.value))
+            targets.cache.put(link, kinds.get(part.kind).share(part.value))
         return link
 
     def stored_link(self, name: str) -> Link:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any
 
-from . import links
+from . import links, targets
 from .composite import Composite
 from .container.layout import BY_ID, check_file, composite_group, composite_group_by_id, composite_names, joined_text
 from .container.nodes import ExternalLink, GroupNode, Node
@@ -216,7 +216,7 @@ def from_group(group: GroupNode, location: str | None, anywhere: bool = False) -
     composite._signal = group.attr("signal", str, "")
     composite.location = location
     if isinstance(group, StoredGroup):
-        links.opened[composite.id] = group.file
+        targets.opened[composite.id] = group.file
     composite.recorded_digest = group.attr("digest", str)
     records = _json(group, "links", dict)
     for name in group:

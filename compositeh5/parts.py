@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
-from . import kinds, links
+from . import kinds, links, targets
 from .container.nodes import ArrayNode, ExternalLink, Node
 from .container.viewers import image_attrs
 from .errors import BrokenLinkError
@@ -36,7 +36,7 @@ class Part(ABC):
         """Return the value, or the part of it that the parameters of its kind select."""
 
     @abstractmethod
-    def open_node(self) -> tuple[Node, links.Target | None]:
+    def open_node(self) -> tuple[Node, targets.Target | None]:
         """Return the node of the component, and what must be closed after its use, if anything."""
 
     @abstractmethod
@@ -135,14 +135,14 @@ class LinkedPart(Part):
 
     def read(self, **parameters: Any) -> Any:
         if self._value is _UNREAD:
-            return links.read(self.link, self._base, self._path, self._anywhere, **parameters)
+            return targets.read(self.link, self._base, self._path, self._anywhere, **parameters)
         kind = kinds.get(self.kind)
         return kind.decode(kind.encode(self._value), **parameters) if parameters else self._value
 
-    def open_node(self) -> tuple[Node, links.Target | None]:
+    def open_node(self) -> tuple[Node, targets.Target | None]:
         if self._value is not _UNREAD:
             return kinds.encode(self._value, self.kind), None
-        target = links.Target(self.link, self._base, self._path, self._anywhere)
+        target = targets.Target(self.link, self._base, self._path, self._anywhere)
         return target.node, target
 
     @property

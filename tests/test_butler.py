@@ -21,7 +21,7 @@ from astropy.wcs import WCS
 from support import counted_reads, data_file, exposure, pixels, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import errors, kinds, links
+from compositeh5 import errors, kinds, targets
 from compositeh5.convert.fits import fits_bytes, read_exposure
 from compositeh5.definition import definition_names, get_definition
 from compositeh5.operations.verify import verify
@@ -59,9 +59,9 @@ def butler(root: Path) -> Butler:
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> Iterator[None]:
-    links.cache.clear()
+    targets.cache.clear()
     yield
-    links.cache.clear()
+    targets.cache.clear()
 
 
 def open_butler(root: Path) -> Butler:
@@ -290,7 +290,7 @@ def test_parameters_that_nothing_understands_are_errors(butler: Butler) -> None:
 def test_nine_detectors_share_one_record_that_is_decoded_once(butler: Butler, root: Path) -> None:
     visit_ref, refs = put_visit(butler, visit(), [ccd(d, visit_info=visit_info()) for d in DETECTORS])
     assert len(refs) == 9
-    links.cache.clear()
+    targets.cache.clear()
     fresh = open_butler(root)
     infos = [fresh.get(ref.makeComponentRef("visit_info")) for ref in refs]
     assert infos[0] == visit_info()
@@ -315,7 +315,7 @@ def test_plain_h5py_follows_the_link_in_the_repository(butler: Butler, root: Pat
 def test_a_moved_repository_still_works(butler: Butler, root: Path, tmp_path: Path) -> None:
     put_visit(butler, visit(), [ccd()])
     root.rename(tmp_path / "elsewhere")
-    links.cache.clear()
+    targets.cache.clear()
     moved = open_butler(tmp_path / "elsewhere")
     assert moved.get("calexp.visit_info", CCD) == visit_info()
     with h5py.File(moved.getURI("calexp", CCD).ospath) as file:
@@ -325,7 +325,7 @@ def test_a_moved_repository_still_works(butler: Butler, root: Path, tmp_path: Pa
 def test_another_file_in_the_place_of_the_visit_is_never_taken_for_it(butler: Butler) -> None:
     visit_ref, (ref,) = put_visit(butler, visit(), [ccd()])
     visit().write(butler.getURI(visit_ref).ospath, replace=True)
-    links.cache.clear()
+    targets.cache.clear()
     with pytest.raises(errors.WrongIdError, match="visit_metadata.visit_info .* is lost"):
         butler.get(ref.makeComponentRef("visit_info"))
     got = butler.get(ref)
@@ -340,7 +340,7 @@ def test_another_file_in_the_place_of_the_visit_is_never_taken_for_it(butler: Bu
 def test_a_removed_visit_leaves_a_named_lost_component(butler: Butler) -> None:
     visit_ref, (ref,) = put_visit(butler, visit(), [ccd()])
     butler.pruneDatasets([visit_ref], disassociate=True, unstore=True, purge=True)
-    links.cache.clear()
+    targets.cache.clear()
     with pytest.raises(FileNotFoundError, match="visit_metadata.visit_info"):
         butler.get(ref.makeComponentRef("visit_info"))
 

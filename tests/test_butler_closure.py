@@ -17,7 +17,7 @@ from astropy.table import Table
 from support import counted_reads, exposure, pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import errors, links
+from compositeh5 import errors, targets
 from compositeh5.operations.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
@@ -67,9 +67,9 @@ def butler(root: Path) -> Butler:
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> Iterator[None]:
-    links.cache.clear()
+    targets.cache.clear()
     yield
-    links.cache.clear()
+    targets.cache.clear()
 
 
 def ccd_id(detector: int = 4) -> dict[str, int | str]:
@@ -106,7 +106,7 @@ def new_repo(root: Path, datastore: dict[str, object] | None = None) -> Butler:
 
 def content(butler: Butler, refs: list[DatasetRef]) -> dict[str, dict[str, str]]:
     """Return digests of all components of composites, read from where the links lead."""
-    links.cache.clear()
+    targets.cache.clear()
     return {str(ref.id): {name: digest_of(value) for name, value in butler.get(ref).items()} for ref in refs}
 
 
@@ -353,7 +353,7 @@ def test_links_are_repaired_after_an_import_to_other_places(moved: Butler, tmp_p
     assert {ref.id: moved.getURI(ref) for ref in composites} == uris
     assert {ref.id: stored_digest(uris[ref.id].ospath) for ref in composites} == whole
     assert all(ref.id == uuid.UUID(moved.get(ref).id) for ref in composites)
-    links.cache.clear()
+    targets.cache.clear()
     for ref in composites:
         for name, value in moved.get(ref).items():
             assert value is not None, name

@@ -15,7 +15,7 @@ from astropy.wcs import WCS
 from support import counted_reads, exposure, simple_wcs, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import errors, links
+from compositeh5 import errors, targets
 from compositeh5.operations.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
@@ -59,9 +59,9 @@ def apart(tmp_path: Path) -> Butler:
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> Iterator[None]:
-    links.cache.clear()
+    targets.cache.clear()
     yield
-    links.cache.clear()
+    targets.cache.clear()
 
 
 def add_tract(butler: Butler) -> None:
@@ -170,7 +170,7 @@ def test_an_overlay_of_an_overlay_in_a_moved_repository(butler: Butler, root: Pa
     _, base = put_base(butler)
     first = put_overlay(butler, base, {"wcs": better_wcs()}, "calexp", run="u/first")
     root.rename(tmp_path / "elsewhere")
-    links.cache.clear()
+    targets.cache.clear()
     moved = Butler.from_config(str(tmp_path / "elsewhere"), run=RUN)
     got = moved.get(put_overlay(moved, first, {"photo_calib": CALIB}, "calexp", run="u/second"))
     assert got["image"].shape == (30, 40)

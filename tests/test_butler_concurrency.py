@@ -10,7 +10,7 @@ import pytest
 from support import exposure, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import links
+from compositeh5 import targets
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -29,7 +29,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     visit = ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT)
     ccds = [exposure((30, 40)).replace(data_id={**VISIT, "detector": d}) for d in DETECTORS]
     put_visit(Butler.from_config(str(root), run=RUN), visit, ccds)
-    links.cache.clear()
+    targets.cache.clear()
     return root
 
 

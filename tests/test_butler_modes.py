@@ -20,7 +20,7 @@ from support import counted_reads, exposure, pixels, simple_wcs
 from support import visit_info as metadata
 
 import compositeh5 as ch5
-from compositeh5 import errors, kinds, links
+from compositeh5 import errors, kinds, targets
 from compositeh5.integrity import digest
 from compositeh5.operations.verify import verify
 
@@ -302,9 +302,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Mode:
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> Iterator[None]:
-    links.cache.clear()
+    targets.cache.clear()
     yield
-    links.cache.clear()
+    targets.cache.clear()
 
 
 # ---- The answers --------------------------------------------------------------------------------------------
@@ -564,7 +564,7 @@ def test_the_pieces_of_a_disassembled_composite_that_a_get_can_not_find(tmp_path
     with pytest.raises(FileNotFoundError, match="transmission_curve"):
         mode.get("calexp.transmission_curve")
     mode.butler.pruneDatasets([mode.refs["visit_metadata"]], disassociate=True, unstore=True, purge=True)
-    links.cache.clear()
+    targets.cache.clear()
     for name in ("calexp", "calexp.visit_info"):
         with pytest.raises(FileNotFoundError, match="visit_metadata.visit_info"):
             mode.get(name)

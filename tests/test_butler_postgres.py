@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from postgres_server import postgres_server
 
-from compositeh5 import links
+from compositeh5 import targets
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 pytest.importorskip("psycopg", reason="needs a driver for PostgreSQL (lsst-daf-butler[postgres])")
@@ -66,7 +66,7 @@ def butler(root: Path) -> Butler:
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> None:
-    links.cache.clear()
+    targets.cache.clear()
 
 
 def test_repositories_share_a_database(database: str, root: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from support import exposure, pixels, visit_info, write_visit
 
 import compositeh5 as ch5
-from compositeh5 import errors, links
+from compositeh5 import errors, links, targets
 from compositeh5.container import source
 from compositeh5.container.source import BLOCK, GAP, BlockSource
 from compositeh5.remote import member_location, open_file
@@ -34,13 +34,13 @@ def store() -> Iterator[object_store.ObjectStore]:
 def tree(tmp_path: Path, store: object_store.ObjectStore) -> Path:
     write_visit(tmp_path / "tree")
     store.upload(tmp_path / "tree")
-    links.cache.clear()
+    targets.cache.clear()
     return tmp_path / "tree"
 
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> None:
-    links.cache.clear()
+    targets.cache.clear()
 
 
 # ---- Blocks -------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ def beside(tree: Path, tmp_path: Path) -> Path:
     """Return a local file whose link leads to the object store."""
     with ch5.open(VISIT) as visit:
         ch5.Composite(None, visit_info=visit.link("visit_info")).write(tmp_path / "local.h5")
-    links.cache.clear()
+    targets.cache.clear()
     return tmp_path / "local.h5"
 
 
@@ -397,7 +397,7 @@ def test_a_target_that_is_open_is_found_wherever_it_is(tree: Path, tmp_path: Pat
     with ch5.open(ccd) as c:
         with open(visit, "rb") as stream, ch5.open(stream):
             assert c["visit_info"]["visit"] == 903334
-        links.cache.clear()
+        targets.cache.clear()
         with pytest.raises(errors.BrokenLinkError):
             c["visit_info"]
 

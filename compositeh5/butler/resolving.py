@@ -13,7 +13,7 @@ from typing import Any
 from lsst.daf.butler import Butler
 from lsst.resources import ResourcePath
 
-from .. import links
+from .. import targets
 from ..errors import BrokenLinkError
 from ..links import Link
 from .datasets import source_of
@@ -52,11 +52,11 @@ def use_butler(butler: Butler) -> Iterator[None]:
             raise BrokenLinkError(f"{butler} has no dataset {link.id}")
         return source_of(uri)
 
-    token = links.resolver.set(locate)
+    token = targets.resolver.set(locate)
     try:
         yield
     finally:
-        links.resolver.reset(token)
+        targets.resolver.reset(token)
 
 
 @contextmanager

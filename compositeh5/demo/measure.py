@@ -12,7 +12,7 @@ from astropy import units as u
 from astropy.table import QTable
 from lsst.daf.butler import Butler
 
-from .. import links
+from .. import targets
 from ..composite import Composite
 from ..opening import open_composite
 from ..operations.cutout import image_box
@@ -62,7 +62,7 @@ def measure_reads(butler: Butler, stored: Stored) -> list[Read]:
     # Modules are loaded, and connections made, when they are first needed: that isn't counted.
     for read in (component("wcs"), component("visit_info"), cutout):
         read(len(exposures) - 1)
-    links.cache.clear()
+    targets.cache.clear()
 
     size = [os.path.getsize(dataset.path) for dataset in exposures]
     visit_size = os.path.getsize(stored.visit.path)

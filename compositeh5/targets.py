@@ -1,0 +1,299 @@
+"""The targets of links: found by rules, checked, read, and kept if they are small.
+
+Whatever stands at a place is only used if it says that it is the object that was meant. `RULES` are the ways to
+find places.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+from weakref import WeakValueDictionary
+
+from . import kinds
+from .artifact_index import INDEX, INDEX_BYTES, files_of
+from .container.layout import check_file, composite_group_by_id
+from .container.nodes import ArrayNode, ExternalLink, GroupNode, Node
+from .container.reader import StoredFile
+from .errors import (
+    BrokenLinkError,
+    ClosedError,
+    CompositeH5Error,
+    DigestMismatchError,
+    FormatError,
+    RefusedError,
+    WrongIdError,
+)
+from .links import Link, joined_location
+from .remote import Location, member_location, open_file, read_all, read_member, shown, split_member
+
+
+class _Cache:
+    """Values of linked components, so that what many composites share is decoded once per process."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, link: Link) -> Any:
+        """Return the value of a link, or None."""
+        with self._lock:
+            key = (link.id, link.component, link.digest)
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, link: Link, value: Any) -> None:
+        """Keep a value, and drop the one that was not asked for the longest."""
+        with self._lock:
+            self._values[link.id, link.component, link.digest] = value
+            while len(self._values) > self._size:
+                self._values.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._values.clear()
+
+
+cache = _Cache(256)
+
+CACHED_BYTES = 4 * 1024 * 1024
+"""Larger components (pixels) are read anew each time."""
+
+
+def read(link: Link, base: str | None, path: str | None, anywhere: bool = False, /, **parameters: Any) -> Any:
+    """Return the value of a linked component.
+
+    Parameters
+    ----------
+    link : Link
+        What must be found.
+    base : str or None
+        Original location of the file that has the link.
+    path : str or None
+        Path of the target as seen from there.
+    anywhere : bool, optional
+        Whether the file may lead to any host; see `Search`.
+    **parameters
+        Of a partial read.
+
+    Raises
+    ------
+    BrokenLinkError, WrongIdError, DigestMismatchError
+        If the component is lost: not found anywhere, replaced by another object, or changed.
+    """
+    value = cache.get(link)
+    kind = kinds.get(link.kind, str(link))
+    if value is None:
+        with Target(link, base, path, anywhere) as node:
+            if parameters or node_bytes(node) > CACHED_BYTES:
+                return kinds.decode(node, **parameters)
+            value = kinds.decode(node)
+        cache.put(link, value)
+    if parameters:
+        return kind.decode(kind.encode(value), **parameters)
+    return kind.share(value)
+
+
+class Target:
+    """The node at the end of a link, and the file that holds it, open until `close`.
+
+    The places are those that `RULES` give, in their order.
+    """
+
+    def __init__(self, link: Link, base: str | None, path: str | None, anywhere: bool = False) -> None:
+        self.link = link
+        search = Search(link, base, path, anywhere)
+        failures: list[tuple[str, Exception]] = []
+        tried: set[Place] = set()
+        for rule, places in RULES.items():
+            try:
+                for place in places(search):
+                    name = place.name if isinstance(place, StoredFile) else shown(place)
+                    # Not by name: that of a URL is without its signature.
+                    if place in tried:
+                        continue
+                    tried.add(place)
+                    try:
+                        self.file, self.node = _open_target(link, place)
+                        return
+                    except (OSError, CompositeH5Error) as error:
+                        failures.append((f"{rule}: {name}", error))
+            except (OSError, CompositeH5Error) as error:
+                failures.append((rule, error))
+        known = "; ".join(f"{place}: {error}" for place, error in failures) or "no place is known"
+        message = f"the linked component {link} with digest {link.digest} is lost. Tried {known}"
+        if link.dataset_type and resolver.get() is None:
+            message += "; no Butler was asked (compositeh5.butler.use_butler)"
+        for kind in (DigestMismatchError, WrongIdError):
+            if any(isinstance(error, kind) for _, error in failures):
+                raise kind(message)
+        raise BrokenLinkError(message)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    def __enter__(self) -> Node:
+        return self.node
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+# ---- Where the target of a link may be ----------------------------------------------------------------------
+
+Place = Location | StoredFile
+"""A location as `remote.open_file` takes it, or a file that is open."""
+
+opened: WeakValueDictionary[str, StoredFile] = WeakValueDictionary()
+"""The files in which composites are open, by the ids of these."""
+
+resolver: ContextVar[Callable[[Link], Place] | None] = ContextVar("compositeh5_resolver", default=None)
+"""Tells where the target of a link is now, by its id, or raises an `OSError`; None where nobody can be asked."""
+
+INDEX_LEVELS = 16
+"""So many folders above a file may have the index that lists it."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is known of where a target may be.
+
+    Attributes
+    ----------
+    link : Link
+        What must be found.
+    base, path : str or None
+        Original location of the file that has the link, and the path of the target as seen from there.
+    anywhere : bool
+        Whether what the file says may lead to other hosts, and from local files to the network.
+    """
+
+    link: Link
+    base: str | None
+    path: str | None
+    anywhere: bool
+
+    def permitted(self, place: str) -> str:
+        """Return a place that a file names, if it may be followed.
+
+        What a file says is a hint from a stranger: it must not make the reader talk to hosts of its choice.
+
+        Raises
+        ------
+        RefusedError
+            If it leads from a local file to the network, or to another host or scheme.
+        """
+        in_memory = self.base is None and self.path is None
+        if self.anywhere or in_memory or _host(place) == _host(self.base or ""):
+            return place
+        raise RefusedError(
+            f"{shown(place)}: isn't on the host of {self.base or 'the file that has the link'}, so it isn't followed "
+            f"(compositeh5.open(..., anywhere=True) does)"
+        )
+
+
+def _already_open(search: Search) -> Iterator[Place]:
+    file = opened.get(search.link.id)
+    if file is not None and not file.closed:
+        yield file
+
+
+def _same_zip(search: Search) -> Iterator[Place]:
+    outer, member = split_member(search.base or "")
+    if member is not None:
+        index = read_member(outer, INDEX, INDEX_BYTES)
+        for name in files_of(index, member_location(outer, INDEX), search.link.id, search.link.component):
+            yield member_location(outer, name)
+
+
+def _relative_path(search: Search) -> Iterator[Place]:
+    # Inside a zip file, the path is still that between the places from which the members came.
+    if search.base is not None and search.path is not None and split_member(search.base)[1] is None:
+        yield search.permitted(joined_location(search.base, search.path))
+
+
+def _artifact_index(search: Search) -> Iterator[Place]:
+    if search.base is None or split_member(search.base)[1] is not None:
+        return
+    # In an object store each look costs a request, so only beside the file.
+    levels = 1 if "://" in search.base else INDEX_LEVELS
+    for level in range(levels):
+        index = joined_location(search.base, "../" * level + INDEX)
+        try:
+            content = read_all(index, INDEX_BYTES)
+        except FileNotFoundError:
+            continue
+        for path in files_of(content, index, search.link.id, search.link.component):
+            yield joined_location(index, quote(path) if "://" in index else path)
+        return
+
+
+def _recorded_location(search: Search) -> Iterator[Place]:
+    if search.link.uri:
+        yield search.permitted(search.link.uri)
+
+
+def _resolver(search: Search) -> Iterator[Place]:
+    ask = resolver.get()
+    if ask is not None:
+        yield ask(search.link)
+
+
+RULES: dict[str, Callable[[Search], Iterator[Place]]] = {
+    "already open": _already_open,
+    "same zip file": _same_zip,
+    "relative path": _relative_path,
+    "artifact index": _artifact_index,
+    "recorded location": _recorded_location,
+    "resolver": _resolver,
+}
+"""The rules that give places, in the order in which they are tried."""
+
+
+def _host(location: str) -> tuple[str, str]:
+    if "://" not in location:
+        return "", ""
+    parts = urlsplit(location)
+    return parts.scheme, parts.netloc
+
+
+def _open_target(link: Link, place: Place) -> tuple[StoredFile, Node]:
+    if not isinstance(place, StoredFile):
+        file = open_file(place)
+    elif place.again():
+        file = place
+    else:
+        raise ClosedError(f"{place.name}: was closed meanwhile")
+    try:
+        check_file(file)
+        group = composite_group_by_id(file, link.id)
+        node = group.get(link.component)
+        if node is None:
+            raise FormatError(f"{group.where}: has no component {link.component!r}")
+        if isinstance(node, ExternalLink):
+            # Links go to where a component is stored: a chain of them would hide where data come from.
+            raise RefusedError(f"{node.where}: is a link itself; links to links aren't followed")
+        if node.attr("digest", str) != link.digest:
+            raise DigestMismatchError(
+                f"{node.where}: its digest is {node.attrs['digest']}, but {link.digest} was recorded by the link"
+            )
+    except BaseException:
+        file.close()
+        raise
+    return file, node
+
+
+def node_bytes(node: Node) -> int:
+    """Return the size in memory of all arrays of a component."""
+    if isinstance(node, ArrayNode):
+        return node.nbytes
+    return sum(node_bytes(node[name]) for name in node) if isinstance(node, GroupNode) else 0
