@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..composite import Composite
 from ..errors import CompositeH5Error, ConflictError
+from ..operations.running import Progress, silent
 
 if TYPE_CHECKING:
     from astropy.table import QTable
 
     from .report import Report
 
-__all__ = ["MissingExtraError", "Progress", "run"]
-
-Progress: TypeAlias = Callable[[str, int, int], object]
-"""Told the step that begins, how many are done, and how many there are."""
+__all__ = ["MissingExtraError", "run"]
 
 
 class MissingExtraError(CompositeH5Error, ImportError):
@@ -32,7 +30,7 @@ def run(
     detectors: int = 9,
     size: int = 1024,
     seed: int = 1,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = silent,
 ) -> Report:
     """Make the repository, read parts of it, and return what was found.
 

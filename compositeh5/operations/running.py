@@ -1,0 +1,86 @@
+"""Running the same work on many files, here or on any executor, in order and with bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from typing import TypeAlias, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Progress: TypeAlias = Callable[[str, int, int], object]
+"""Called with what is being done, how many are done, and how many there are."""
+
+_BATCHES = 256
+"""About so many batches are made: each costs a message to another process."""
+
+_AHEAD = 32
+"""So many batches are handed out before their results are taken: with 10 000 files, not all wait in memory."""
+
+
+def silent(step: str, done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def each(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    executor: Executor | None = None,
+    progress: Progress = silent,
+    step: str = "",
+) -> Iterator[Result]:
+    """Return the results of a function for each item, in the order of the items.
+
+    Parameters
+    ----------
+    function : callable
+        What to do. For an executor of processes it must be picklable: a function of a module, or `functools.partial`
+        of one.
+    items : sequence
+        The arguments.
+    executor : concurrent.futures.Executor, optional
+        Where it runs: threads, processes, or `distributed.Client.get_executor`. Without one, here.
+    progress : callable, optional
+        Told how many are done.
+    step : str, optional
+        What is being done, for it.
+
+    Raises
+    ------
+    Exception
+        What the function raises for the first item that fails; what was not begun by then never runs.
+    """
+    total = len(items)
+    progress(step, 0, total)
+    if executor is None:
+        for done, item in enumerate(items, 1):
+            yield function(item)
+            progress(step, done, total)
+        return
+    size = max(1, -(-total // _BATCHES))
+    batches = (items[start : start + size] for start in range(0, total, size))
+    waiting: deque[Future[list[Result]]] = deque()
+    done = 0
+    try:
+        for batch in batches:
+            waiting.append(executor.submit(_batch, function, batch))
+            if len(waiting) >= _AHEAD:
+                results = waiting.popleft().result()
+                done += len(results)
+                progress(step, done, total)
+                yield from results
+        while waiting:
+            results = waiting.popleft().result()
+            done += len(results)
+            progress(step, done, total)
+            yield from results
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _batch(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    return [function(item) for item in items]
