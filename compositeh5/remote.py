@@ -10,15 +10,20 @@ import io
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from http import HTTPStatus
+from queue import Empty, LifoQueue
+from typing import Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from .container.reader import StoredFile
-from .container.source import BlockSource, FileSource
+from .container.source import BlockSource, FileSource, ReadAt
 from .errors import CompositeH5Error, CorruptFileError, RefusedError, TransferError
 
 ZIP_PATH = "#zip-path="
 """What stands between the location of a zip file and the name of a member."""
+
+HTTP_TIMEOUT = (60, 600)
+"""Seconds to wait for a connection, and for an answer."""
 
 _LOCAL_HEADER = 30
 """Size of what precedes the name of a member in a zip file."""
@@ -141,39 +146,107 @@ def _open_remote(location: Location, size: int | None) -> BlockSource:
         return source
 
 
-def _reader(location: Location, stack: ExitStack) -> tuple[Callable[[int, int], bytes], Callable[[], int]]:
-    """Return functions that read a part of a remote file and that ask for its size, until the stack is closed."""
+Reader = tuple[ReadAt, Callable[[], int | None]]
+"""Functions that read a part of a remote file, and that ask for its size."""
+
+
+def _reader(location: Location, stack: ExitStack) -> Reader:
+    """Return the functions that read a file, until the stack is closed."""
     name = shown(location)
     with _transfer_errors(name):
         try:
             from lsst.resources import ResourcePath
 
-            stream = stack.enter_context(ResourcePath(location).open("rb"))
+            uri = ResourcePath(location)
         except (ImportError, NotImplementedError) as error:
             # Not installed, or not a scheme that it knows.
-            missing = error
-        else:
+            return _fsspec_reader(str(location), name, error)
+        return _http_reader(uri, name) if uri.scheme in ("http", "https") else _stream_reader(uri, name, stack)
 
-            def read_at(offset: int, count: int) -> bytes:
-                with _transfer_errors(name):
-                    stream.seek(offset)
-                    return bytes(stream.read(count))
 
-            return read_at, lambda: int(stream.seek(0, io.SEEK_END))
+def _stream_reader(uri: Any, name: str, stack: ExitStack) -> Reader:
+    """Read through the streams of a ``ResourcePath``: one for each of the requests that are made at once."""
+    idle: LifoQueue[Any] = LifoQueue()
+
+    @contextmanager
+    def stream() -> Iterator[Any]:
+        with _transfer_errors(name):
+            try:
+                taken = idle.get_nowait()
+            except Empty:
+                taken = stack.enter_context(uri.open("rb"))
+            yield taken
+            idle.put(taken)
+
+    def read_at(offset: int, count: int) -> bytes:
+        with stream() as taken:
+            taken.seek(offset)
+            return bytes(taken.read(count))
+
+    def measure() -> int:
+        with stream() as taken:
+            return int(taken.seek(0, io.SEEK_END))
+
+    return read_at, measure
+
+
+def _http_reader(uri: Any, name: str) -> Reader:
+    """Read by the session of a ``ResourcePath``, which has the credentials, but by GET alone.
+
+    Its streams begin with OPTIONS and HEAD.
+    """
+    total: int | None = None
+    whole: bytes | None = None
+
+    def read_at(offset: int, count: int) -> bytes:
+        nonlocal total, whole
+        if whole is not None:
+            return whole[offset : offset + count]
+        headers = {"Range": f"bytes={offset}-{offset + count - 1}", "Accept-Encoding": "identity"}
         try:
-            from fsspec.core import url_to_fs
+            answer = uri.data_session.get(uri.geturl(), headers=headers, timeout=HTTP_TIMEOUT, stream=False)
+        except OSError as error:
+            # Its text has the URL, and so the signature.
+            raise TransferError(f"{name}: {type(error).__name__} while asking for {headers['Range']}") from None
+        match answer.status_code:
+            case HTTPStatus.PARTIAL_CONTENT:
+                size = answer.headers.get("Content-Range", "").rpartition("/")[2]
+                total = int(size) if size.isdecimal() else None
+                return bytes(answer.content)
+            case HTTPStatus.OK:
+                # A server that knows no ranges, or an empty file.
+                whole = bytes(answer.content)
+                total = len(whole)
+                return whole[offset : offset + count]
+            case HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                return b""
+            case HTTPStatus.NOT_FOUND | HTTPStatus.GONE | HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN as status:
+                raise FileNotFoundError(f"HTTP status {status}")
+            case status:
+                raise TransferError(f"{name}: HTTP status {status} {answer.reason}")
 
-            files, path = url_to_fs(location)
-        except (ImportError, ValueError) as error:
-            raise TransferError(
-                f"{name}: can't be opened ({missing}; {error}); pip install 'compositeh5[remote]' for URLs"
-            ) from error
+    def read(offset: int, count: int) -> bytes:
+        with _transfer_errors(name):
+            return read_at(offset, count)
 
-    def read_range(offset: int, count: int) -> bytes:
+    return read, lambda: total
+
+
+def _fsspec_reader(location: str, name: str, missing: Exception) -> Reader:
+    try:
+        from fsspec.core import url_to_fs
+
+        files, path = url_to_fs(location)
+    except (ImportError, ValueError) as error:
+        raise TransferError(
+            f"{name}: can't be opened ({missing}; {error}); pip install 'compositeh5[remote]' for URLs"
+        ) from error
+
+    def read_at(offset: int, count: int) -> bytes:
         with _transfer_errors(name):
             return bytes(files.cat_file(path, offset, offset + count))
 
-    return read_range, lambda: int(files.size(path))
+    return read_at, lambda: int(files.size(path))
 
 
 def _open_member(outer: str, name: str) -> BlockSource:
@@ -192,8 +265,7 @@ def _open_member(outer: str, name: str) -> BlockSource:
             )
 
         def read_at(offset: int, count: int) -> bytes:
-            source.seek(start + offset)
-            return source.read(min(count, info.file_size - offset))
+            return source.read_at(start + offset, min(count, info.file_size - offset))
 
         member = BlockSource(read_at, where, info.file_size, close=stack.close)
         stack.pop_all()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import os
 import stat
-import threading
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 from ..errors import CorruptFileError, NotACompositeFileError, RefusedError
 
@@ -20,7 +21,11 @@ BLOCK = 1024 * 1024
 """Remote files are fetched in blocks of this size; the metadata of most files fit in the first."""
 
 GAP = 8 * BLOCK
-"""To fetch so much that isn't needed takes no longer than another request."""
+"""Blocks nearer to each other than this are fetched by one request, with what lies between: that takes about as long
+as another request, which waits some 30 ms for its answer, at 250 MB/s."""
+
+PARALLEL = 8
+"""So many requests are made at once for what is farther apart."""
 
 LARGEST = 256
 """Blocks of one request."""
@@ -28,12 +33,19 @@ LARGEST = 256
 KEPT = 64 * BLOCK
 """Of what was fetched for earlier reads, no more than this is kept."""
 
+ReadAt = Callable[[int, int], bytes]
+"""``read_at(offset, size)`` returns so many bytes from there, fewer only at the end of the file."""
+
 
 class _Source(io.RawIOBase):
     """What HDF5 reads: bytes of known number, and a position among them."""
 
     _size: int
     _position = 0
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return so many bytes from an offset, fewer only at the end of the file; the position stays."""
+        raise NotImplementedError
 
     def readable(self) -> bool:
         return True
@@ -89,6 +101,9 @@ class FileSource(_Source):
         self._position += count
         return count
 
+    def read_at(self, offset: int, size: int) -> bytes:
+        return os.pread(self._fd, size, offset)
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
@@ -99,17 +114,20 @@ class FileSource(_Source):
 class BlockSource(_Source):
     """A file of which blocks are fetched, in few large requests, when they are needed.
 
+    Threads may read it at the same time; what two of them ask for at once can be fetched twice.
+
     Parameters
     ----------
     read_at : callable
-        ``read_at(offset, size)`` returns so many bytes from there, fewer only at the end of the file.
+        ``read_at(offset, size)`` returns so many bytes from there, fewer only at the end of the file. It is called
+        by several threads at once.
     name : str
         What messages call the file.
     size : int, optional
         Size of the file. Without it, it is that which the file itself states (HDF5 does), or what ``measure``
         returns.
     measure : callable, optional
-        Returns the size of the file at the cost of another request.
+        Returns the size of the file, maybe at the cost of another request; None if it can't be known.
     close : callable, optional
         Called when the source is closed.
 
@@ -121,42 +139,39 @@ class BlockSource(_Source):
 
     def __init__(
         self,
-        read_at: Callable[[int, int], bytes],
+        read_at: ReadAt,
         name: str,
         size: int | None = None,
         *,
-        measure: Callable[[], int] | None = None,
+        measure: Callable[[], int | None] | None = None,
         close: Callable[[], object] | None = None,
     ) -> None:
         super().__init__()
-        self._read_at, self._name, self._on_close = read_at, name, close
+        self._read, self._name, self._on_close = read_at, name, close
         self.identity: Hashable = name
-        # Files are read by threads, too: the position is HDF5's, which lets in one at a time, but not the blocks.
-        self._lock = threading.RLock()
         first = read_at(0, BLOCK if size is None else min(BLOCK, size))
         if size is None:
             size = len(first) if len(first) < BLOCK else stated_size(first) or (measure() if measure else None)
         if size is None:
             raise NotACompositeFileError(f"{name}: not an HDF5 file (its beginning doesn't state its size)")
         self._size = size
-        self._blocks = {0: first}
+        # No lock: whoever waits for the network with one can be waited for by a thread that has HDF5's, while its own
+        # garbage collection waits for that one.
+        self._blocks = {0: memoryview(first)}
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill the buffer from the current position, and return the number of bytes read."""
-        start = self._position
-        stop = min(start + len(buffer), self._size)
-        with self._lock:
-            self.prefetch([(start, stop - start)])
-            while self._position < stop:
-                number, offset = divmod(self._position, BLOCK)
-                part = self._blocks[number][offset : offset + stop - self._position]
-                done = self._position - start
-                buffer[done : done + len(part)] = part
-                self._position += len(part)
-        return max(0, stop - start)
+        # HDF5 calls this, and holds its lock meanwhile: for the same reason, no other thread may be needed.
+        data = self._part(self._position, len(buffer), threads=1)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return self._part(offset, size, PARALLEL)
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Fetch what isn't there yet of some ranges (offset, size), those that are near each other at once.
+        """Fetch what isn't there yet of some ranges (offset, size): near ones at once, far ones in parallel.
 
         Raises
         ------
@@ -165,33 +180,43 @@ class BlockSource(_Source):
         OSError
             What ``read_at`` raises.
         """
-        with self._lock:
-            wanted = {
-                number
-                for offset, size in ranges
-                for number in range(max(0, offset) // BLOCK, -(-min(offset + size, self._size) // BLOCK))
-            }
-            missing = sorted(wanted - self._blocks.keys())
-            if missing and len(self._blocks) * BLOCK > KEPT:
-                self._blocks = {n: block for n, block in self._blocks.items() if n == 0 or n in wanted}
-            while missing:
-                run = 1
-                while (
-                    run < len(missing)
-                    and (missing[run] - missing[run - 1] - 1) * BLOCK <= GAP
-                    and missing[run] - missing[0] < LARGEST
-                ):
-                    run += 1
-                self._fetch(missing[0], missing[run - 1] + 1)
-                missing = missing[run:]
+        self._get({n for offset, size in ranges for n in self._numbers(offset, size)}, PARALLEL)
 
-    def _fetch(self, first: int, last: int) -> None:
-        start, stop = first * BLOCK, min(last * BLOCK, self._size)
-        data = self._read_at(start, stop - start)
+    def _part(self, offset: int, size: int, threads: int) -> bytes:
+        numbers = self._numbers(offset, size)
+        blocks = self._get(set(numbers), threads)
+        return b"".join(blocks[n][max(0, offset - n * BLOCK) : offset + size - n * BLOCK] for n in numbers)
+
+    def _numbers(self, offset: int, size: int) -> range:
+        """Return the numbers of the blocks that have the bytes of a range, as far as it is in the file."""
+        stop = min(offset + size, self._size)
+        return range(offset // BLOCK, -(-stop // BLOCK)) if stop > offset else range(0)
+
+    def _get(self, wanted: set[int], threads: int) -> dict[int, memoryview]:
+        """Return blocks by number; those that aren't there are fetched."""
+        # Held here, for another thread may drop them.
+        blocks = {n: block for n in wanted if (block := self._blocks.get(n)) is not None}
+        missing = sorted(wanted - blocks.keys())
+        if not missing:
+            return blocks
+        if len(self._blocks) * BLOCK > KEPT:
+            for n in set(self._blocks) - wanted - {0}:
+                self._blocks.pop(n, None)
+        requests = list(_merged(missing))
+        threads = min(threads, len(requests))
+        with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+            for fetched in (pool.map if pool else map)(self._fetch, requests):
+                self._blocks.update(fetched)
+                blocks.update(fetched)
+        return blocks
+
+    def _fetch(self, limits: tuple[int, int]) -> dict[int, memoryview]:
+        first, last = limits
+        start, stop = first * BLOCK, min((last + 1) * BLOCK, self._size)
+        data = memoryview(self._read(start, stop - start))
         if len(data) != stop - start:
             raise CorruptFileError(f"{self._name}: ends at byte {start + len(data)} of {self._size}")
-        for number in range(first, last):
-            self._blocks[number] = data[number * BLOCK - start : (number + 1) * BLOCK - start]
+        return {n: data[n * BLOCK - start : (n + 1) * BLOCK - start] for n in range(first, last + 1)}
 
     def close(self) -> None:
         if not self.closed:
@@ -199,6 +224,17 @@ class BlockSource(_Source):
             if self._on_close is not None:
                 self._on_close()
         super().close()
+
+
+def _merged(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and last block of each request by which blocks (sorted) are fetched."""
+    first = last = numbers[0]
+    for n in numbers[1:]:
+        if (n - last - 1) * BLOCK > GAP or n - first >= LARGEST:
+            yield first, last
+            first = n
+        last = n
+    yield first, last
 
 
 def stated_size(start: bytes) -> int | None:
