@@ -259,16 +259,12 @@ class StoredGroup(GroupNode):
         raise RefusedError(f"{where}: neither a group nor a dataset")
 
     def fetch(self, limit: int | None = None) -> None:
-        if self.file.is_remote:
-            ranges = list(self._extents())
-            if limit is None or sum(size for _, size in ranges) <= limit:
-                self.file.prefetch(ranges)
+        fetch_together([(self, ())], limit)
 
-    def _extents(self) -> Iterator[tuple[int, int]]:
+    def extents(self, selection: Selection = ()) -> Iterator[tuple[int, int]]:
+        """Yield where in the file the arrays below the group are, all of them: offsets and sizes."""
         for child in self.values():
-            if isinstance(child, StoredGroup):
-                yield from child._extents()
-            elif isinstance(child, StoredArray):
+            if isinstance(child, StoredGroup | StoredArray):
                 yield from child.extents()
 
     def soft_target(self, name: str) -> str | None:
@@ -357,15 +353,9 @@ class StoredArray(ArrayNode):
 
     def read(self, selection: Selection = ()) -> NDArray[Any]:
         self.file.check_open(self.where)
-        full = tuple(slice(*s.indices(n)) for s, n in zip(selection, self._stored_shape, strict=False)) + tuple(
-            slice(0, n, 1) for n in self._stored_shape[len(selection) :]
-        )
-        steps = tuple(s.step for s in full)
-        if len(full) > len(self._stored_shape) or any(step < 1 for step in steps):
-            raise IndexError(f"{self.where}: {selection} is no selection of shape {self._stored_shape}")
-        dense = tuple(slice(s.start, max(s.start, s.stop), 1) for s in full)
+        dense, steps = self._dense(selection)
         if self.file.is_remote:
-            self.file.prefetch(self.extents(dense))
+            self.file.prefetch(self.extents(selection))
         with _reading(self.where):
             values = self._read_dense(dense)
         if any(step > 1 for step in steps):
@@ -377,15 +367,24 @@ class StoredArray(ArrayNode):
             values = np.asarray(values.view(np.uint8) != 0)
         return values.reshape(()) if self.shape != self._stored_shape else values
 
+    def _dense(self, selection: Selection) -> tuple[Selection, tuple[int, ...]]:
+        """Return the slice that covers a selection along each axis, and the steps to take in it."""
+        shape = self._stored_shape
+        if len(selection) > len(shape) or any(s.step is not None and s.step < 1 for s in selection):
+            raise IndexError(f"{self.where}: {selection} is no selection of shape {shape}")
+        whole = (slice(None),) * (len(shape) - len(selection))
+        limits = [s.indices(n) for s, n in zip((*selection, *whole), shape, strict=True)]
+        return tuple(slice(a, max(a, b)) for a, b, _ in limits), tuple(step for _, _, step in limits)
+
     def extents(self, selection: Selection = ()) -> Iterator[tuple[int, int]]:
-        """Return where in the file the values are, or those of a selection (one slice per axis): offsets and sizes."""
+        """Yield where in the file the values are, or those of a selection: offsets and sizes."""
         with _reading(self.where):
             if self._chunks is None:
                 # None for a compact one, which is in its header.
                 if (offset := self._did.get_offset()) is not None:
                     yield offset, self.stored_bytes
                 return
-            for corner in _chunks.chunks_in(selection or tuple(slice(0, n) for n in self._stored_shape), self._chunks):
+            for corner in _chunks.chunks_in(self._dense(selection)[0], self._chunks):
                 info = self._did.get_chunk_info_by_coord(corner)
                 if info.size:
                     yield info.byte_offset, info.size
@@ -426,6 +425,30 @@ class StoredArray(ArrayNode):
                 source.append(slice(first - start, last - start))
                 target.append(slice(first - wanted.start, last - wanted.start))
             out[tuple(target)] = chunk[tuple(source)]
+
+
+def fetch_together(wanted: Iterable[tuple[Node, Selection]], limit: int | None = None) -> None:
+    """Have what will be read of several nodes transferred at once, as far as they are in remote files.
+
+    Parameters
+    ----------
+    wanted : iterable of (Node, tuple of slice)
+        The nodes, and for arrays the selection that will be read; groups are fetched whole.
+    limit : int, optional
+        Do nothing for files of which it is more bytes than this.
+
+    Raises
+    ------
+    OSError
+        If it can't be fetched.
+    """
+    ranges: dict[StoredFile, list[tuple[int, int]]] = {}
+    for node, selection in wanted:
+        if isinstance(node, StoredGroup | StoredArray) and node.file.is_remote:
+            ranges.setdefault(node.file, []).extend(node.extents(selection))
+    for file, own in ranges.items():
+        if limit is None or sum(size for _, size in own) <= limit:
+            file.prefetch(own)
 
 
 class _StoredAttrs(Mapping[str, AttrValue]):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .. import kinds
-from ..container.nodes import ArrayNode, Node
+from ..container.nodes import ArrayNode
+from ..container.reader import fetch_together
 from ..errors import FormatError, OutsideError
 from ..geometry import Box
 from ..lazy import LazyArray
@@ -28,15 +30,28 @@ def image_box(composite: Composite) -> Box:
     FormatError
         If they differ in it.
     """
-    boxes = {}
-    for name in composite:
-        if kinds.get(composite.kind(name)).is_pixels:
-            node, target = composite._part(name).open_node()
-            try:
-                boxes[name] = _plane_box(node)
-            finally:
+    with _open_planes(composite) as planes:
+        return _common_box(composite, planes)
+
+
+@contextmanager
+def _open_planes(composite: Composite) -> Iterator[dict[str, ArrayNode]]:
+    """Give the nodes of the planes of pixels; the files of linked ones are open meanwhile, and so opened once."""
+    with ExitStack() as stack:
+        planes = {}
+        for name in composite:
+            if kinds.get(composite.kind(name)).is_pixels:
+                node, target = composite._part(name).open_node()
                 if target is not None:
-                    target.close()
+                    stack.callback(target.close)
+                if not isinstance(node, ArrayNode):
+                    raise FormatError(f"{node.where}: a plane of pixels should be one array")
+                planes[name] = node
+        yield planes
+
+
+def _common_box(composite: Composite, planes: dict[str, ArrayNode]) -> Box:
+    boxes = {name: _plane_box(node) for name, node in planes.items()}
     if not boxes:
         raise OutsideError(f"{composite!r} has no image or mask to cut from")
     if len(set(boxes.values())) > 1:
@@ -44,34 +59,40 @@ def image_box(composite: Composite) -> Box:
     return next(iter(boxes.values()))
 
 
-def _plane_box(node: Node) -> Box:
-    if not isinstance(node, ArrayNode):
-        raise FormatError(f"{node.where}: a plane of pixels should be one array")
+def _plane_box(node: ArrayNode) -> Box:
     y0, x0 = LazyArray(node).origin
     return Box(y0, y0 + node.shape[-2], x0, x0 + node.shape[-1])
 
 
 def cutout(composite: Composite, where: Any, size: Any, components: Sequence[str] | None) -> Composite:
     """Return a part of a composite in memory; see `Composite.cutout`."""
-    full = image_box(composite)
-    box = full.intersection(_wanted_box(composite, full, where, size))
-    if box.is_empty:
-        raise OutsideError(f"{composite!r}: {where} with size {size} has no pixel in {full}")
-    result = composite._like()
-    names = composite if components is None else components
-    for name in names:
-        kind = kinds.get(composite.kind(name))
-        if kind.is_pixels:
-            value = composite.read(name, box=box)
-        elif kind.name == "wcs":
-            from ..kinds.wcs import shift
+    with _open_planes(composite) as planes:
+        full = _common_box(composite, planes)
+        box = full.intersection(_wanted_box(composite, full, where, size))
+        if box.is_empty:
+            raise OutsideError(f"{composite!r}: {where} with size {size} has no pixel in {full}")
+        names = composite if components is None else components
+        rows_and_columns = box.slices_in(full.origin)
+        fetch_together(
+            (node, (slice(None),) * (node.ndim - 2) + rows_and_columns)
+            for name, node in planes.items()
+            if name in names
+        )
+        result = composite._like()
+        for name in names:
+            kind = kinds.get(composite.kind(name))
+            value: Any
+            if name in planes:
+                value = kinds.decode(planes[name], box=box)
+            elif kind.name == "wcs":
+                from ..kinds.wcs import shift
 
-            value = shift(composite[name], box.y0 - full.y0, box.x0 - full.x0, box.shape)
-        elif components is None:
-            continue
-        else:
-            value = composite[name]
-        result._parts[name] = MemoryPart(value, kind.name, composite.component_stage(name))
+                value = shift(composite[name], box.y0 - full.y0, box.x0 - full.x0, box.shape)
+            elif components is None:
+                continue
+            else:
+                value = composite[name]
+            result._parts[name] = MemoryPart(value, kind.name, composite.component_stage(name))
     return result
 
 
