@@ -10,24 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from . import definition as definitions
 from . import kinds, links, targets
-from .container.layout import DEFAULT, ID_NAMESPACE, file_root, long_text
-from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Node
-from .container.publish import publish
-from .container.reader import StoredFile
-from .container.writer import file_image
+from .container.layout import DEFAULT
+from .container.nodes import ArrayNode
+from .container.reader import StoredFile, fetch_together
 from .definition import Definition
 from .errors import AbsentComponentError, ClosedError, DefinitionError, EncodeError, NoSuchComponentError, suggest
-from .integrity import canonical_json, composite_digest
 from .lazy import LazyArray
 from .links import DataId, Link
 from .parts import LinkedPart, MemoryPart, Part, StoredPart
-from .recipes import OTHERS, Recipe, Recipes
+from .recipes import Recipes
+from .writing import group_of, image_of, write_file
 
 if TYPE_CHECKING:
     from .report import ComponentInfo
 
 KIND_VERSION = 1
 """Version of the encoding of a composite's group."""
+
+FETCHED_TOGETHER = 256 * 1024 * 1024
+"""Components of a remote file that are more than this, as stored, are fetched one after the other."""
 
 
 class Composite(Mapping[str, Any]):
@@ -303,8 +304,10 @@ class Composite(Mapping[str, Any]):
     def load(self) -> Composite:
         """Return the composite with all values in memory, links kept beside the values of linked components."""
         new = self._like()
-        for name in self:
-            part = self._part(name)
+        parts = {name: self._part(name) for name in self}
+        stored = ((part.node, ()) for part in parts.values() if isinstance(part, StoredPart))
+        fetch_together(stored, limit=FETCHED_TOGETHER)
+        for name, part in parts.items():
             if isinstance(part, LinkedPart):
                 new._parts[name] = part.loaded()
             else:
@@ -380,7 +383,7 @@ class Composite(Mapping[str, Any]):
         """Return what `link` does, without keeping the value for those who will follow the link."""
         part = self._part(name)
         if isinstance(part, LinkedPart):
-            return part.link
+            return dataclasses.replace(part.link, uri=part.place)
         if self.location is None:
             raise ValueError(f"{self._where}: write it first, then link to its component {name!r}")
         return Link(
@@ -405,51 +408,7 @@ class Composite(Mapping[str, Any]):
     @property
     def digest(self) -> str:
         """Digest of the composite: of its attributes and the digests of all components, stored or linked."""
-        return self.node().attr("digest", str)
-
-    def node(self) -> Group:
-        """Return the group to write, complete with id, digests and the record of links.
-
-        The files of external links in it are absolute locations.
-        """
-        children: dict[str, Node] = {}
-        components: dict[str, dict[str, str]] = {}
-        for name in self._parts:
-            part = self._part(name)
-            children[name], digest = part.output()
-            components[name] = {"kind": part.kind, "digest": digest, "stage": part.stage}
-        own: dict[str, Any] = {
-            "definition": self.definition,
-            "definition_version": self.definition_version,
-            "data_id": self.data_id,
-            "dataset_type": self.dataset_type,
-            "run": self.run,
-            "stage": self.stage,
-            "absent": sorted(self._absent),
-            "provenance": self.provenance,
-        }
-        digest = composite_digest(own, components)
-        title = " ".join([self.definition or "composite", *(f"{k}={v}" for k, v in self.data_id.items())])
-        attrs: dict[str, AttrValue] = {
-            "kind": "composite",
-            "kind_version": KIND_VERSION,
-            "definition": self.definition,
-            "definition_version": self.definition_version,
-            "id": self.id or str(uuid.uuid5(ID_NAMESPACE, digest)),
-            "digest": digest,
-            "data_id": canonical_json(self.data_id),
-            "dataset_type": self.dataset_type,
-            "run": self.run,
-            "stage": self.stage,
-            "title": title,
-            **long_text("absent", canonical_json(own["absent"])),
-            **long_text("links", canonical_json({name: link.record() for name, link in self.links.items()})),
-            **long_text("provenance", canonical_json(self.provenance)),
-        }
-        if self._signal in children:
-            attrs |= {"NX_class": "NXdata", "signal": self._signal}
-        self._digests = {name: info["digest"] for name, info in components.items()}
-        return Group(children, attrs, where=self._where)
+        return group_of(self).attr("digest", str)
 
     def file_image(self, location: str | os.PathLike[str], *, recipes: Recipes | None = None) -> bytes:
         """Return the bytes of the file that holds the composite, as they must be at ``location``.
@@ -469,23 +428,7 @@ class Composite(Mapping[str, Any]):
         NoSuchComponentError
             If the composite can't have a component for which there is a recipe.
         """
-        group = self.node()
-        group.recipes = self._recipes_of_components(recipes or {})
-        self.id = group.attr("id", str)
-        root = file_root({DEFAULT: (self.id, group)})
-        return file_image(_relative_links(root, links.absolute_location(location)))
-
-    def _recipes_of_components(self, recipes: Recipes) -> Recipes:
-        known = {*self._parts, *self._absent, OTHERS}
-        if self.definition in definitions.definition_names():
-            known |= set(definitions.get_definition(self.definition).components)
-        for name in recipes:
-            if name not in known:
-                raise NoSuchComponentError(
-                    f"{self._where}: there is a recipe for {name!r}, which isn't a component{suggest(name, known)}"
-                )
-        others = recipes.get(OTHERS, Recipe())
-        return {name: recipes.get(name, others) for name in self._parts}
+        return image_of({DEFAULT: self}, links.absolute_location(location), recipes=recipes)
 
     def write(self, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None) -> None:
         """Write the composite to a file, all of it or nothing.
@@ -512,18 +455,7 @@ class Composite(Mapping[str, Any]):
         OSError
             If it can't be written; nothing is left behind.
         """
-        location = links.absolute_location(path)
-        if "://" in location:
-            raise ValueError(f"{location}: only files on disk can be written")
-        image = self.file_image(location, recipes=recipes)
-        os.makedirs(os.path.dirname(location), exist_ok=True)
-        try:
-            publish(location, image, replace=replace)
-        except FileExistsError as error:
-            from .opening import require_same
-
-            require_same(self, location, error)
-        self.location = location
+        write_file(path, {DEFAULT: self}, replace=replace, recipes=recipes)
 
     # The file
 
@@ -580,14 +512,3 @@ def _checked_data_id(data_id: Mapping[str, Any]) -> dict[str, int | str]:
             raise EncodeError(f"a data ID holds numbers or text by name, not {key!r}: {value!r}")
         checked[key] = plain
     return checked
-
-
-def _relative_links(node: Node, location: str) -> Any:
-    """Return the tree with the files of its external links as seen from ``location``."""
-    if isinstance(node, ExternalLink):
-        return ExternalLink(links.relative_location(node.file, location), node.target)
-    if isinstance(node, Group):
-        return dataclasses.replace(
-            node, children={name: _relative_links(child, location) for name, child in node.children.items()}
-        )
-    return node
