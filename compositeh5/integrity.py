@@ -8,15 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .container.h5types import encode_text
-from .container.layout import NOT_CONTENT
-from .container.nodes import ArrayNode, AttrValue, GroupNode, Node
-from .errors import EncodeError
+from .container.layout import NOT_CONTENT, joined_text
+from .container.nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node
+from .errors import EncodeError, FormatError
+
+_T = TypeVar("_T")
 
 _BLOCK_BYTES = 16 * 1024 * 1024
 
@@ -58,13 +60,33 @@ def canonical_json(value: Any) -> str:
         raise EncodeError(f"{value!r} can't be written as JSON: {error}") from error
 
 
+def read_json(node: Node, name: str, of_type: type[_T]) -> _T:
+    """Return what a JSON attribute of a node says; an empty one where it is missing.
+
+    Raises
+    ------
+    FormatError
+        If it isn't valid, or holds something else.
+    """
+    text = joined_text(node, name)
+    try:
+        value = json.loads(text) if text else of_type()
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{node.where}: attribute {name!r} isn't valid JSON: {error}") from error
+    if not isinstance(value, of_type):
+        raise FormatError(f"{node.where}: attribute {name!r} should hold a JSON {of_type.__name__}")
+    return value
+
+
 def _node_hash(node: Node) -> bytes:
     if isinstance(node, GroupNode):
         if node.attrs.get("kind") == "composite" and "digest" in node.attrs:
-            return bytes.fromhex(node.attr("digest", str).removeprefix("sha256:"))
+            return _raw_digest(node.attr("digest", str), node.where)
         hasher = hashlib.sha256(b"group\0" + _attrs_hash(node.attrs))
         for name in sorted(node, key=str.encode):
-            hasher.update(name.encode() + b"\0" + _node_hash(node[name]))
+            child = node[name]
+            own = _linked_hash(node, name) if isinstance(child, ExternalLink) else _node_hash(child)
+            hasher.update(name.encode() + b"\0" + own)
         return hasher.digest()
     if isinstance(node, ArrayNode):
         type_name, blocks = _content(node)
@@ -76,10 +98,25 @@ def _node_hash(node: Node) -> bytes:
     raise EncodeError(f"{node.where}: a {type(node).__name__} has no content to make a digest of")
 
 
+def _linked_hash(group: GroupNode, name: str) -> bytes:
+    """Return the digest of an item of a list that lives elsewhere, as its link records it."""
+    record = read_json(group, "links", dict).get(name)
+    found = record.get("digest") if isinstance(record, dict) else None
+    return _raw_digest(str(found), f"{group.where}/{name}")
+
+
+def _raw_digest(text: str, where: str) -> bytes:
+    try:
+        return bytes.fromhex(text.removeprefix("sha256:"))
+    except ValueError:
+        raise FormatError(f"{where}: {text!r} isn't a digest") from None
+
+
 def _attrs_hash(attrs: Mapping[str, AttrValue]) -> bytes:
     hasher = hashlib.sha256()
     for name in sorted(attrs, key=str.encode):
-        if name not in NOT_CONTENT:
+        # A long text goes on in attributes of the same name and a number.
+        if name not in NOT_CONTENT and name.rstrip("0123456789").removesuffix("_") not in NOT_CONTENT:
             values = np.asarray(attrs[name])
             type_name, data = _canonical(values, name)
             shape = ",".join(map(str, values.shape))

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO
 
 from . import links, targets
 from .composite import Composite
-from .container.layout import BY_ID, check_file, composite_group, composite_group_by_id, composite_names, joined_text
+from .container.layout import BY_ID, check_file, composite_group, composite_group_by_id, composite_names
 from .container.nodes import ExternalLink, GroupNode, Node
 from .container.reader import StoredFile, StoredGroup
 from .errors import CompositeH5Error, ConflictError, FormatError, NoSuchComponentError
-from .links import DataId, Link
-from .parts import LinkedPart, StoredPart
+from .integrity import read_json
+from .links import DataId
+from .parts import StoredPart, linked_part
 from .remote import Uri, open_file, shown
 
 Source = str | os.PathLike[str] | IO[bytes] | Uri
@@ -116,7 +116,7 @@ def open_dataset(
 
 def _group_by_data_id(file: StoredFile, names: tuple[str, ...], data_id: DataId) -> GroupNode:
     groups = {name: composite_group(file, name) for name in names}
-    found = {name: _json(group, "data_id", dict) for name, group in groups.items()}
+    found = {name: read_json(group, "data_id", dict) for name, group in groups.items()}
     agree = [name for name, own in found.items() if data_id.items() <= own.items()]
     matching = [name for name in agree if len(found[name]) == len(data_id)] or agree
     if len(matching) != 1:
@@ -201,36 +201,32 @@ def from_group(group: GroupNode, location: str | None, anywhere: bool = False) -
         composite._set(
             definition=group.attr("definition", str),
             definition_version=group.attr("definition_version", int),
-            data_id=_json(group, "data_id", dict),
+            data_id=read_json(group, "data_id", dict),
             dataset_type=group.attr("dataset_type", str, ""),
             run=group.attr("run", str, ""),
             stage=group.attr("stage", str, ""),
             id=str(uuid.UUID(group.attr("id", str))),
-            provenance=_json(group, "provenance", dict),
+            provenance=read_json(group, "provenance", dict),
         )
     except (ValueError, TypeError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"{group.where}: {error}") from error
-    composite._absent = [str(name) for name in _json(group, "absent", list)]
+    composite._absent = [str(name) for name in read_json(group, "absent", list)]
     composite._signal = group.attr("signal", str, "")
     composite.location = location
     if isinstance(group, StoredGroup):
         targets.opened[composite.id] = group.file
     composite.recorded_digest = group.attr("digest", str)
-    records = _json(group, "links", dict)
+    records = read_json(group, "links", dict)
     for name in group:
         if name in records:
             child = group[name]
-            where = f"{group.where}/{name}"
             if not isinstance(child, ExternalLink):
-                raise FormatError(f"{where}: is recorded as a link, but is stored here")
-            link = Link.from_record(records[name], where)
-            if child.target != link.target:
-                raise FormatError(f"{where}: links to {child.target}, but {link.target} is recorded")
-            composite._parts[name] = LinkedPart(link, location, child.file, anywhere=anywhere)
+                raise FormatError(f"{group.where}/{name}: is recorded as a link, but is stored here")
+            composite._parts[name] = linked_part(child, records[name], location, anywhere=anywhere)
         else:
-            composite._parts[name] = _StoredOnDemand(group, name)
+            composite._parts[name] = _StoredOnDemand(group, name, location, anywhere)
     if missing := records.keys() - composite._parts.keys():
         raise FormatError(f"{group.where}: the links {', '.join(sorted(missing))} are recorded, but missing")
     return composite
@@ -239,26 +235,15 @@ def from_group(group: GroupNode, location: str | None, anywhere: bool = False) -
 class _StoredOnDemand(StoredPart):
     """A stored component whose node is not opened before it is needed."""
 
-    def __init__(self, group: GroupNode, name: str) -> None:
-        self._group, self._name = group, name
+    def __init__(self, group: GroupNode, name: str, location: str | None, anywhere: bool) -> None:
+        self._group, self._name, self._location, self._anywhere = group, name, location, anywhere
 
     @property
-    def node(self) -> Node:  # type: ignore[override]
+    def node(self) -> Node:
         node = self._group[self._name]
         if isinstance(node, ExternalLink):
             raise FormatError(f"{node.where}: is a link, but has no record of what it must find")
         return node
-
-
-def _json(group: GroupNode, name: str, of_type: type) -> Any:
-    text = joined_text(group, name)
-    try:
-        value = json.loads(text) if text else of_type()
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{group.where}: attribute {name!r} isn't valid JSON: {error}") from error
-    if not isinstance(value, of_type):
-        raise FormatError(f"{group.where}: attribute {name!r} should hold a JSON {of_type.__name__}")
-    return value
 
 
 def require_same(composite: Composite, location: str, error: FileExistsError, name: str | None = None) -> None:

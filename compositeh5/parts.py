@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import kinds, links, targets
-from .container.nodes import ArrayNode, ExternalLink, Node
+from .container.layout import ORIGIN, long_text
+from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, with_attrs
 from .container.viewers import image_attrs
-from .errors import BrokenLinkError
-from .integrity import digest
+from .errors import BrokenLinkError, FormatError, UnsupportedParameterError
+from .integrity import canonical_json, digest, read_json
+from .kinds._values import count_items
 from .links import Link
 
 _UNREAD: Any = object()
+
+LIST = "list"
+"""The kind whose items may be links."""
 
 
 class Part(ABC):
@@ -30,6 +36,11 @@ class Part(ABC):
     @abstractmethod
     def stage(self) -> str:
         """The processing step that made it; empty if unknown."""
+
+    @property
+    @abstractmethod
+    def origin(self) -> Link | None:
+        """Where its content is from; None if it is the composite's own."""
 
     @abstractmethod
     def read(self, **parameters: Any) -> Any:
@@ -49,8 +60,8 @@ class MemoryPart(Part):
 
     state = "memory"
 
-    def __init__(self, value: Any, kind: str, stage: str) -> None:
-        self.value, self._kind, self._stage = kinds.get(kind).coerce(value), kind, stage
+    def __init__(self, value: Any, kind: str, stage: str, origin: Link | None = None) -> None:
+        self.value, self._kind, self._stage, self._origin = kinds.get(kind).coerce(value), kind, stage, origin
 
     @property
     def kind(self) -> str:
@@ -60,6 +71,10 @@ class MemoryPart(Part):
     def stage(self) -> str:
         # A nested composite has one of its own.
         return str(self.value.stage) if self._kind == "composite" else self._stage
+
+    @property
+    def origin(self) -> Link | None:
+        return self._origin
 
     def read(self, **parameters: Any) -> Any:
         return kinds.decode(self.open_node()[0], **parameters) if parameters else self.value
@@ -72,19 +87,32 @@ class MemoryPart(Part):
         # A nested composite brings its own.
         own = node.attr("digest", str, "") or digest(node)
         display = image_attrs(node) if isinstance(node, ArrayNode) and kinds.get(self._kind).is_pixels else {}
-        node.attrs = {**node.attrs, **display, "digest": own}
-        if self.stage:
-            node.attrs["stage"] = self.stage
+        node.attrs = {**node.attrs, **display, "digest": own, **_use(self.stage, self.origin)}
         return node, own
 
 
 class StoredPart(Part):
-    """A component stored in the file of its composite."""
+    """A component stored in a file.
+
+    Parameters
+    ----------
+    node : Node
+        What is stored.
+    location : str, optional
+        Original location of the file.
+    anywhere : bool, optional
+        Whether that file may lead to any host.
+    """
 
     state = "stored"
 
-    def __init__(self, node: Node) -> None:
-        self.node = node
+    def __init__(self, node: Node, location: str | None = None, *, anywhere: bool = False) -> None:
+        self._node, self._location, self._anywhere = node, location, anywhere
+
+    @property
+    def node(self) -> Node:
+        """What is stored."""
+        return self._node
 
     @property
     def kind(self) -> str:
@@ -94,14 +122,50 @@ class StoredPart(Part):
     def stage(self) -> str:
         return self.node.attr("stage", str, "")
 
+    @property
+    def origin(self) -> Link | None:
+        record = read_json(self.node, ORIGIN, dict)
+        return Link.from_record(record, self.node.where) if record else None
+
     def read(self, **parameters: Any) -> Any:
-        return kinds.decode(self.node, **parameters)
+        node = self.node
+        if is_list_of_links(node):
+            return list_part(node, self._location, anywhere=self._anywhere).read(**parameters)
+        return kinds.decode(node, **parameters)
 
     def open_node(self) -> tuple[Node, None]:
         return self.node, None
 
     def output(self) -> tuple[Node, str]:
-        return self.node, self.node.attr("digest", str)
+        return _absolute_links(self.node, self._location), self.node.attr("digest", str)
+
+
+class CopiedPart(StoredPart):
+    """A component stored in the file of another composite, to be stored with this one as well.
+
+    Parameters
+    ----------
+    node : Node
+        What is stored there.
+    link : Link
+        The link that leads there.
+    """
+
+    def __init__(self, node: Node, link: Link) -> None:
+        super().__init__(node, link.uri)
+        self._link = link
+
+    @property
+    def stage(self) -> str:
+        return self._link.stage
+
+    @property
+    def origin(self) -> Link:
+        return super().origin or self._link
+
+    def output(self) -> tuple[Node, str]:
+        node, own = super().output()
+        return with_attrs(node, _use(self.stage, self.origin)), own
 
 
 class LinkedPart(Part):
@@ -132,6 +196,10 @@ class LinkedPart(Part):
     @property
     def stage(self) -> str:
         return self.link.stage
+
+    @property
+    def origin(self) -> Link:
+        return self.link
 
     def read(self, **parameters: Any) -> Any:
         if self._value is _UNREAD:
@@ -168,3 +236,127 @@ class LinkedPart(Part):
         part = LinkedPart(self.link, self._base, self._path, anywhere=self._anywhere)
         part._value = value
         return part
+
+
+class ListPart(Part):
+    """A list of components of which at least one lives in another file.
+
+    Parameters
+    ----------
+    items : sequence of Part
+        The items.
+    stage : str
+        The processing step that put them together; empty if unknown.
+    """
+
+    state = "linked"
+
+    def __init__(self, items: Sequence[Part], stage: str) -> None:
+        self.items, self._stage = tuple(items), stage
+
+    @property
+    def kind(self) -> str:
+        return LIST
+
+    @property
+    def stage(self) -> str:
+        return self._stage
+
+    @property
+    def origin(self) -> None:
+        return None
+
+    def read(self, **parameters: Any) -> list[Any]:
+        items: Iterable[int] | None = parameters.pop("items", None)
+        if parameters:
+            raise UnsupportedParameterError(f"a list has no parameter {sorted(parameters)[0]!r}; it has ['items']")
+        chosen = range(len(self.items)) if items is None else items
+        try:
+            return [self.items[index].read() for index in chosen]
+        except IndexError:
+            raise IndexError(f"the list has {len(self.items)} items; {items!r} were asked for") from None
+
+    def open_node(self) -> tuple[Node, None]:
+        return kinds.encode(self.read(), LIST), None
+
+    def output(self) -> tuple[Node, str]:
+        children: dict[str, Node] = {}
+        records: dict[str, Any] = {}
+        for index, item in enumerate(self.items):
+            children[str(index)], _ = item.output()
+            if isinstance(item, LinkedPart):
+                records[str(index)] = item.link.record()
+        attrs: dict[str, AttrValue] = {
+            "kind": LIST,
+            "kind_version": kinds.get(LIST).version,
+            "length": len(self.items),
+            **long_text("links", canonical_json(records)),
+        }
+        node = Group(children, attrs, LIST)
+        own = digest(node)
+        node.attrs |= {"digest": own, **_use(self.stage, None)}
+        return node, own
+
+
+def is_list_of_links(node: Node) -> bool:
+    """Return whether a node is a list of which items live in other files."""
+    return node.attrs.get("kind") == LIST and "links" in node.attrs
+
+
+def list_part(node: Node, location: str | None, *, anywhere: bool = False) -> ListPart:
+    """Return a stored list with its items, which are not read.
+
+    Raises
+    ------
+    FormatError
+        If it isn't a list, or has links without a record or records without a link.
+    """
+    if not isinstance(node, GroupNode):
+        raise FormatError(f"{node.where}: a list should be a group")
+    records = read_json(node, "links", dict)
+    items: list[Part] = []
+    for index in map(str, range(count_items(node))):
+        item, record = node[index], records.pop(index, None)
+        if isinstance(item, ExternalLink):
+            items.append(linked_part(item, record, location, anywhere=anywhere))
+        elif record is None:
+            items.append(StoredPart(item, location, anywhere=anywhere))
+        else:
+            raise FormatError(f"{item.where}: is recorded as a link, but is stored here")
+    if records:
+        raise FormatError(f"{node.where}: the links {', '.join(sorted(records))} are recorded, but missing")
+    return ListPart(items, node.attr("stage", str, ""))
+
+
+def linked_part(node: ExternalLink, record: Any, location: str | None, *, anywhere: bool = False) -> LinkedPart:
+    """Return the part of a stored link.
+
+    Raises
+    ------
+    FormatError
+        If the record isn't one, or not that of this link.
+    """
+    if record is None:
+        raise FormatError(f"{node.where}: is a link, but has no record of what it must find")
+    link = Link.from_record(record, node.where)
+    if node.target != link.target:
+        raise FormatError(f"{node.where}: links to {node.target}, but {link.target} is recorded")
+    return LinkedPart(link, location, node.file, anywhere=anywhere)
+
+
+def _use(stage: str, origin: Link | None) -> dict[str, AttrValue]:
+    """Return the attributes that say how a composite came to have a component."""
+    attrs: dict[str, AttrValue] = {"stage": stage} if stage else {}
+    if origin is not None:
+        attrs[ORIGIN] = canonical_json(origin.record())
+    return attrs
+
+
+def _absolute_links(node: Node, location: str | None) -> Node:
+    """Return the node with the links in it as they are seen from everywhere."""
+    if isinstance(node, ExternalLink):
+        return ExternalLink(links.joined_location(location, node.file) if location else node.file, node.target)
+    # Only these have others within them, of which any may be a link.
+    if isinstance(node, GroupNode) and node.attrs.get("kind") in ("composite", LIST):
+        return Group({name: _absolute_links(child, location) for name, child in node.items()}, dict(node.attrs))
+    return node

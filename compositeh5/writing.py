@@ -1,21 +1,38 @@
-"""Writing several composites to one file."""
+"""Writing composites to files: one, or several together."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import uuid
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from . import definition as definitions
 from . import links
-from .composite import Composite, _relative_links
-from .container.layout import file_root
-from .container.nodes import GroupNode
+from .container.layout import ID_NAMESPACE, file_root, long_text
+from .container.nodes import AttrValue, ExternalLink, Group, Node
 from .container.publish import publish
 from .container.writer import file_image
-from .errors import EncodeError
-from .opening import require_same
+from .errors import EncodeError, NoSuchComponentError, suggest
+from .integrity import canonical_json, composite_digest
+from .recipes import OTHERS, Recipe, Recipes
+
+if TYPE_CHECKING:
+    from .composite import Composite
+
+KIND_VERSION = 1
+"""Version of the encoding of a composite's group."""
 
 
-def write_file(path: str | os.PathLike[str], composites: Mapping[str, Composite], /, *, replace: bool = False) -> None:
+def write_file(
+    path: str | os.PathLike[str],
+    composites: Mapping[str, Composite],
+    /,
+    *,
+    replace: bool = False,
+    recipes: Recipes | None = None,
+) -> None:
     """Write composites to one file, all of them or nothing.
 
     ``compositeh5.open(path, name)`` opens one; without a name, the first. When this returns, the file is on the
@@ -29,12 +46,18 @@ def write_file(path: str | os.PathLike[str], composites: Mapping[str, Composite]
         The composites by the names of their groups. To be found as datasets of a Butler that `ingests
         <lsst.daf.butler.Butler.ingest>` the file, each needs its data ID.
     replace : bool, optional
-        Whether another file that is there is replaced. One with equal composites is always accepted.
+        Whether another file that is there is replaced. One with equal composites is always accepted, so that many
+        processes can write a file that they share.
+    recipes : mapping of str to Recipe, optional
+        How components are compressed and cut into chunks, by name; the one named ``"default"`` is for all others.
+        Equality, and reading, don't depend on it.
 
     Raises
     ------
     EncodeError
         If there are none, a name isn't an identifier, or two of them have the same id, or no id and equal content.
+    NoSuchComponentError
+        If none of the composites can have a component for which there is a recipe.
     ConflictError
         If the file exists and holds something else (a `FileExistsError`). It is untouched.
     OSError
@@ -43,27 +66,116 @@ def write_file(path: str | os.PathLike[str], composites: Mapping[str, Composite]
     location = links.absolute_location(path)
     if "://" in location:
         raise ValueError(f"{location}: only files on disk can be written")
-    groups: dict[str, tuple[str, GroupNode]] = {}
-    names: dict[str, str] = {}
-    for name, composite in composites.items():
-        if not (isinstance(name, str) and name.isidentifier()):
-            raise EncodeError(f"the name of a composite should be letters, digits and '_', not {name!r}")
-        node = composite.node()
-        id_ = node.attr("id", str)
-        if id_ in names:
-            raise EncodeError(f"the composites {names[id_]!r} and {name!r} have the same id, {id_}")
-        names[id_] = name
-        groups[name] = (id_, node)
-    if not groups:
-        raise EncodeError(f"{location}: a file needs at least one composite")
-    image = file_image(_relative_links(file_root(groups), location))
-    for name, composite in composites.items():
-        composite.id = groups[name][0]
+    image = image_of(composites, location, recipes=recipes)
     os.makedirs(os.path.dirname(location), exist_ok=True)
     try:
         publish(location, image, replace=replace)
     except FileExistsError as error:
+        from .opening import require_same
+
         for name, composite in composites.items():
             require_same(composite, location, error, name)
     for composite in composites.values():
         composite.location = location
+
+
+def image_of(composites: Mapping[str, Composite], location: str, *, recipes: Recipes | None = None) -> bytes:
+    """Return the bytes of a file of composites, as they must be at ``location``; these get their ids.
+
+    Raises
+    ------
+    EncodeError, NoSuchComponentError
+        As `write_file` does.
+    """
+    groups: dict[str, tuple[str, Group]] = {}
+    names: dict[str, str] = {}
+    _check_recipes(composites, recipes or {})
+    for name, composite in composites.items():
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise EncodeError(f"the name of a composite should be letters, digits and '_', not {name!r}")
+        group = group_of(composite)
+        if recipes:
+            others = recipes.get(OTHERS, Recipe())
+            group.recipes = {component: recipes.get(component, others) for component in composite}
+        id_ = group.attr("id", str)
+        if id_ in names:
+            raise EncodeError(f"the composites {names[id_]!r} and {name!r} have the same id, {id_}")
+        names[id_] = name
+        groups[name] = (id_, group)
+    if not groups:
+        raise EncodeError(f"{location}: a file needs at least one composite")
+    root = file_root({name: (id_, _relative_links(group, location)) for name, (id_, group) in groups.items()})
+    image = file_image(root)
+    for name, composite in composites.items():
+        composite.id = groups[name][0]
+    return image
+
+
+def group_of(composite: Composite) -> Group:
+    """Return the group of a composite, complete with id, digests and the records of links.
+
+    The files of external links in it are absolute locations.
+    """
+    children: dict[str, Node] = {}
+    components: dict[str, dict[str, str]] = {}
+    for name in composite:
+        part = composite._part(name)
+        children[name], digest = part.output()
+        components[name] = {"kind": part.kind, "digest": digest, "stage": part.stage}
+    own: dict[str, Any] = {
+        "definition": composite.definition,
+        "definition_version": composite.definition_version,
+        "data_id": composite.data_id,
+        "dataset_type": composite.dataset_type,
+        "run": composite.run,
+        "stage": composite.stage,
+        "absent": sorted(composite.absent),
+        "provenance": composite.provenance,
+    }
+    digest = composite_digest(own, components)
+    title = " ".join([composite.definition or "composite", *(f"{k}={v}" for k, v in composite.data_id.items())])
+    attrs: dict[str, AttrValue] = {
+        "kind": "composite",
+        "kind_version": KIND_VERSION,
+        "definition": composite.definition,
+        "definition_version": composite.definition_version,
+        "id": composite.id or str(uuid.uuid5(ID_NAMESPACE, digest)),
+        "digest": digest,
+        "data_id": canonical_json(composite.data_id),
+        "dataset_type": composite.dataset_type,
+        "run": composite.run,
+        "stage": composite.stage,
+        "title": title,
+        **long_text("absent", canonical_json(own["absent"])),
+        **long_text("links", canonical_json({name: link.record() for name, link in composite.links.items()})),
+        **long_text("provenance", canonical_json(composite.provenance)),
+    }
+    if composite._signal in children:
+        attrs |= {"NX_class": "NXdata", "signal": composite._signal}
+    composite._digests = {name: info["digest"] for name, info in components.items()}
+    return Group(children, attrs, where=composite._where)
+
+
+def _check_recipes(composites: Mapping[str, Composite], recipes: Recipes) -> None:
+    known = {OTHERS}
+    for composite in composites.values():
+        known.update(composite, composite.absent)
+        if composite.definition in definitions.definition_names():
+            known.update(definitions.get_definition(composite.definition).components)
+    for name in recipes:
+        if name not in known:
+            where = next((composite._where for composite in composites.values()), "")
+            raise NoSuchComponentError(
+                f"{where}: there is a recipe for {name!r}, which isn't a component{suggest(name, known)}"
+            )
+
+
+def _relative_links(node: Node, location: str) -> Any:
+    """Return the tree with the files of its external links as seen from ``location``."""
+    if isinstance(node, ExternalLink):
+        return ExternalLink(links.relative_location(node.file, location), node.target)
+    if isinstance(node, Group):
+        return dataclasses.replace(
+            node, children={name: _relative_links(child, location) for name, child in node.children.items()}
+        )
+    return node

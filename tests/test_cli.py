@@ -22,6 +22,7 @@ import compositeh5 as ch5
 from compositeh5.cli import main
 from compositeh5.container.layout import file_root
 from compositeh5.container.writer import file_image
+from compositeh5.writing import group_of
 
 HERE = Path(ch5.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE)}
@@ -250,7 +251,7 @@ def two_in_one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of two composites."""
     path = tmp_path_factory.mktemp("files") / "two.h5"
     composites = {name: ch5.Composite(None, note=f"this is {name}") for name in ("first", "second")}
-    nodes = {name: composite.node() for name, composite in composites.items()}
+    nodes = {name: group_of(composite) for name, composite in composites.items()}
     root = file_root({name: (node.attr("id", str), node) for name, node in nodes.items()})
     path.write_bytes(file_image(root))
     return path

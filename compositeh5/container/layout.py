@@ -32,9 +32,12 @@ BY_ID = "by-id"
 ID_NAMESPACE = uuid.UUID("0b2a2d0e-6f0b-5d6c-9f46-6f1c2c6a3d5e")
 """Namespace of the ids that are derived from a composite's digest (UUID version 5)."""
 
+ORIGIN = "origin_link"
+"""Attribute of a component whose content is from another composite: the record of a link to it there."""
+
 NOT_CONTENT = frozenset(
     {
-        "digest", "stage", "scalar", "isot",
+        "digest", "stage", "links", ORIGIN, "scalar", "isot",
         "CLASS", "IMAGE_VERSION", "IMAGE_SUBCLASS", "IMAGE_MINMAXRANGE", "DISPLAY_ORIGIN", "INTERLACE_MODE",
         "NX_class", "signal", "title", "interpretation", "long_name",
     }

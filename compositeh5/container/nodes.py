@@ -213,3 +213,31 @@ class SoftLink(Node):
     target: str
     attrs: dict[str, AttrValue] = field(default_factory=dict)
     where: str = "link"
+
+
+def with_attrs(node: Node, attrs: Mapping[str, AttrValue]) -> Node:
+    """Return an array or a group with more attributes; it is not read."""
+    if isinstance(node, GroupNode):
+        return Group(dict(node.items()), {**node.attrs, **attrs}, node.where)
+    if isinstance(node, ArrayNode):
+        return _Described(node, attrs)
+    raise TypeError(f"{node.where}: a {type(node).__name__} has no attributes")
+
+
+class _Described(ArrayNode):
+    """An array with attributes of its own beside those of another node."""
+
+    def __init__(self, node: ArrayNode, attrs: Mapping[str, AttrValue]) -> None:
+        self._node, self.where = node, node.where
+        self.attrs = {**node.attrs, **attrs}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._node.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self._node.dtype
+
+    def read(self, selection: Selection = ()) -> NDArray[Any]:
+        return self._node.read(selection)

@@ -9,6 +9,7 @@ from ..container.nodes import GroupNode
 from ..container.reader import StoredGroup
 from ..errors import EncodeError, FormatError
 from ..opening import from_group
+from ..writing import group_of
 
 if TYPE_CHECKING:
     from ..container.nodes import Group, Node
@@ -25,7 +26,7 @@ def coerce(value: Any) -> Composite:
 
 def encode(value: Composite) -> Group:
     """Return the group of a composite."""
-    return value.node()
+    return group_of(value)
 
 
 def decode(node: Node) -> Composite:
