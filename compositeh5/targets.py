@@ -106,14 +106,33 @@ class Target:
     """The node at the end of a link, and the file that holds it, open until `close`.
 
     The places are those that `RULES` give, in their order.
+
+    Parameters
+    ----------
+    link, base, path, anywhere
+        As for `Search`.
+    stored : bool, optional
+        Whether only what is stored at a place counts, not a file that happens to be open.
+
+    Raises
+    ------
+    BrokenLinkError, WrongIdError, DigestMismatchError
+        If no place has what was meant.
     """
 
-    def __init__(self, link: Link, base: str | None, path: str | None, anywhere: bool = False) -> None:
+    place: str
+    """Where it was found."""
+
+    def __init__(
+        self, link: Link, base: str | None, path: str | None, anywhere: bool = False, *, stored: bool = False
+    ) -> None:
         self.link = link
         search = Search(link, base, path, anywhere)
         failures: list[tuple[str, Exception]] = []
         tried: set[Place] = set()
         for rule, places in RULES.items():
+            if stored and places is _already_open:
+                continue
             try:
                 for place in places(search):
                     name = place.name if isinstance(place, StoredFile) else shown(place)
@@ -122,7 +141,8 @@ class Target:
                         continue
                     tried.add(place)
                     try:
-                        self.file, self.node = _open_target(link, place)
+                        self.file, self.node = open_target(link, place)
+                        self.place = name
                         return
                     except (OSError, CompositeH5Error) as error:
                         failures.append((f"{rule}: {name}", error))
@@ -266,7 +286,14 @@ def _host(location: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def _open_target(link: Link, place: Place) -> tuple[StoredFile, Node]:
+def open_target(link: Link, place: Place) -> tuple[StoredFile, Node]:
+    """Open the file at a place, and return it with the node that a link means.
+
+    Raises
+    ------
+    OSError, CompositeH5Error
+        If it isn't there: `WrongIdError` if another composite is, `DigestMismatchError` if it has other content.
+    """
     if not isinstance(place, StoredFile):
         file = open_file(place)
     elif place.again():
