@@ -21,7 +21,7 @@ from ..errors import DefinitionError
 from ..links import Link
 from ..recipes import OTHERS, Recipes
 from .dataset_types import register_dataset_type, storage_class_name
-from .datasets import identified, location_of
+from .datasets import as_dataset, location_of
 from .formatter import CompositeFormatter
 from .linking import link
 
@@ -246,7 +246,7 @@ def _stage(group: _Group) -> _Staged:
     staged, links = _Staged(), dict(group.links)
 
     def write(composite: Composite, output: _Output) -> Composite:
-        made = identified(composite, output.ref, None)
+        made = as_dataset(composite, output.ref, None)
         path = os.path.join(group.folder, f"{output.ref.id}{CompositeFormatter.default_extension}")
         write_durably(path, made.file_image(output.location, recipes=_fitting(group.recipes, made)))
         made.location = output.location

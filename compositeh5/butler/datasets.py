@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
+from math import isfinite
+from platform import python_version
 from typing import Any
 
 from lsst.daf.butler import DatasetProvenance, DatasetRef, StorageClass
@@ -198,29 +200,37 @@ def check_components(composite: Composite, storage_class: StorageClass) -> None:
         )
 
 
-def identified(composite: Composite, ref: DatasetRef, provenance: DatasetProvenance | None) -> Composite:
-    """Return a composite with the id, data ID, dataset type, run and provenance of a dataset.
+def identified(composite: Composite, ref: DatasetRef) -> Composite:
+    """Return a composite with the id, data ID, dataset type and run of a dataset."""
+    return composite.replace(
+        id=str(ref.id), data_id=dict(ref.dataId.required), dataset_type=ref.datasetType.name, run=ref.run
+    )
 
-    The provenance also names the versions of the software; what the composite says itself stays.
+
+def as_dataset(composite: Composite, ref: DatasetRef, provenance: DatasetProvenance | None) -> Composite:
+    """Return a composite as it is stored: `identified`, and with a provenance that tells of the dataset.
+
+    Its entry ``butler`` is what the Butler knows, as ``DatasetProvenance.to_flat_dict`` gives it and ``from_flat_dict``
+    reads it: the dataset, the quantum that made it, its inputs, and what is known of each of these. It replaces that of
+    another dataset from which the composite came. Its entry ``software`` has versions; those that the composite names
+    itself stay.
     """
     known = dict(composite.provenance)
     software = known.get("software", {})
     if isinstance(software, Mapping):
         known["software"] = {**_software(), **software}
-    if provenance is not None:
-        known["butler"] = provenance.to_flat_dict(ref, simple_types=True)
-    return composite.replace(
-        id=str(ref.id),
-        data_id=dict(ref.dataId.required),
-        dataset_type=ref.datasetType.name,
-        run=ref.run,
-        provenance=known,
-    )
+    flat = (provenance or DatasetProvenance()).to_flat_dict(ref, simple_types=True)
+    # JSON has no place for infinity and NaN, which may be among what is known of an input.
+    known["butler"] = {
+        key: str(value) if isinstance(value, float) and not isfinite(value) else value for key, value in flat.items()
+    }
+    return identified(composite.replace(provenance=known), ref)
 
 
 @cache
 def _software() -> dict[str, str]:
-    return {name: version(name) for name in ("compositeh5", "h5py", "numpy", "astropy", "lsst-daf-butler")}
+    packages = ("compositeh5", "h5py", "numpy", "astropy", "lsst-daf-butler")
+    return {"python": python_version(), **{name: version(name) for name in packages}}
 
 
 def parameter_names(kind: str) -> set[str]:

@@ -13,7 +13,7 @@ from ..definition import definition_names, get_definition
 from ..errors import DefinitionError
 from ..parts import MemoryPart
 from .dataset_types import storage_class_name
-from .datasets import ASSEMBLY, COMPONENTS, check_components, identified, read_component, read_composite
+from .datasets import ASSEMBLY, COMPONENTS, as_dataset, check_components, read_component, read_composite
 from .disassembly import Assembly, take_apart
 from .resolving import resolving
 
@@ -79,7 +79,7 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
         self, inMemoryDataset: Composite, ref: DatasetRef, provenance: DatasetProvenance | None = None
     ) -> Composite:
         """Return a copy that knows which dataset it is, as one from a file does."""
-        return identified(self.copy(inMemoryDataset), ref, provenance)
+        return as_dataset(self.copy(inMemoryDataset), ref, provenance)
 
     def copy(self, inMemoryDataset: Composite) -> Composite:
         """Return a composite of copies of the values; those that can't be changed are shared."""

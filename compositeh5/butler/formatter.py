@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lsst.daf.butler import DatasetProvenance, FormatterV2, StorageClassFactory
+from lsst.daf.butler import DatasetProvenance, FormatterV2
 from lsst.resources import ResourcePath
 
 from ..composite import Composite
 from ..container.publish import write_durably
+from ..definition import definition_names, get_definition
 from ..errors import ConfigurationError, suggest
 from ..recipes import OTHERS, Recipes, read_recipes
-from .datasets import check_components, identified, location_of, open_uri, read_component, read_composite
+from .datasets import (
+    as_dataset,
+    check_components,
+    identified,
+    location_of,
+    open_uri,
+    read_component,
+    read_composite,
+)
 from .disassembly import Piece, read_piece
 from .resolving import resolving
 
@@ -34,7 +43,8 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
     Raises
     ------
     ConfigurationError
-        If a recipe is wrong, or there is none of the name that the write parameter gives.
+        If a recipe is wrong, or for a component that there isn't, or there is none of the name that the write parameter
+        gives.
     """
 
     default_extension = ".h5"
@@ -55,20 +65,10 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         Raises
         ------
         ConfigurationError
-            If one of them has a wrong setting, or is for a component that no storage class has. The message
-            names the recipe, the component and the setting.
+            If one of them has a wrong setting. The message names the recipe, the component and the setting.
         """
-        if not recipes:
-            return recipes
-        # There is no public list of the storage classes.
-        storage_classes = StorageClassFactory()._storageClasses.values()
-        known = {ALONE, OTHERS}.union(*(storage_class.components for storage_class in storage_classes))
-        for name, settings in recipes.items():
-            for component in read_recipes(name, settings):
-                if component not in known:
-                    raise ConfigurationError(
-                        f"recipe {name!r}: no storage class has a component {component!r}{suggest(component, known)}"
-                    )
+        for name, settings in (recipes or {}).items():
+            read_recipes(name, settings)
         return recipes
 
     def can_accept(self, in_memory_dataset: Any) -> bool:
@@ -92,14 +92,20 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         OSError
             If the file can't be written.
         """
+        piece = self.file_descriptor.component
         if isinstance(in_memory_dataset, Piece):
             composite = in_memory_dataset.composite()
-        elif self._is_composite:
+        elif piece is None and self._is_composite:
             check_components(in_memory_dataset, self.file_descriptor.storageClass)
             composite = in_memory_dataset
         else:
-            composite = Composite(None, {ALONE: in_memory_dataset})
-        composite = identified(composite, self.dataset_ref, self._provenance)
+            # A component that the delegate of another package took out of its object goes by its own name, too.
+            composite = Composite(None, {piece or ALONE: in_memory_dataset})
+        if piece is None:
+            composite = as_dataset(composite, self.dataset_ref, self._provenance)
+        else:
+            # Of the pieces only what joins them has a provenance: the delegate was given it.
+            composite = identified(composite, self.dataset_ref)
         # Links are relative to where the file will be, not to where it is written.
         final = location_of(self.file_descriptor.location.uri.updatedExtension(self.default_extension))
         # A recipe serves many dataset types: it may be for components that this one doesn't have.
@@ -133,15 +139,28 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
             return read_component(composite, ALONE, parameters)
 
     def _chosen_recipes(self) -> Recipes:
-        name = self.write_parameters.get("recipe")
-        if name is None:
-            return read_recipes(OTHERS, self.write_recipes.get(OTHERS, {}))
-        if name not in self.write_recipes:
+        recipes = {name: read_recipes(name, settings) for name, settings in self.write_recipes.items()}
+        dataset_type = self.dataset_ref.datasetType
+        known = {ALONE, OTHERS}.union(
+            dataset_type.storageClass.components, *(get_definition(name).components for name in definition_names())
+        )
+        for name, recipe in recipes.items():
+            for component in recipe:
+                # It may be for another dataset type, but for none that anybody could mean.
+                if component not in known:
+                    raise ConfigurationError(
+                        f"recipe {name!r}: neither a definition nor the storage class "
+                        f"{dataset_type.storageClass_name} has a component {component!r}{suggest(component, known)}"
+                    )
+        chosen = self.write_parameters.get("recipe")
+        if chosen is None:
+            return recipes.get(OTHERS, {})
+        if chosen not in recipes:
             raise ConfigurationError(
-                f"{self.dataset_ref.datasetType.name}: there is no recipe {name!r} among the write_recipes of "
-                f"{self.name()}{suggest(name, self.write_recipes)}"
+                f"{dataset_type.name}: there is no recipe {chosen!r} among the write_recipes of "
+                f"{self.name()}{suggest(chosen, recipes)}"
             )
-        return read_recipes(name, self.write_recipes[name])
+        return recipes[chosen]
 
     @property
     def _is_composite(self) -> bool:
