@@ -14,8 +14,7 @@ from support import exposure, pixels, visit_info, write_visit
 
 import compositeh5 as ch5
 from compositeh5 import errors, targets
-from compositeh5.container import source
-from compositeh5.container.source import BLOCK, GAP, BlockSource
+from compositeh5.container.source import BLOCK
 from compositeh5.remote import member_location, open_file
 
 object_store = pytest.importorskip("object_store")
@@ -41,73 +40,6 @@ def tree(tmp_path: Path, store: object_store.ObjectStore) -> Path:
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> None:
     targets.cache.clear()
-
-
-# ---- Blocks -------------------------------------------------------------------------------------------------
-
-
-class Requests:
-    """A file of which each read is noted."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content, self.made = content, list[tuple[int, int]]()
-
-    def __call__(self, offset: int, size: int) -> bytes:
-        self.made.append((offset, size))
-        return self.content[offset : offset + size]
-
-
-@pytest.fixture
-def noise() -> Requests:
-    return Requests(np.random.default_rng(3).bytes(40 * BLOCK + 77))
-
-
-def test_blocks_read_as_a_file_does(noise: Requests) -> None:
-    blocks = BlockSource(noise, "noise", len(noise.content))
-    rng = np.random.default_rng(4)
-    for start in [
-        0,
-        BLOCK - 1,
-        40 * BLOCK,
-        40 * BLOCK + 76,
-        40 * BLOCK + 77,
-        *rng.integers(0, 40 * BLOCK, 20).tolist(),
-    ]:
-        blocks.seek(start)
-        assert blocks.read(3 * BLOCK) == noise.content[start : start + 3 * BLOCK]
-        assert blocks.tell() == min(start + 3 * BLOCK, len(noise.content))
-    assert blocks.seek(-77, 2) == 40 * BLOCK
-
-
-def test_what_was_read_is_not_fetched_again(noise: Requests) -> None:
-    blocks = BlockSource(noise, "noise", len(noise.content))
-    for start in (5, 100, BLOCK // 2):
-        blocks.seek(start)
-        blocks.read(50)
-    assert noise.made == [(0, BLOCK)]
-
-
-def test_near_ranges_are_one_request_and_far_ones_two(noise: Requests) -> None:
-    blocks = BlockSource(noise, "noise", len(noise.content))
-    blocks.prefetch([(3 * BLOCK, 10), (3 * BLOCK + GAP, 10), (39 * BLOCK, 10)])
-    assert noise.made[1:] == [(3 * BLOCK, GAP + BLOCK), (39 * BLOCK, BLOCK)]
-    blocks.prefetch([(3 * BLOCK + 5, GAP), (40 * BLOCK, 500)])
-    assert noise.made[3:] == [(40 * BLOCK, 77)]
-
-
-def test_a_long_read_does_not_pile_up_blocks(noise: Requests, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "KEPT", 8 * BLOCK)
-    blocks = BlockSource(noise, "noise", len(noise.content))
-    for start in range(0, 40, 2):
-        blocks.seek(start * BLOCK)
-        assert blocks.read(2 * BLOCK) == noise.content[start * BLOCK : (start + 2) * BLOCK]
-        assert len(blocks._blocks) <= 11
-
-
-def test_a_file_that_is_shorter_than_recorded_is_damaged(noise: Requests) -> None:
-    blocks = BlockSource(noise, "noise", len(noise.content) + 5)
-    with pytest.raises(errors.CorruptFileError, match="ends at byte"):
-        blocks.prefetch([(40 * BLOCK, 80)])
 
 
 # ---- Object store -------------------------------------------------------------------------------------------
@@ -142,7 +74,8 @@ def large(tmp_path_factory: pytest.TempPathFactory, store: object_store.ObjectSt
     folder = tmp_path_factory.mktemp("large")
     columns = {f"c{i}": pixels((20_000,), i) for i in range(30)}
     composite = exposure((2500, 2000), transmission_curve=Table(columns))
-    composite.replace({"variance": ch5.Image(pixels((2500, 2000), 2), origin=(100, 200))}).write(folder / "large.h5")
+    composite = composite.replace({"variance": ch5.Image(pixels((2500, 2000), 2), origin=(100, 200))})
+    composite.write(folder / "large.h5")
     assert 20e6 < (folder / "large.h5").stat().st_size < 50e6
     store.upload(folder)
     return composite
@@ -161,8 +94,10 @@ BOX = ch5.Box(1500, 1564, 900, 964)
         lambda c: c.read("transmission_curve", columns=["c3", "c29"], rows=slice(7)),
         lambda c: c.read("variance", box=BOX),
         lambda c: c.lazy("image")[1000:1010, ::3],
+        lambda c: c.cutout(BOX, components=["image", "mask", "wcs"]),
+        lambda c: c.load(),
     ],
-    ids=["image", "variance", "mask", "table", "columns", "box", "slice"],
+    ids=["image", "variance", "mask", "table", "columns", "box", "slice", "cutout", "load"],
 )
 def test_any_component_or_part_is_two_requests(
     large: ch5.Composite, store: object_store.ObjectStore, read: Callable[[ch5.Composite], object]
@@ -171,6 +106,30 @@ def test_any_component_or_part_is_two_requests(
         with ch5.open("s3://data/large.h5") as c:
             read(c)
         assert count("GET")["large.h5"] <= 2
+        assert count("HEAD") == {}
+
+
+def test_planes_that_are_far_apart_are_a_request_each(large: ch5.Composite, store: object_store.ObjectStore) -> None:
+    """What lies between would take longer than the requests, which are made at once."""
+    before = len(store.requests)
+    with ch5.open("s3://data/large.h5") as c:
+        part = c.cutout(BOX)
+    for name in ("image", "mask", "variance"):
+        np.testing.assert_array_equal(part[name].array, large[name].cut(BOX).array)
+    ranges = [range_.removeprefix("bytes=").split("-") for _, _, range_ in store.requests[before:]]
+    assert len(ranges) <= 4
+    assert sum(int(last) - int(first) + 1 for first, last in ranges) < 15 * BLOCK
+
+
+def test_a_cutout_through_links_opens_the_target_once(large: ch5.Composite, store: object_store.ObjectStore) -> None:
+    with ch5.open("s3://data/large.h5") as base:
+        names = [name for name in base if name != "wcs"]
+        overlay = base.replace({**{name: base.link(name) for name in names}, "wcs": large["wcs"]})
+        store.client().put_object(Bucket="data", Key="overlay.h5", Body=overlay.file_image("s3://data/overlay.h5"))
+    with store.counted() as count, ch5.open("s3://data/overlay.h5") as c:
+        part = c.cutout(BOX, components=["image", "mask"])
+        np.testing.assert_array_equal(part["image"].array, large["image"].cut(BOX).array)
+        assert count("GET") == {"overlay.h5": 1, "large.h5": 2}
         assert count("HEAD") == {}
 
 

@@ -1,0 +1,104 @@
+"""An HTTP server on this machine that answers ranges after a while, as a distant one does, and counts what is asked."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+@dataclass
+class RangeServer:
+    """A running server of the files below a folder."""
+
+    root: Path
+    latency: float = 0.0
+    """Seconds before each answer."""
+    knows_ranges: bool = True
+    """Whether it answers a range, and not always the whole file."""
+    url: str = ""
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    """Method and path of each request."""
+    sent: int = 0
+    """Bytes of files sent."""
+    at_once: int = 0
+    """Most requests that waited for an answer at the same time."""
+    _waiting: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self.requests.clear()
+        self.sent = self.at_once = 0
+
+    @contextmanager
+    def answering(self, method: str, path: str) -> Iterator[None]:
+        """Count a request, and wait."""
+        with self._lock:
+            self.requests.append((method, path))
+            self._waiting += 1
+            self.at_once = max(self.at_once, self._waiting)
+        try:
+            time.sleep(self.latency)
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+
+@contextmanager
+def range_server(root: Path) -> Iterator[RangeServer]:
+    """Serve the files of a folder; what has "secret" in its path to nobody."""
+    store = RangeServer(root)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            with store.answering(self.command, self.path.partition("?")[0]):
+                path = root / self.path.partition("?")[0].lstrip("/")
+                if "secret" in self.path:
+                    return self.reply(403, b"")
+                if not path.is_file():
+                    return self.reply(404, b"")
+                content = path.read_bytes()
+                asked = self.headers.get("Range")
+                if asked is None or not store.knows_ranges:
+                    return self.reply(200, content)
+                first, last = (int(n) for n in asked.removeprefix("bytes=").split("-"))
+                if first >= len(content):
+                    return self.reply(416, b"")
+                part = content[first : last + 1]
+                return self.reply(206, part, f"bytes {first}-{first + len(part) - 1}/{len(content)}")
+
+        do_GET = do_HEAD = do_OPTIONS = answer
+
+        def reply(self, status: int, content: bytes, content_range: str | None = None) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Accept-Ranges", "bytes")
+            if content_range is not None:
+                self.send_header("Content-Range", content_range)
+            self.end_headers()
+            if self.command == "GET":
+                store.sent += len(content)
+                self.wfile.write(content)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    store.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield store
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

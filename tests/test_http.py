@@ -1,0 +1,153 @@
+"""Files behind an HTTP server that answers late: few requests, made at once, by GET alone."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from range_server import RangeServer, range_server
+from support import exposure, pixels, write_visit
+
+import compositeh5 as ch5
+from compositeh5 import errors, targets
+from compositeh5.container.source import BLOCK
+from compositeh5.remote import member_location
+
+pytest.importorskip("lsst.resources.http", reason="needs lsst-resources[https] (the extra `remote`)")
+
+BOX = ch5.Box(1500, 1564, 900, 964)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a visit, and with exposures of which the planes have 13 MB and 2 MB."""
+    root = tmp_path_factory.mktemp("files")
+    write_visit(root)
+    for name, shape in (("large", (2500, 2000)), ("small", (800, 800))):
+        variance = ch5.Image(pixels(shape, 2), origin=(100, 200), unit="nJy2")
+        exposure(shape, variance=variance).write(root / f"{name}.h5")
+    return root
+
+
+@pytest.fixture(scope="module")
+def running(files: Path) -> Iterator[RangeServer]:
+    with pytest.MonkeyPatch.context() as monkeypatch, range_server(files) as server:
+        for name in ("http_proxy", "HTTP_PROXY", "LSST_HTTP_AUTH_BEARER_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        yield server
+
+
+@pytest.fixture
+def server(running: RangeServer) -> Iterator[RangeServer]:
+    targets.cache.clear()
+    running.reset()
+    running.latency = 0.03
+    yield running
+    running.latency, running.knows_ranges = 0.0, True
+
+
+def gets(server: RangeServer) -> int:
+    """Return the number of requests, all of which must be GET."""
+    assert {method for method, _ in server.requests} == {"GET"}
+    return len(server.requests)
+
+
+def test_a_small_component_is_one_request(server: RangeServer) -> None:
+    with ch5.open(f"{server.url}/large.h5") as c:
+        assert c["wcs"].wcs.crval.tolist() == [150.1, 2.2]
+        assert c["psf"].at(3, 4).shape == (5, 5)
+    assert gets(server) == 1
+    assert server.sent == BLOCK
+
+
+def test_an_image_is_two_requests(server: RangeServer) -> None:
+    with ch5.open(f"{server.url}/large.h5") as c:
+        np.testing.assert_array_equal(c["image"].array, pixels((2500, 2000)))
+    assert gets(server) == 2
+
+
+def test_a_cutout_of_planes_that_are_near_is_two_requests(server: RangeServer, files: Path) -> None:
+    box = ch5.Box(700, 764, 700, 764)
+    with ch5.open(f"{server.url}/small.h5") as c, ch5.open(files / "small.h5") as local:
+        part, expected = c.cutout(box), local.cutout(box)
+    for name in ("image", "mask", "variance"):
+        np.testing.assert_array_equal(part[name].array, expected[name].array)
+    assert gets(server) == 2
+
+
+def test_a_cutout_of_planes_that_are_far_apart_is_made_of_requests_at_once(server: RangeServer, files: Path) -> None:
+    # Long enough that the threads are there before the first answer is.
+    server.latency = 0.5
+    with ch5.open(f"{server.url}/large.h5") as c, ch5.open(files / "large.h5") as local:
+        part, expected = c.cutout(BOX), local.cutout(BOX)
+    for name in ("image", "mask", "variance"):
+        np.testing.assert_array_equal(part[name].array, expected[name].array)
+    assert 2 < gets(server) <= 4
+    assert server.at_once == gets(server) - 1
+    assert server.sent < 15 * BLOCK
+
+
+def test_all_components_are_two_requests(server: RangeServer) -> None:
+    with ch5.open(f"{server.url}/large.h5") as c:
+        loaded = c.load()
+    np.testing.assert_array_equal(loaded["variance"].array, pixels((2500, 2000), 2))
+    assert gets(server) == 2
+
+
+def test_links_are_followed(server: RangeServer) -> None:
+    with ch5.open(f"{server.url}/calexp/calexp_903334_0.h5") as c:
+        assert c["visit_info"]["visit"] == 903334
+    assert gets(server) == 2
+
+
+def test_a_zip_file(server: RangeServer, files: Path) -> None:
+    with zipfile.ZipFile(files / "x.zip", "w") as archive:
+        archive.write(files / "large.h5", "c.h5")
+    with ch5.open(member_location(f"{server.url}/x.zip", "c.h5")) as c:
+        np.testing.assert_array_equal(c["image"].array, pixels((2500, 2000)))
+    # Its beginning, its end with the directory, what is missing of the first block of the member, and the image.
+    assert gets(server) == 4
+
+
+def test_a_server_that_knows_no_ranges_sends_the_file_once(server: RangeServer, files: Path) -> None:
+    server.knows_ranges = False
+    with ch5.open(f"{server.url}/large.h5") as c:
+        np.testing.assert_array_equal(c["image"].array, pixels((2500, 2000)))
+    assert gets(server) == 1
+    assert server.sent == (files / "large.h5").stat().st_size
+
+
+@pytest.mark.parametrize("path", ["nothing.h5", "secret.h5"])
+def test_what_is_not_there_or_not_for_us_is_a_missing_file(server: RangeServer, path: str) -> None:
+    with pytest.raises(FileNotFoundError, match=rf"{server.url}/{path}: there is no such file, or it may not be read"):
+        ch5.open(f"{server.url}/{path}?Signature=abc")
+    assert gets(server) == 1
+
+
+def test_an_empty_file_says_so(server: RangeServer, files: Path) -> None:
+    (files / "empty.h5").touch()
+    with pytest.raises(errors.NotACompositeFileError, match=r"empty\.h5: not an HDF5 file \(it is empty\)"):
+        ch5.open(f"{server.url}/empty.h5")
+
+
+def test_a_file_that_becomes_shorter_is_damaged(server: RangeServer, files: Path) -> None:
+    content = (files / "large.h5").read_bytes()
+    (files / "cut.h5").write_bytes(content[: 15 * BLOCK])
+    with ch5.open(f"{server.url}/cut.h5") as c, pytest.raises(errors.CorruptFileError, match=r"cut\.h5: ends at byte"):
+        c["variance"]
+
+
+def test_the_error_of_a_connection_keeps_the_signature_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from urllib3.util.retry import Retry
+
+    # It would wait for the server to come back.
+    monkeypatch.setattr(Retry, "sleep", lambda *args, **keywords: None)
+    with range_server(tmp_path) as gone:
+        url = gone.url
+    with pytest.raises(errors.TransferError, match=rf"{url}/x\.h5: ConnectionError") as caught:
+        ch5.open(f"{url}/x.h5?Signature=abc")
+    assert "abc" not in str(caught.value)
+    assert caught.value.__suppress_context__
