@@ -12,6 +12,7 @@ from .kinds.psf import Psf
 from .kinds.record import Record
 from .links import Link
 from .opening import open_composite as open
+from .operations.overlay import choose, compose
 from .recipes import Recipe
 from .writing import write_file
 
@@ -28,6 +29,8 @@ __all__ = [
     "Recipe",
     "Record",
     "__version__",
+    "choose",
+    "compose",
     "get_definition",
     "load_definition",
     "open",

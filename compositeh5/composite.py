@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import definition as definitions
@@ -17,7 +17,7 @@ from .definition import Definition
 from .errors import AbsentComponentError, ClosedError, DefinitionError, EncodeError, NoSuchComponentError, suggest
 from .lazy import LazyArray
 from .links import DataId, Link
-from .parts import LinkedPart, MemoryPart, Part, StoredPart
+from .parts import LIST, LinkedPart, ListPart, MemoryPart, Part, StoredPart
 from .recipes import Recipes
 from .writing import group_of, image_of, write_file
 
@@ -124,6 +124,8 @@ class Composite(Mapping[str, Any]):
         """Id (UUID) of the composite; empty for one that was neither given one nor written."""
         self.provenance: dict[str, Any] = dict(provenance or {})
         """How it came to be."""
+        self.fallbacks: dict[str, str] = {}
+        """Components that `require_stage` took from an earlier stage, and which."""
         self.location: str | None = None
         """Where it is stored: an absolute path or a URL; None if it is not."""
         self.recorded_digest = ""
@@ -225,6 +227,21 @@ class Composite(Mapping[str, Any]):
         """Return the processing step that made a component; empty if unknown."""
         return self._part(name).stage
 
+    def component_origin(self, name: str) -> Link | None:
+        """Return a link to where the content of a component is from.
+
+        For a linked component that is where it is stored; for one that was copied from another composite, where it
+        was there; else the composite itself, or None if that isn't stored.
+        """
+        part = self._part(name)
+        return part.origin or (None if self.location is None else self.stored_link(name))
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """Return the stages of the versions of a component; the first is that of the default, ``composite[name]``."""
+        from .operations.versions import version_names
+
+        return version_names(self, name)
+
     def read(self, name: str, **parameters: Any) -> Any:
         """Return a part of a component.
 
@@ -244,6 +261,48 @@ class Composite(Mapping[str, Any]):
             As ``composite[name]`` does.
         """
         return self._part(name).read(**parameters)
+
+    def read_version(self, name: str, stage: str, **parameters: Any) -> Any:
+        """Return the version of a component that a stage has made, or a part of it, as `read` does.
+
+        Raises
+        ------
+        NoSuchComponentError
+            If there is no such version.
+        """
+        from .operations.versions import version
+
+        return version(self, name, stage).read(**parameters)
+
+    def require_stage(
+        self, stage: str, components: Iterable[str] | None = None, *, fallback: str | Iterable[str] = ()
+    ) -> Composite:
+        """Return the composite with components that have reached a processing stage, or fail.
+
+        Parameters
+        ----------
+        stage : str
+            The stage. A component of which that version is kept beside the default one is replaced by it.
+        components : iterable of str, optional
+            The components that must have reached it. By default those that the definition marks as calibrations; if
+            it marks none, all.
+        fallback : str or iterable of str, optional
+            Earlier stages to be accepted instead, in order of preference. `fallbacks` then tells for which components
+            they were.
+
+        Returns
+        -------
+        Composite
+            This one; or, if a version was exchanged, another, for which this one must stay open.
+
+        Raises
+        ------
+        StageError
+            If a component has not reached any of the stages. The message names all of them.
+        """
+        from .operations.overlay import require_stage
+
+        return require_stage(self, stage, components, fallback)
 
     def lazy(self, name: str) -> LazyArray:
         """Return an array component such that indexing reads only that part: ``c.lazy("image")[10:20, 30:40]``.
@@ -337,13 +396,56 @@ class Composite(Mapping[str, Any]):
         """
         new = self._like(**attributes)
         new._parts = dict(self._parts)
-        known = self.definition in definitions.definition_names()
-        definition = definitions.get_definition(self.definition) if known else None
+        definition = definitions.known_definition(self.definition)
         for name, value in (components or {}).items():
-            if definition is not None and name not in definition.components:
+            if definition is not None and name not in definition.components and name != definitions.VERSIONS:
                 raise DefinitionError(f"{self._where}: the definition {self.definition!r} has no component {name!r}")
             new._set_part(name, value, definition, new.stage)
         return new
+
+    def overlay(
+        self,
+        components: Mapping[str, Any] | None = None,
+        /,
+        *,
+        keep: Iterable[str] = (),
+        data_id: DataId | None = None,
+        stage: str = "",
+        **more: Any,
+    ) -> Composite:
+        """Return a composite that is this one with some components changed; all others are links.
+
+        Written, it takes the changed components and some kB. This one isn't changed, and nothing of it is read. Links
+        lead to where components are stored, also if this one has links itself; the steps on the way are in
+        ``provenance["history"]``.
+
+        Parameters
+        ----------
+        components : mapping, optional
+            Values, `Link` objects or None by name, in place of those that there are, or new.
+        keep : iterable of str, optional
+            The components of which the version that is replaced is kept as well: `versions` names it by its stage.
+        data_id : mapping, optional
+            Further keys of the data ID, such as the tract for which a calibration was made.
+        stage : str, optional
+            The processing step that made the changed components.
+        **more
+            Components, for names that can be written so; and the attributes ``dataset_type``, ``run`` and ``id``.
+
+        Raises
+        ------
+        ValueError
+            If the composite isn't stored yet.
+        DefinitionError
+            If the definition doesn't have one of the components, or as one of another kind, or if the data ID
+            contradicts that of this composite.
+        EncodeError
+            If a value can't be of its component's kind.
+        """
+        from .operations.overlay import overlay
+
+        attributes = {"stage": stage} | {key: more.pop(key) for key in ("dataset_type", "run", "id") if key in more}
+        return overlay(self, {**(components or {}), **more}, keep, data_id or {}, attributes)
 
     def _like(self, **attributes: Any) -> Composite:
         """Return a composite with the same attributes but for those given, no id and no components."""
@@ -492,15 +594,26 @@ class Composite(Mapping[str, Any]):
 
 
 def _part(value: Any, definition: Definition | None, name: str, stage: str) -> Part:
-    component = definition.components[name] if definition else None
-    kind = None if component is None else "list" if component.is_list else component.kind
+    component = definition.components.get(name) if definition else None
+    kind = None if component is None else LIST if component.is_list else component.kind
     if isinstance(value, Link):
         if kind is not None and value.kind != kind:
             raise DefinitionError(f"component {name!r} is of kind {kind!r}, but the link leads to a {value.kind!r}")
         return LinkedPart(value)
+    if kind in (None, LIST) and isinstance(value, list | tuple) and any(isinstance(item, Link) for item in value):
+        wanted = None if component is None else component.kind
+        return ListPart([_item(item, wanted, name, stage) for item in value], stage)
     if component is not None and component.is_list:
         value = [kinds.get(component.kind).coerce(item) for item in value]
     return MemoryPart(value, kind or kinds.infer(value), stage)
+
+
+def _item(value: Any, kind: str | None, name: str, stage: str) -> Part:
+    if not isinstance(value, Link):
+        return MemoryPart(value, kind or kinds.infer(value), stage)
+    if kind is not None and value.kind != kind:
+        raise DefinitionError(f"the items of {name!r} are of kind {kind!r}, but {value} is of kind {value.kind!r}")
+    return LinkedPart(value)
 
 
 def _checked_data_id(data_id: Mapping[str, Any]) -> dict[str, int | str]:

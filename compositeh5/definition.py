@@ -27,6 +27,8 @@ The keys of a component are
     What it is.
 ``required``
     Whether a composite without it is an error (default: false).
+``calibration``
+    Whether later processing steps replace it: `Composite.require_stage` asks for these (default: false).
 ``shared``
     The data ID keys under which it has a file of its own, to which composites link. They must be among the
     ``dimensions``, if these are given.
@@ -53,13 +55,10 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import DefinitionError, suggest
 from .links import Link
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "ComponentDefinition",
@@ -70,8 +69,13 @@ __all__ = [
     "register_definition",
 ]
 
+VERSIONS = "versions"
+"""Name of the component, which every composite may have, that keeps other versions of components."""
+
 # Attributes and other entries of a composite group: a component of that name would be mistaken for them.
-RESERVED_NAMES = frozenset({"id", "data_id", "dataset_type", "run", "stage", "definition", "components", "provenance"})
+RESERVED_NAMES = frozenset(
+    {"id", "data_id", "dataset_type", "run", "stage", "definition", "components", "provenance", VERSIONS}
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class ComponentDefinition:
     kind: str
     description: str = ""
     required: bool = False
+    calibration: bool = False
     shared: tuple[str, ...] = ()
     is_list: bool = False
     input_only: bool = False
@@ -142,6 +147,11 @@ class Definition:
     def shared(self) -> dict[str, tuple[str, ...]]:
         """The data ID keys of each component that has a file of its own."""
         return {name: component.shared for name, component in self.components.items() if component.shared}
+
+    @property
+    def calibrations(self) -> tuple[str, ...]:
+        """Names of the components that later processing steps replace."""
+        return tuple(name for name, component in self.components.items() if component.calibration)
 
     def check(self, components: Mapping[str, object]) -> None:
         """Check that components are those of a composite of this type.
@@ -206,6 +216,11 @@ def get_definition(name: str) -> Definition:
     raise DefinitionError(f"there is no definition {name!r}{suggest(name, definition_names())}")
 
 
+def known_definition(name: str) -> Definition | None:
+    """Return a definition as `get_definition` does, or None if there is none of that name: files outlive them."""
+    return get_definition(name) if name in definition_names() else None
+
+
 def register_definition(definition: Definition | str | os.PathLike[str]) -> Definition:
     """Make a definition known to `get_definition` in this process.
 
@@ -259,7 +274,7 @@ def problems(components: Mapping[str, object], definition: Definition) -> list[s
     found = [
         f"there is no component {name!r}{suggest(name, definition.components)}"
         for name in components
-        if name not in definition.components
+        if name not in definition.components and name != VERSIONS
     ]
     for name, component in definition.components.items():
         if not (component.required or component.is_list):

@@ -66,6 +66,7 @@ _COMPONENT_KEYS = {
     "kind": _NAME._replace(required=True),
     "description": _ANY_TEXT,
     "required": _BOOL,
+    "calibration": _BOOL,
     "shared": _NAMES,
     "list": _BOOL,
     "input_only": _BOOL,

@@ -70,6 +70,14 @@ class AbsentComponentError(CompositeH5Error, KeyError):
     """The component is known to be None for this composite: there is nothing to read."""
 
 
+class StageError(CompositeH5Error, ValueError):
+    """Components have not reached the processing step that was asked for."""
+
+
+class NoCandidateError(CompositeH5Error, LookupError):
+    """None of the composites to choose from can be taken."""
+
+
 class UnknownKindError(CompositeH5Error, NotImplementedError):
     """No installed package knows the kind of this component; the others stay readable."""
 

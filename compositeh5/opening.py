@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO
 
@@ -30,6 +30,8 @@ def open_composite(
     location: str | os.PathLike[str] | None = None,
     size: int | None = None,
     anywhere: bool = False,
+    stage: str | None = None,
+    fallback: str | Iterable[str] = (),
 ) -> Composite:
     """Open a composite for reading.
 
@@ -51,6 +53,9 @@ def open_composite(
     anywhere : bool, optional
         Whether links may lead anywhere. Files may come from strangers, so their links are otherwise only
         followed on the host of the file, by the same scheme; from a local file to local files.
+    stage, fallback : str, optional
+        The processing stage that its calibrations must have reached, and stages to be accepted instead; see
+        `Composite.require_stage`.
 
     Returns
     -------
@@ -65,12 +70,25 @@ def open_composite(
         If it isn't one that this release reads.
     WrongIdError, NoSuchComponentError
         If it doesn't hold the composite that was asked for.
+    StageError
+        If its calibrations have not reached the stage.
     """
 
     def pick(file: StoredFile) -> GroupNode:
         return composite_group(file, name) if id is None else composite_group_by_id(file, id)
 
-    return _open(source, location, pick, size, anywhere)
+    composite = _open(source, location, pick, size, anywhere)
+    if stage is None:
+        return composite
+    try:
+        found = composite.require_stage(stage, fallback=fallback)
+    except BaseException:
+        composite.close()
+        raise
+    if found is not composite:
+        # The file is now that of the other.
+        found._file, composite._file = composite._file, None
+    return found
 
 
 def open_dataset(
@@ -236,7 +254,7 @@ class _StoredOnDemand(StoredPart):
     """A stored component whose node is not opened before it is needed."""
 
     def __init__(self, group: GroupNode, name: str, location: str | None, anywhere: bool) -> None:
-        self._group, self._name, self._location, self._anywhere = group, name, location, anywhere
+        self._group, self._name, self.location, self._anywhere = group, name, location, anywhere
 
     @property
     def node(self) -> Node:

@@ -107,7 +107,7 @@ class StoredPart(Part):
     state = "stored"
 
     def __init__(self, node: Node, location: str | None = None, *, anywhere: bool = False) -> None:
-        self._node, self._location, self._anywhere = node, location, anywhere
+        self._node, self.location, self._anywhere = node, location, anywhere
 
     @property
     def node(self) -> Node:
@@ -130,14 +130,14 @@ class StoredPart(Part):
     def read(self, **parameters: Any) -> Any:
         node = self.node
         if is_list_of_links(node):
-            return list_part(node, self._location, anywhere=self._anywhere).read(**parameters)
+            return list_part(node, self.location, anywhere=self._anywhere).read(**parameters)
         return kinds.decode(node, **parameters)
 
     def open_node(self) -> tuple[Node, None]:
         return self.node, None
 
     def output(self) -> tuple[Node, str]:
-        return _absolute_links(self.node, self._location), self.node.attr("digest", str)
+        return _absolute_links(self.node, self.location), self.node.attr("digest", str)
 
 
 class CopiedPart(StoredPart):

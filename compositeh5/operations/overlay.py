@@ -1,0 +1,203 @@
+"""Composites that show others: with some components changed, the best ones chosen, or joined of many, by links."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..definition import Definition, get_definition, known_definition
+from ..errors import DefinitionError, NoCandidateError, NoSuchComponentError, StageError
+from ..links import DataId, Link
+from ..parts import LinkedPart, ListPart
+from .versions import VERSIONS, use_version, version_names, with_version
+
+if TYPE_CHECKING:
+    from ..composite import Composite
+
+
+def overlay(
+    base: Composite, components: Mapping[str, Any], keep: Iterable[str], data_id: DataId, attributes: Mapping[str, Any]
+) -> Composite:
+    """Return a composite that is a stored one with some components changed; see `Composite.overlay`."""
+    for key, value in data_id.items():
+        if base.data_id.get(key, value) != value:
+            raise DefinitionError(
+                f"{base!r}: an overlay shows the same data, so its data ID can have more keys, but not {key}={value!r}"
+            )
+    fields = {"dataset_type": "", "run": "", "stage": "", **attributes}
+    step = {
+        "id": base.id,
+        "definition": base.definition,
+        "dataset_type": base.dataset_type,
+        "run": base.run,
+        "stage": base.stage,
+        "data_id": base.data_id,
+        "changed": sorted(components),
+        "fallbacks": base.fallbacks,
+    }
+    history = [*base.provenance.get("history", []), {key: value for key, value in step.items() if value}]
+    shown = base.replace(as_links(base), data_id={**base.data_id, **data_id}, provenance={"history": history}, **fields)
+    result = shown.replace(components, **({"id": attributes["id"]} if "id" in attributes else {}))
+    for name in keep:
+        if name in shown and name in components:
+            stage = shown.component_stage(name)
+            result = with_version(result, name, shown.link(name), stage)
+    return result
+
+
+def as_links(base: Composite) -> dict[str, Link]:
+    """Return links to all components that a composite stores.
+
+    Those that it has as links already aren't among them: these know more than one way to where they lead.
+
+    Raises
+    ------
+    ValueError
+        If the composite isn't stored.
+    """
+    # Versions are links already.
+    stored = (name for name in base if name != VERSIONS and not isinstance(base._part(name), LinkedPart | ListPart))
+    return {name: base.link(name) for name in stored}
+
+
+def require_stage(
+    composite: Composite, stage: str, components: Iterable[str] | None, fallback: str | Iterable[str]
+) -> Composite:
+    """Return a composite whose components have reached a stage; see `Composite.require_stage`."""
+    names = _staged(composite) if components is None else list(components)
+    wanted = [stage, *([fallback] if isinstance(fallback, str) and fallback else fallback)]
+    behind: list[str] = []
+    fallbacks: dict[str, str] = {}
+    result = composite
+    for name in names:
+        if name in composite.absent:
+            behind.append(f"{name} is absent")
+            continue
+        found = next((step for step in wanted if step in version_names(composite, name)), None)
+        if found is None:
+            known = ", ".join(step or "unknown" for step in version_names(composite, name))
+            behind.append(f"{name} is at {known}")
+            continue
+        if found != composite.component_stage(name):
+            result = use_version(result, name, found)
+        if found != stage:
+            fallbacks[name] = found
+    if behind or not names:
+        raise StageError(
+            f"{composite._where}: not all components have reached the stage {stage!r}: "
+            f"{'; '.join(behind) or 'it has none that later steps replace'}"
+            + ("" if len(wanted) > 1 else "; `fallback` can name an earlier stage to be taken instead")
+        )
+    result.fallbacks = fallbacks
+    return result
+
+
+def _staged(composite: Composite) -> list[str]:
+    """Return the names of the components that later processing steps replace; of all, if nothing is known of them."""
+    known = {*composite, *composite.absent} - {VERSIONS}
+    definition = known_definition(composite.definition)
+    marked = definition.calibrations if definition is not None else ()
+    return sorted(known.intersection(marked) if marked else known)
+
+
+def choose(
+    base: Composite,
+    candidates: Iterable[Composite],
+    components: Iterable[str],
+    *,
+    best: Callable[[Composite], float | None],
+    stage: str = "",
+    data_id: DataId | None = None,
+    **attributes: Any,
+) -> Composite:
+    """Return an overlay of a composite that has some components of the best of several candidates.
+
+    For example the WCS of the tract in which a detector was fitted best. None of the components is read, but by the
+    rule.
+
+    Parameters
+    ----------
+    base : Composite
+        The composite to show. It must be stored.
+    candidates : iterable of Composite
+        Stored composites that have the components.
+    components : iterable of str
+        The components to take from the best candidate.
+    best : callable
+        The rule: gives a number for a candidate, or None or NaN for one that is out of question. The candidate with the
+        largest is taken; of equals the first.
+    stage, data_id, **attributes
+        As for `Composite.overlay`.
+
+    Returns
+    -------
+    Composite
+        The overlay; its provenance has under ``choices`` the number of each candidate, by id, and which was taken.
+
+    Raises
+    ------
+    NoCandidateError
+        If there is no candidate, or all are out of question.
+    NoSuchComponentError, AbsentComponentError
+        If the best one lacks a component.
+    """
+    scored = [(candidate, best(candidate)) for candidate in candidates]
+    eligible = [(score, candidate) for candidate, score in scored if score is not None and not math.isnan(score)]
+    if not eligible:
+        raise NoCandidateError(f"{base._where}: none of {len(scored)} candidates is eligible")
+    score, winner = max(eligible, key=lambda pair: pair[0])
+    links = {name: winner.link(name) for name in components}
+    result = base.overlay(links, stage=stage, data_id=data_id, **attributes)
+    choice = {
+        "components": sorted(links),
+        "provider": winner.id,
+        "score": float(score),
+        "candidates": {candidate.id: None if value is None else _json(value) for candidate, value in scored},
+    }
+    return result.replace(provenance={**result.provenance, "choices": [choice]}, id=result.id or None)
+
+
+def _json(score: float) -> float | str:
+    # JSON has no infinities and no NaN.
+    return float(score) if math.isfinite(score) else str(float(score))
+
+
+def compose(
+    definition: str | Definition | None,
+    *sources: Composite,
+    components: Mapping[str, Any] | None = None,
+    **attributes: Any,
+) -> Composite:
+    """Return a composite joined of components that are stored already, by links alone: none of them is read.
+
+    Parameters
+    ----------
+    definition : str, Definition or None
+        What it shall be. Of the sources only the components that the definition has are taken; all without one.
+    *sources : Composite
+        Stored composites in order of precedence: each component is from the first that has it.
+    components : mapping, optional
+        Values, or `Link` objects, by name, that come before those of the sources.
+    **attributes
+        ``data_id``, ``dataset_type``, ``run``, ``stage``, ``id`` and ``provenance``, as for `Composite`.
+
+    Raises
+    ------
+    DefinitionError
+        If a required component is in none of the sources, or of another kind.
+    ValueError
+        If a source isn't stored.
+    """
+    from ..composite import Composite
+
+    if isinstance(definition, str):
+        definition = get_definition(definition)
+    found = dict(components or {})
+    for source in sources:
+        for name in source:
+            if name not in found and (definition is None or name in definition.components):
+                found[name] = source.link(name)
+    if not found:
+        raise NoSuchComponentError(f"none of {len(sources)} sources has a component of {definition}")
+    return Composite(definition, found, **attributes)
