@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,8 +40,9 @@ def write(value: Any, kind: str, path: str | os.PathLike[str], *, replace: bool 
         Name of its kind.
     path : path
         The file. Its extension says how: ``.npy`` and ``.fits`` for images, masks, arrays and the kernels of a PSF,
-        ``.ecsv``, ``.fits`` and ``.csv`` for tables, ``.json`` and ``.yaml`` for records and photometric calibrations,
-        ``.hdr`` for a WCS; any for text and bytes.
+        ``.ecsv``, ``.fits``, ``.csv``, ``.hdf5`` (as astropy reads it, from path ``table``) and ``.parquet`` (needs
+        pyarrow) for tables, ``.json`` and ``.yaml`` for records and photometric calibrations, ``.hdr`` for a WCS; any
+        for text and bytes.
     replace : bool, optional
         Whether a file that is there is replaced.
 
@@ -63,8 +65,8 @@ def write(value: Any, kind: str, path: str | os.PathLike[str], *, replace: bool 
         )
     try:
         data = writer(value)
-    except (ValueError, TypeError, NotImplementedError) as error:
-        # What numpy and astropy say to values that a format has no place for.
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+        # What numpy and astropy say to values that a format has no place for; or a library isn't there.
         raise EncodeError(f"{path}: this {kind} can't be written as {extension}: {error}") from error
     publish(path, data, replace=replace)
 
@@ -282,6 +284,19 @@ def _table_text(format: str) -> _Writer:
     return table_text
 
 
+def _table_file(format: str, **options: Any) -> _Writer:
+    """Return the writer of a format that astropy writes to named files only."""
+
+    def table_file(value: Table) -> bytes:
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "table")
+            value.write(path, format=format, **options)
+            with open(path, "rb") as file:
+                return file.read()
+
+    return table_file
+
+
 def _json(value: Any) -> bytes:
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
@@ -309,7 +324,13 @@ _WRITERS: dict[str, dict[str, _Writer]] = {
     "image": _PIXEL_WRITERS,
     "mask": _PIXEL_WRITERS,
     "psf": {".npy": lambda value: _npy(value.kernels), ".fits": lambda value: _image_fits(value.kernels)},
-    "table": {".ecsv": _table_text("ascii.ecsv"), ".fits": _table_fits, ".csv": _table_text("ascii.csv")},
+    "table": {
+        ".ecsv": _table_text("ascii.ecsv"),
+        ".fits": _table_fits,
+        ".csv": _table_text("ascii.csv"),
+        ".hdf5": _table_file("hdf5", path="table", serialize_meta=True),
+        ".parquet": _table_file("parquet"),
+    },
     "text": {"": str.encode},
     "wcs": {".hdr": _header, ".txt": _header},
 }

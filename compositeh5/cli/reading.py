@@ -85,8 +85,8 @@ VERBS = {
         _get_arguments,
         "get one component out",
         "Show one component on the terminal, or write it to a file of its own: images, masks and PSF kernels as .npy "
-        "or .fits, tables as .ecsv, .fits or .csv, records as .json or .yaml, a WCS as .hdr, text and bytes as they "
-        "are.",
+        "or .fits, tables as .ecsv, .fits, .csv, .hdf5 or .parquet, records as .json or .yaml, a WCS as .hdr, text and "
+        "bytes as they are.",
         """
         compositeh5 get calexp.h5 visit_info
         compositeh5 get calexp.h5 image -o image.fits
