@@ -1,28 +1,40 @@
 """Time the Butler with our formatter, beside a formatter that stores nothing, in the same run and repository.
 
-    python benchmarks/butler.py [--size 512] [--runs 20]
+    python benchmarks/butler.py [--size 512] [--runs 20] [--s3-size 2500] [--json figures.json]
 
-Prints a Markdown table: CPU time of a call in ms (median), ours, the other's, and their ratio. What the other takes is
-the Butler's own share.
+Prints two Markdown tables: the CPU time of calls in ms (median), and the requests that they cost where the files are
+in an object store (moto's S3 server on this machine). What the formatter that stores nothing takes is the Butler's own
+share.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import platform
+import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+import h5py
 import numpy as np
+import pytest
 from astropy import units as u
 from lsst.daf.butler import Butler, Config, DatasetRef, FormatterV2
 from lsst.resources import ResourcePath
 
 import compositeh5 as ch5
 from compositeh5 import targets
-from compositeh5.butler import link, put_visit, register_dataset_type
+from compositeh5.butler import link, put_overlay, put_visit, register_dataset_type
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from object_store import BUCKET, object_store
+from support import simple_wcs
 
 SEED = "resource://compositeh5/butler/configs/seed.yaml"
 RUN = "bench"
@@ -46,34 +58,86 @@ class NothingFormatter(FormatterV2):
 EMPTY = ch5.Composite("exposure", image=np.zeros((1, 1), "f4"))
 
 
-def make_butler(root: str, detectors: int) -> Butler:
+def make_butler(root: str, detectors: int, datastore_root: str | None = None) -> Butler:
     config = Config(SEED)
     formatters = dict(config["datastore", "formatters"])
-    config["datastore", "formatters"] = {**formatters, "nothing": f"{__name__}.NothingFormatter"}
-    Butler.makeRepo(root, config=config)
+    names = ("nothing", "nothing_overlay")
+    config["datastore", "formatters"] = {**formatters, **dict.fromkeys(names, f"{__name__}.NothingFormatter")}
+    config["registry", "db"] = f"sqlite:///{root}/gen3.sqlite3"
+    if datastore_root is not None:
+        config["datastore", "root"] = datastore_root
+    Butler.makeRepo(root, config=config, forceConfigRoot=datastore_root is None)
     butler = Butler.from_config(root, run=RUN)
     registry = butler.registry
     registry.insertDimensionData("instrument", {"name": "Cam"})
     registry.insertDimensionData("physical_filter", {"instrument": "Cam", "name": "i", "band": "i"})
     registry.insertDimensionData("day_obs", {"instrument": "Cam", "id": 20250101})
-    numbers = range(detectors)
-    rows = ({"instrument": "Cam", "id": n, "full_name": str(n)} for n in numbers)
+    rows = ({"instrument": "Cam", "id": n, "full_name": str(n)} for n in range(detectors))
     registry.insertDimensionData("detector", *rows)
     visit = {"instrument": "Cam", "id": 1, "name": "1", "physical_filter": "i", "day_obs": 20250101}
     registry.insertDimensionData("visit", visit)
-    for name in ("calexp", "nothing"):
+    for name in ("calexp", "overlay", *names):
         register_dataset_type(butler, name, "exposure")
     return butler
 
 
 def make_exposure(size: int) -> ch5.Composite:
-    pixels = np.random.default_rng(1).normal(0, 23, (size, size)).astype("f4")
+    rng = np.random.default_rng(1)
+    image, variance = (rng.normal(529, 23, (size, size)).astype("f4") for _ in range(2))
     mask = ch5.Mask(np.zeros((size, size), "i4"), {"BAD": 0})
     info = {"exposure_time": 30 * u.s, "airmass": 1.1}
-    return ch5.Composite("exposure", image=pixels, mask=mask, variance=pixels**2, visit_info=info)
+    wcs = simple_wcs((size, size))
+    return ch5.Composite("exposure", image=image, mask=mask, variance=variance, wcs=wcs, visit_info=info)
 
 
-def measure(call: Callable[[int], object], runs: int) -> float:
+class Calls:
+    """The calls to measure, by name: ours, and the same with the formatter that stores nothing.
+
+    Each takes the number of the run, from 0, which is that of the detector that is put.
+    """
+
+    def __init__(self, butler: Butler, size: int, last: int) -> None:
+        self.butler = butler
+        exposure = make_exposure(size)
+        visit = ch5.Composite("visit", visit_info=exposure["visit_info"], data_id=VISIT)
+        _, (ref,) = put_visit(butler, visit, [exposure.replace(data_id={**VISIT, "detector": last})])
+        nothing = butler.put(EMPTY, "nothing", {**VISIT, "detector": last})
+        bare = exposure.replace({"visit_info": link(butler, ref, "visit_info")})
+        box = ch5.Box(size // 2, size // 2 + 64, size // 2, size // 2 + 64)
+
+        def overlay(run: int) -> DatasetRef:
+            base = butler.get_dataset(self.puts[run].id)
+            return put_overlay(self.butler, base, {"wcs": exposure["wcs"]}, "overlay", stage="jointcal")
+
+        def put(name: str, value: ch5.Composite) -> Callable[[int], DatasetRef]:
+            return lambda run: self.butler.put(value, name, {**VISIT, "detector": run})
+
+        def put_ours(run: int) -> None:
+            self.puts[run] = put("calexp", bare)(run)
+
+        def get(ref: DatasetRef, component: str | None = None, **parameters: Any) -> Callable[[int], object]:
+            wanted = ref if component is None else ref.makeComponentRef(component)
+            return lambda run: self.butler.get(wanted, parameters=parameters)
+
+        def linked(run: int) -> object:
+            targets.cache.clear()
+            return self.butler.get(ref.makeComponentRef("visit_info"))
+
+        self.puts: dict[int, DatasetRef] = {}
+        self.pairs: dict[str, tuple[Callable[[int], object], Callable[[int], object]]] = {
+            "put": (put_ours, put("nothing", EMPTY)),
+            "put an overlay: a WCS on the pixels of another": (overlay, put("nothing_overlay", EMPTY)),
+            "get one component (WCS)": (get(ref, "wcs"), get(nothing, "wcs")),
+            "get one component (image)": (get(ref, "image"), get(nothing, "image")),
+            "get linked component, not cached": (linked, get(nothing, "visit_info")),
+            "get linked component, cached": (get(ref, "visit_info"), get(nothing, "visit_info")),
+            "get 64 x 64 pixels of the image": (get(ref, "image", bbox=box), get(nothing, "image", bbox=box)),
+            "get 64 x 64 pixels of everything": (get(ref, bbox=box), get(nothing, bbox=box)),
+            "get(ref)": (get(ref), get(nothing)),
+        }
+
+
+def cpu_ms(call: Callable[[int], object], runs: int) -> float:
     times = []
     for run in range(runs + 1):
         start = time.process_time()
@@ -83,45 +147,51 @@ def measure(call: Callable[[int], object], runs: int) -> float:
     return median(times)
 
 
+def measure_times(size: int, runs: int) -> dict[str, tuple[float, float]]:
+    with tempfile.TemporaryDirectory() as root:
+        calls = Calls(make_butler(root, runs + 2), size, runs + 1)
+        return {name: (cpu_ms(ours, runs), cpu_ms(other, runs)) for name, (ours, other) in calls.pairs.items()}
+
+
+def measure_requests(size: int) -> dict[str, tuple[dict[str, int], dict[str, int]]]:
+    """Count the requests of each call, of a Butler that has nothing in its cache."""
+    with tempfile.TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch, object_store(patch) as store:
+        calls = Calls(make_butler(root, 2, f"s3://{BUCKET}/repo"), size, 1)
+
+        def count(call: Callable[[int], object]) -> dict[str, int]:
+            calls.butler = Butler.from_config(root, run=RUN)
+            before = len(store.requests)
+            call(0)
+            return dict(Counter(method for method, _, _ in store.requests[before:]))
+
+        return {name: (count(ours), count(other)) for name, (ours, other) in calls.pairs.items()}
+
+
+def shown(requests: dict[str, int]) -> str:
+    return ", ".join(f"{number} {method}" for method, number in sorted(requests.items())) or "none"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--size", type=int, default=512, help="rows and columns of the exposures that are timed")
     parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--s3-size", type=int, default=2500, help="rows and columns of those in the object store")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as root:
-        butler = make_butler(root, args.runs + 2)
-        exposure = make_exposure(args.size)
-        last = args.runs + 1
-        visit = ch5.Composite("visit", visit_info=exposure["visit_info"], data_id=VISIT)
-        _, (ref,) = put_visit(butler, visit, [exposure.replace(data_id={**VISIT, "detector": last})])
-        nothing = butler.put(EMPTY, "nothing", {**VISIT, "detector": last})
-        bare = exposure.replace({"visit_info": link(butler, ref, "visit_info")})
-
-        def put(name: str, value: ch5.Composite) -> Callable[[int], DatasetRef]:
-            return lambda run: butler.put(value, name, {**VISIT, "detector": run})
-
-        def get(ref: DatasetRef, component: str | None = None, **parameters: Any) -> Callable[[int], object]:
-            wanted = ref if component is None else ref.makeComponentRef(component)
-            return lambda run: butler.get(wanted, parameters=parameters)
-
-        def linked(run: int) -> object:
-            targets.cache.clear()
-            return butler.get(ref.makeComponentRef("visit_info"))
-
-        box = ch5.Box(0, 64, 0, 64)
-        rows: dict[str, tuple[Callable[[int], object], Callable[[int], object]]] = {
-            "put": (put("calexp", bare), put("nothing", EMPTY)),
-            "get(ref)": (get(ref), get(nothing)),
-            "get one component (mask)": (get(ref, "mask"), get(nothing, "mask")),
-            "get 64 x 64 pixels of the image": (get(ref, "image", bbox=box), get(nothing, "image", bbox=box)),
-            "get linked component, cached": (get(ref, "visit_info"), get(nothing, "visit_info")),
-            "get linked component, not cached": (linked, get(nothing, "visit_info")),
-        }
-        print(f"{args.size} x {args.size} pixels, SQLite, {args.runs} runs\n")
-        print("| call | compositeh5, ms | nothing stored, ms | ratio |\n|---|---|---|---|")
-        for name, (ours, other) in rows.items():
-            times = measure(ours, args.runs), measure(other, args.runs)
-            print(f"| {name} | {times[0]:.1f} | {times[1]:.1f} | {times[0] / times[1]:.1f} |")
+    environment = f"Python {platform.python_version()}, h5py {h5py.__version__}, numpy {np.__version__}"
+    times, requests = measure_times(args.size, args.runs), measure_requests(args.s3_size)
+    print(f"{environment}, {args.size} x {args.size} pixels, SQLite, {args.runs} runs\n")
+    print("| call | compositeh5, ms | nothing stored, ms | ratio |\n|---|---|---|---|")
+    for name, (ours, other) in times.items():
+        print(f"| {name} | {ours:.1f} | {other:.1f} | {ours / other:.1f} |")
+    print(f"\nRequests to the object store, {args.s3_size} x {args.s3_size} pixels\n")
+    print("| call | compositeh5 | nothing stored |\n|---|---|---|")
+    for name, (ours, other) in requests.items():
+        print(f"| {name} | {shown(ours)} | {shown(other)} |")
+    if args.json:
+        sizes = {"size": args.size, "runs": args.runs, "s3_size": args.s3_size}
+        figures = {"environment": environment, **sizes, "cpu_ms": times, "requests": requests}
+        args.json.write_text(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":

@@ -76,21 +76,26 @@ def _nothing_cached() -> None:
         ("bbox", None),
         ("visit_info", None),
         ("visit_info", {"fields": ["airmass"]}),
+        ("components", {"components": ["image", "mask", "psf", "wcs"]}),
+        ("components", {"components": ["image", "wcs", "visit_info"], "bbox": BOX}),
+        # All planes, which here are near each other.
+        (None, {"bbox": BOX}),
     ],
 )
-def test_a_component_costs_two_requests_a_file(
+def test_a_component_or_a_part_costs_two_requests_a_file(
     root: Path,
     refs: tuple[DatasetRef, DatasetRef],
     store: object_store.ObjectStore,
-    component: str,
+    component: str | None,
     parameters: dict[str, Any] | None,
 ) -> None:
     # What this one has put is still in its cache.
     fresh = Butler.from_config(str(root))
     with store.counted() as count:
-        fresh.get(refs[1].makeComponentRef(component), parameters=parameters)
+        fresh.get(refs[1] if component is None else refs[1].makeComponentRef(component), parameters=parameters)
         requests = count("GET")
-        assert len(requests) == (2 if component == "visit_info" else 1)
+        is_linked = component in (None, "visit_info") or "visit_info" in (parameters or {}).get("components", ())
+        assert len(requests) == 1 + is_linked
         assert all(number <= 2 for number in requests.values())
         assert count("HEAD") == {}
 
