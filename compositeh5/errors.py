@@ -62,6 +62,10 @@ class ConflictError(CompositeH5Error, FileExistsError):
     """Another object is already stored at that place; it was left as it is."""
 
 
+class InUseError(CompositeH5Error, OSError):
+    """A file isn't deleted, for others link to it, or may do so."""
+
+
 class NoSuchComponentError(CompositeH5Error, KeyError):
     """The composite has no component of that name."""
 
