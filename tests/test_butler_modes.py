@@ -10,8 +10,10 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from butler_support import DETECTORS, RUN, create_repo_with, files_of  # noqa: E
 from lsst.daf.butler import (  # noqa: E402
     Butler,
     Config,
+    DatasetProvenance,
     DatasetRef,
     DatasetType,
     FileDataset,
@@ -65,8 +68,11 @@ def visit() -> ch5.Composite:
 def ccd(detector: int = 4, /, visit_info: Any = None) -> ch5.Composite:
     """Return an exposure with a part of its visit, whose components were made by three steps."""
     shared = visit()["visit_info"] if visit_info is None else visit_info
-    pixels = exposure((30, 40), photo_calib=None, header="SIMPLE  = T").replace(data_id={**VISIT, "detector": detector})
-    return pixels.replace({"visit_info": shared}, stage="raw").replace({"wcs": simple_wcs((30, 40))}, stage="jointcal")
+    others = {"photo_calib": None, "header": "SIMPLE  = T", "fits": ["XTENSION", pixels((3, 4)), {"depth": 25.5}]}
+    measured = exposure((30, 40), **others).replace(data_id={**VISIT, "detector": detector})
+    return measured.replace({"visit_info": shared}, stage="raw").replace(
+        {"wcs": simple_wcs((30, 40))}, stage="jointcal"
+    )
 
 
 def catalog() -> ch5.Composite:
@@ -125,8 +131,16 @@ def repository(root: Path, datastore: Mapping[str, Any] | None = None) -> Butler
 def fill(butler: Butler) -> dict[str, DatasetRef]:
     refs = {"visit_metadata": butler.put(visit(), "visit_metadata", VISIT)}
     refs["calexp"] = butler.put(ccd(visit_info=shared(butler, refs["visit_metadata"])), "calexp", CCD)
-    refs["src"] = butler.put(catalog(), "src", CCD)
+    refs["src"] = butler.put(catalog(), "src", CCD, provenance=provenance(refs["visit_metadata"]))
     return refs
+
+
+def provenance(ref: DatasetRef) -> DatasetProvenance:
+    """Return that of a dataset which a quantum made from one input."""
+    made = DatasetProvenance(quantum_id=UUID("7f0c7d33-4f7b-4c46-9a2e-5d9b0b7a9a01"))
+    made.add_input(ref)
+    made.add_extra_provenance(ref.id, {"seeing": 0.75, "skipped": False})
+    return made
 
 
 def shared(butler: LimitedButler, ref: DatasetRef) -> Any:
@@ -247,7 +261,7 @@ def quantum_backed(root: Path) -> Mode:
     )
     butler.put(visit(), refs["visit_metadata"])
     butler.put(ccd(visit_info=shared(butler, refs["visit_metadata"])), refs["calexp"])
-    butler.put(catalog(), refs["src"])
+    butler.put(catalog(), refs["src"], provenance=provenance(refs["visit_metadata"]))
     return Mode(butler, refs)
 
 
@@ -329,7 +343,7 @@ def same(mode: Mode, plain: Mode, name: str, **parameters: Any) -> Any:
     return found
 
 
-COMPONENTS = ("image", "mask", "variance", "wcs", "psf", "visit_info", "header")
+COMPONENTS = ("image", "mask", "variance", "wcs", "psf", "visit_info", "header", "fits")
 
 
 def test_what_was_put_is_got(mode: Mode, plain: Mode) -> None:
@@ -350,7 +364,22 @@ def test_a_component(mode: Mode, plain: Mode) -> None:
     for name in ("table", "metadata"):
         same(mode, plain, f"src.{name}")
     same(mode, plain, "visit_metadata.camera")
+    # One was given as None, of the other nothing is known.
     assert same(mode, plain, "calexp.photo_calib") is None
+    assert same(mode, plain, "calexp.transmission_curve") is None
+    assert same(mode, plain, "calexp.transmission_curve", rows=slice(3)) is None
+    assert mode.get("calexp").absent == ("photo_calib",)
+
+
+def test_the_provenance(mode: Mode) -> None:
+    ref = mode.refs["src"]
+    known = mode.get("src").provenance
+    assert known["butler"] == provenance(mode.refs["visit_metadata"]).to_flat_dict(ref, simple_types=True)
+    assert (known["butler"]["input.0.seeing"], known["butler"]["input.0.skipped"]) == (0.75, False)
+    assert known["software"]["lsst-daf-butler"] == version("lsst-daf-butler")
+    untold = mode.refs["visit_metadata"]
+    expected = DatasetProvenance().to_flat_dict(untold, simple_types=True)
+    assert mode.get("visit_metadata").provenance["butler"] == expected
 
 
 def test_parameters_of_a_component(mode: Mode, plain: Mode) -> None:
@@ -360,13 +389,16 @@ def test_parameters_of_a_component(mode: Mode, plain: Mode) -> None:
     assert (table.colnames, len(table)) == (["flux", "id"], 10)
     assert same(mode, plain, "src.metadata", fields=["steps"]) == {"steps": [1, 2, 3]}
     assert same(mode, plain, "calexp.visit_info", fields=["airmass"]) == {"airmass": 1.0625}
+    assert same(mode, plain, "calexp.fits", items=[-1, 0]) == [{"depth": 25.5}, "XTENSION"]
+    with pytest.raises((IndexError, ValueError), match="the list has 3 items"):
+        mode.get("calexp.fits", items=[3])
 
 
 def test_parameters_go_to_the_components_that_understand_them(mode: Mode, plain: Mode) -> None:
-    part = same(mode, plain, "calexp", bbox=BOX, fields=["airmass"])
+    part = same(mode, plain, "calexp", bbox=BOX, fields=["airmass"], items=[0])
     assert part["image"].box == part["mask"].box == part["variance"].box == BOX
     assert part["visit_info"] == {"airmass": 1.0625}
-    assert part["header"] == "SIMPLE  = T"
+    assert (part["header"], part["fits"]) == ("SIMPLE  = T", ["XTENSION"])
     # The WCS follows: the same pixel has the same place on the sky.
     sky = ccd()["wcs"].pixel_to_world(17, 8)
     assert part["wcs"].pixel_to_world(17 - 10, 8 - 5).separation(sky).arcsec < 1e-9
@@ -390,6 +422,8 @@ def test_a_parameter_that_nothing_understands_is_an_error(mode: Mode) -> None:
         ("calexp.stage", {"depth": 3}),
         ("calexp.components", {"rows": slice(3)}),
         ("src", {"bbox": BOX}),
+        ("src", {"items": [0]}),
+        ("calexp.header", {"items": [0]}),
     ]
     for name, parameters in wrong:
         with pytest.raises((KeyError, ValueError), match="not understood|has no parameter"):
@@ -491,6 +525,8 @@ def test_a_shared_component_of_a_disassembled_composite_stays_a_stub(tmp_path: P
     sizes = {name: Path(uri.ospath).stat().st_size for name, uri in uris.items()}
     assert sizes["visit_info"] < 8_000 < 80_000 < visit()["visit_info"]["guiding"].nbytes + 1
     assert sizes["assembly"] < 30_000
+    # Nothing is known of this one.
+    assert sizes["transmission_curve"] < 3_000
     assert list(mode.get("calexp").links) == ["visit_info"]
 
 
@@ -557,12 +593,8 @@ def test_what_joins_the_pieces_of_a_disassembled_composite(tmp_path: Path) -> No
         assert whole.id == str(mode.refs["calexp"].id)
 
 
-def test_the_pieces_of_a_disassembled_composite_that_a_get_can_not_find(tmp_path: Path) -> None:
+def test_the_piece_of_a_disassembled_composite_that_a_get_can_not_find(tmp_path: Path) -> None:
     mode = disassembled(tmp_path)
-    # Absent is what was given as None; of what wasn't given, the Butler finds no file.
-    assert mode.get("calexp.photo_calib") is None
-    with pytest.raises(FileNotFoundError, match="transmission_curve"):
-        mode.get("calexp.transmission_curve")
     mode.butler.pruneDatasets([mode.refs["visit_metadata"]], disassociate=True, unstore=True, purge=True)
     targets.cache.clear()
     for name in ("calexp", "calexp.visit_info"):

@@ -31,7 +31,7 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
     def disassemble(
         self, composite: Composite, subset: Iterable[str] | None = None, override: Composite | None = None
     ) -> dict[str, DatasetComponent]:
-        """Return the components, absent ones too, and what joins them, each as a `.disassembly.Piece`.
+        """Return all components of the storage class, and what joins them, each as a `.disassembly.Piece`.
 
         Raises
         ------
@@ -45,9 +45,11 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
                 f"composites of the storage class {self.storageClass.name} can't be disassembled: it needs a component "
                 f"{ASSEMBLY!r} of storage class CompositeH5AssemblyV1"
             )
+        components = self.storageClass.components
+        pieces = take_apart(whole, [name for name in components if name != ASSEMBLY])
         return {
-            name: DatasetComponent(name, self.storageClass.components[name], piece)
-            for name, piece in take_apart(whole).items()
+            name: DatasetComponent(name, components[name], piece)
+            for name, piece in pieces.items()
             if subset is None or name in set(subset)
         }
 

@@ -7,7 +7,7 @@ can't know when it puts the pieces together again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,16 +46,19 @@ class Piece:
             self.links[self.component] = composite.stored_link(self.component)
 
 
-def take_apart(whole: Composite) -> dict[str, Piece]:
-    """Return the pieces of a composite: its components, absent ones too, and last what joins them."""
+def take_apart(whole: Composite, names: Iterable[str]) -> dict[str, Piece]:
+    """Return the pieces of a composite, one for each name, and last what joins them.
+
+    A component that is absent, or of which the composite knows nothing, has a piece too: only for what has one the
+    Butler asks the formatter, and gives None.
+    """
     links: dict[str, Link] = {}
     pieces = {}
-    for name in whole:
-        content = Composite(None)
-        content._parts[name] = whole._part(name)
+    for name in names:
+        content = Composite(None, dict.fromkeys({name}.intersection(whole.absent)))
+        if name in whole:
+            content._parts[name] = whole._part(name)
         pieces[name] = Piece(name, content, links)
-    for name in whole.absent:
-        pieces[name] = Piece(name, Composite(None, {name: None}), links)
     frame = whole.replace()
     frame._parts = {}
     return {**pieces, ASSEMBLY: Piece(ASSEMBLY, frame, links)}
