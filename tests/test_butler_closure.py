@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
@@ -29,6 +30,7 @@ from lsst.daf.butler.cli.utils import LogCliRunner
 from lsst.resources import ResourcePath
 
 from compositeh5.butler import (
+    Relinking,
     check,
     export_closure,
     linked_refs,
@@ -347,9 +349,10 @@ def test_links_are_repaired_after_an_import_to_other_places(moved: Butler, tmp_p
     before = {checked.state for checked in check(moved)}
     assert before == {"moved"}
     users = {ref.id for ref in composites} - {ref.id for ref in composites if ref.datasetType.name == "visit_metadata"}
-    assert {ref.id for ref in relink(moved)} == users
+    done = relink(moved)
+    assert ({ref.id for ref in done.changed}, done.left) == (users, ())
     assert set(states(moved).values()) == {"ok"}
-    assert relink(moved) == []
+    assert relink(moved) == Relinking()
     assert {ref.id: moved.getURI(ref) for ref in composites} == uris
     assert {ref.id: stored_digest(uris[ref.id].ospath) for ref in composites} == whole
     assert all(ref.id == uuid.UUID(moved.get(ref).id) for ref in composites)
@@ -369,44 +372,59 @@ def stored_digest(path: str) -> tuple[str, str]:
         return stored.id, stored.digest
 
 
-@pytest.mark.parametrize("step", ["pruneDatasets", "ingest"])
+KILLED = """
+import os, signal, sys
+from lsst.daf.butler import Butler
+from compositeh5.butler import relink, relinking
+
+root, step, when = sys.argv[1:]
+number = {"keep": 1, "replace": 2}.get(step)
+calls = 0
+
+def killed(function):
+    def call(*args, **keywords):
+        global calls
+        calls += 1
+        if when == "before" and calls == (number or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        function(*args, **keywords)
+        if when == "after" and calls == (number or 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return call
+
+name = "_write" if number else "import_files"
+setattr(relinking, name, killed(getattr(relinking, name)))
+relink(Butler.from_config(root, writeable=True))
+"""
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_an_interrupted_repair_is_finished(
-    moved: Butler, monkeypatch: pytest.MonkeyPatch, step: str, when: str
-) -> None:
+@pytest.mark.parametrize("step", ["keep", "replace", "record"])
+def test_a_repair_that_is_killed_is_finished(moved: Butler, tmp_path: Path, step: str, when: str) -> None:
     refs = moved.query_datasets("calexp", collections="*", find_first=False)
     expected = {ref.id: stored_digest(moved.getURI(ref).ospath) for ref in refs}
-    do_step = getattr(moved, step)
-
-    def interrupted(*args: object, **keywords: object) -> None:
-        if when == "after":
-            do_step(*args, **keywords)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(moved, step, interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            relink(moved)
+    done = python(KILLED, tmp_path / "new", step, when)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    folder = tmp_path / "new" / ".compositeh5-relink"
+    assert folder.exists() == ((step, when) != ("keep", "before"))
     relink(moved)
     assert set(states(moved).values()) == {"ok"}
     assert {ref.id: stored_digest(moved.getURI(ref).ospath) for ref in refs} == expected
+    assert [moved.get(ref).id for ref in refs] == [str(ref.id) for ref in refs]
+    assert not folder.exists()
 
 
-def interrupt(*args: object, **keywords: object) -> None:
-    raise KeyboardInterrupt
+def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=env, capture_output=True, text=True)
 
 
-def test_a_kept_file_of_a_dataset_that_was_removed_is_dropped(
-    moved: Butler, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(moved, "pruneDatasets", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            relink(moved)
+def test_a_kept_file_of_a_dataset_that_was_removed_is_dropped(moved: Butler, tmp_path: Path) -> None:
+    assert python(KILLED, tmp_path / "new", "replace", "before").returncode == -signal.SIGKILL
     (kept,) = (tmp_path / "new" / ".compositeh5-relink").iterdir()
-    moved.pruneDatasets([moved.get_dataset(kept.name)], disassociate=True, unstore=True, purge=True)
+    moved.pruneDatasets([moved.get_dataset(kept.stem)], disassociate=True, unstore=True, purge=True)
     relink(moved)
-    assert moved.get_dataset(kept.name) is None
+    assert moved.get_dataset(kept.stem) is None
     assert not kept.parent.exists()
 
 
@@ -424,11 +442,11 @@ def test_a_repository_in_an_object_store(tmp_path: Path, monkeypatch: pytest.Mon
         remote.import_(directory=str(tmp_path / "export"), filename="export.yaml", transfer="copy")
         assert remote.getURI(first).scheme == "s3"
         assert set(states(remote).values()) == {"moved"}
-        assert set(relink(remote)) == {catalog, overlay, first}
+        assert set(relink(remote).changed) == {catalog, overlay, first}
         assert set(states(remote).values()) == {"ok"}
         assert content(remote, [catalog, overlay, first]) == expected
         assert visit_ref in linked_refs(remote, [overlay])
-        assert relink(remote) == []
+        assert relink(remote) == Relinking()
         assert not list(ResourcePath.findFileResources([ResourcePath("s3://data/repo/.compositeh5-relink/")]))
 
 

@@ -9,12 +9,13 @@ from .closure import export_closure, linked_refs, retrieve_closure, transfer_clo
 from .components import put_component, put_links, put_overlay
 from .dataset_types import register_dataset_type
 from .linking import link
-from .relinking import relink
+from .relinking import Relinking, relink
 from .resolving import use_butler
 from .visits import put_visit
 
 __all__ = [
     "CheckedLink",
+    "Relinking",
     "check",
     "export_closure",
     "link",

@@ -11,7 +11,7 @@ from lsst.daf.butler import Butler, DatasetExistence, DatasetRef
 from ..errors import CompositeH5Error, DigestMismatchError, RefusedError, WrongIdError
 from ..links import Link
 from ..opening import open_composite
-from .stored import StoredLink, dataset_links, describe, is_composite, located
+from .stored import StoredLink, dataset_links, describe, is_composite, located, target_ref
 
 State = Literal["ok", "moved", "broken", "stale id", "stale digest", "unreadable", "about to break"]
 
@@ -107,8 +107,9 @@ def users_of(
     for ref in composite_refs(butler) if among is None else among:
         if str(ref.id) not in removed:
             for found in _links(butler, ref):
-                if found.link.id in removed:
-                    detail = f"the target would go with the run {removed[found.link.id].run}"
+                target = removed.get(found.link.id) or target_ref(butler, found.link)
+                if target is not None and str(target.id) in removed:
+                    detail = f"the target would go with the run {target.run}"
                     yield CheckedLink(ref, found.component, found.link, "about to break", detail)
 
 

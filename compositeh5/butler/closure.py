@@ -16,11 +16,9 @@ from lsst.utils.introspection import get_full_type_name
 from ..composite import Composite
 from ..container.publish import publish
 from ..errors import BrokenLinkError
-from ..links import Link
-from ..opening import file_info, open_composite
 from .datasets import open_uri
 from .formatter import CompositeFormatter
-from .stored import StoredLink, dataset_links, describe, is_composite, open_ref, relinked
+from .stored import StoredLink, dataset_links, describe, is_composite, open_ref, relinked_image, target_ref
 
 Missing = Literal["error", "ignore"]
 
@@ -28,7 +26,9 @@ Missing = Literal["error", "ignore"]
 def linked_refs(butler: Butler, refs: Iterable[DatasetRef], *, missing: Missing = "error") -> list[DatasetRef]:
     """Return the datasets that composites link to, directly or through the links of those.
 
-    Only the records of links are read.
+    Only the records of links are read. A link names the id that its target has in its file. Where that is no dataset
+    id, for the file was written without a Butler and ingested under another, the dataset is found by the data ID that
+    the link knows, or a part of it, and then by the id in its file (see `target_ref`).
 
     Parameters
     ----------
@@ -55,21 +55,27 @@ def linked_refs(butler: Butler, refs: Iterable[DatasetRef], *, missing: Missing 
     layer = {ref.id: _whole(ref) for ref in refs}
     given = set(layer)
     known = dict(layer)
+    seen = {str(id_) for id_ in given}
     lost: list[str] = []
     while layer:
-        users: dict[uuid.UUID, tuple[DatasetRef, StoredLink]] = {}
+        users: dict[str, tuple[DatasetRef, StoredLink]] = {}
         for ref in layer.values():
             for found in dataset_links(butler, ref):
-                users.setdefault(uuid.UUID(found.link.id), (ref, found))
-        new = {id_: user for id_, user in users.items() if id_ not in known}
-        targets = {ref.id: ref for ref in butler.get_many_datasets(new)}
+                if found.link.id not in seen:
+                    users.setdefault(found.link.id, (ref, found))
+        seen |= users.keys()
+        targets = {str(ref.id): ref for ref in butler.get_many_datasets(map(uuid.UUID, users))}
+        for id_, (_, found) in users.items():
+            if id_ not in targets and (target := target_ref(butler, found.link)) is not None:
+                targets[id_] = target
         stored = butler.stored_many(targets.values())
-        layer = {id_: targets[id_] for id_ in new if id_ in targets and stored[targets[id_]]}
         lost += [
             f"{describe(ref)}: {found.component} -> {found.link}"
-            for id_, (ref, found) in new.items()
-            if id_ not in layer
+            for id_, (ref, found) in users.items()
+            if id_ not in targets or not stored[targets[id_]]
         ]
+        found_refs = [targets[id_] for id_ in users if id_ in targets]
+        layer = {ref.id: ref for ref in found_refs if stored[ref] and ref.id not in known}
         known |= layer
     if lost and missing == "error":
         raise BrokenLinkError(f"linked datasets aren't stored in this repository: {'; '.join(lost)}")
@@ -201,30 +207,28 @@ def export_closure(
     folder = os.path.abspath(directory)
     os.makedirs(folder, exist_ok=True)
     apart = [ref for ref in closure if is_composite(ref) and butler.getURIs(ref).primaryURI is None]
-    paths = {str(ref.id): os.path.join(folder, ref.run, ref.datasetType.name, f"{ref.id}.h5") for ref in apart}
+    paths = {ref.id: os.path.join(folder, ref.run, ref.datasetType.name, f"{ref.id}.h5") for ref in apart}
 
     def note_path(dataset: FileDataset) -> FileDataset:
-        paths.update((str(ref.id), os.path.join(folder, os.fspath(dataset.path))) for ref in dataset.refs)
+        paths.update((ref.id, os.path.join(folder, os.fspath(dataset.path))) for ref in dataset.refs)
         return dataset
 
-    def place_of(link: Link) -> str | None:
-        return paths.get(link.id)
+    def place_of(found: StoredLink) -> str | None:
+        target = target_ref(butler, found.link)
+        return None if target is None else paths.get(target.id)
 
     with butler.export(directory=folder, filename=filename, format="yaml", transfer=transfer) as export:
-        together = [ref for ref in closure if ref not in apart]
-        export.saveDatasets(together, rewrite=note_path)
+        export.saveDatasets([ref for ref in closure if ref not in apart], rewrite=note_path)
         for ref in apart:
             with _open_joined(butler, ref) as whole:
-                (relinked(whole, place_of) or whole).write(paths[str(ref.id)], replace=True)
-            _save_file(export, ref, os.path.relpath(paths[str(ref.id)], folder))
-        for ref in filter(is_composite, together):
-            path = paths[str(ref.id)]
-            # A file of several composites is moved as a whole, and never taken apart.
-            if len(file_info(path).composites) == 1:
-                with open_composite(path) as copy:
-                    changed = relinked(copy, place_of)
-                    if changed is not None:
-                        publish(path, changed.file_image(path), replace=True)
+                whole.write(paths[ref.id], replace=True)
+            _save_file(export, ref, os.path.relpath(paths[ref.id], folder))
+        for path in dict.fromkeys(paths[ref.id] for ref in filter(is_composite, closure)):
+            # Without a transfer, or with one by symbolic links, the file is that of the repository.
+            if path.startswith(f"{folder}{os.sep}") and os.path.isfile(path) and not os.path.islink(path):
+                image = relinked_image(ResourcePath(path), place_of)
+                if image is not None:
+                    publish(path, image, replace=True)
     return closure
 
 

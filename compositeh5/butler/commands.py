@@ -174,12 +174,18 @@ def _check(repo: str, if_removed: bool, **selection: Any) -> None:
 def _relink(repo: str, **selection: Any) -> None:
     """Make links lead to where the repository has their targets now, as after an import to other paths.
 
-    Ids, URIs and contents stay the same. What an interrupted call didn't finish is finished.
+    Ids, URIs and contents stay the same. What an interrupted call didn't finish is finished. Files that the
+    repository doesn't hold itself are listed, and stay as they are: the exit code is then 1.
     """
     with _reported():
         butler = Butler.from_config(repo, writeable=True)
-        for ref in relink(butler, _selected(butler, **selection)):
-            click.echo(describe(ref))
+        done = relink(butler, _selected(butler, **selection))
+    for ref in done.changed:
+        click.echo(describe(ref))
+    for what in done.left:
+        click.echo(f"Left: {what}", err=True)
+    if done.left:
+        click.get_current_context().exit(FOUND)
 
 
 def _selected(

@@ -1,8 +1,9 @@
 """Making links right again where files aren't any more at the places, relative to each other, at which they were put.
 
-Files are never changed in place, and the Butler has no way to replace one. So the new file is first kept, whole, in a
-folder at the root of the repository. Then the old one is given up, and the new one put in its place and made known.
-Where that is interrupted, the next `relink` finds the kept file and goes on.
+Files are never changed in place: a new one takes the place of the old by one rename, and what the datastore records of
+its size changes with it. Both happen within a transaction of the database, which lets nobody else do the same, and
+the new file is first kept, whole, in a folder at the root of the datastore. So a call that is killed between the two
+leaves a file that the next call puts in its place again.
 """
 
 from __future__ import annotations
@@ -10,30 +11,50 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from lsst.daf.butler import Butler, DatasetRef, FileDataset
+from lsst.daf.butler import Butler, DatasetRef
 from lsst.resources import ResourcePath
 
 from ..container.publish import publish
-from ..errors import ConfigurationError, DigestMismatchError
-from ..links import Link
-from ..opening import file_info
+from ..errors import CompositeH5Error
 from .checking import composite_refs
 from .datasets import location_of
-from .formatter import CompositeFormatter
-from .stored import located, open_ref, relinked
+from .datastores import Artifact, file_datastores, import_files, stored_files
+from .stored import StoredLink, contents, is_composite, located, relinked_image, target_ref
 
 KEPT = ".compositeh5-relink"
-"""Folder of the new files: ``<dataset id>/<path of the file in the repository>``."""
+"""Folder of the new files: ``<dataset id>.h5``, or ``<dataset id>_<component>.h5`` of a disassembled composite."""
 
 
-def relink(butler: Butler, refs: Iterable[DatasetRef] | None = None) -> list[DatasetRef]:
+@dataclass(frozen=True)
+class Relinking:
+    """What `relink` has done.
+
+    Attributes
+    ----------
+    changed : tuple of DatasetRef
+        The datasets of which files were written anew.
+    left : tuple of str
+        The files that stay as they are although links in them should lead elsewhere, or nobody knows: those that can't
+        be read, and those that the repository doesn't hold itself; each with the reason.
+    """
+
+    changed: tuple[DatasetRef, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+def relink(butler: Butler, refs: Iterable[DatasetRef] | None = None) -> Relinking:
     """Make the links of datasets lead to where the Butler has their targets now.
 
-    Ids, URIs and contents stay the same. Only files that the repository holds itself are written anew: not those that
-    it ingested from elsewhere, nor those of several composites, nor disassembled composites. Links of nested composites
-    stay as they are. `check` tells what remains.
+    Ids, URIs and contents stay the same. It does so in each datastore of a chain, for each file of a disassembled
+    composite, for all composites of a file, and at any depth of nested ones. Only files that the repository holds
+    itself are written anew: not those that it ingested from elsewhere, nor members of zip files.
+
+    It may be interrupted, and several calls may run at once. A get in the moment of a replacement may fail, for the
+    file isn't of the size that the Butler expects.
 
     Parameters
     ----------
@@ -45,89 +66,129 @@ def relink(butler: Butler, refs: Iterable[DatasetRef] | None = None) -> list[Dat
 
     Returns
     -------
-    list of DatasetRef
-        The datasets that were changed.
+    Relinking
+        What was changed, and what was not.
 
     Raises
     ------
     ConfigurationError
-        If the repository has more than one datastore with files.
-    DigestMismatchError
-        If the content of a file isn't what was put; it stays as it is.
-    OSError, FormatError
-        If a file can't be read.
+        If the Butler has no datastores itself.
+    OSError
+        If a file can't be written.
     """
-    root = _root(butler)
-    changed = [_replace(butler, root, kept) for kept in _kept(root)]
-    if refs is None:
-        refs = [ref for ref, is_stored in butler.stored_many(composite_refs(butler)).items() if is_stored]
-    for ref in refs:
-        image = _relinked_image(butler, root, ref)
-        if image is not None:
-            path = butler.getURI(ref).relative_to(root)
-            kept = root.join(f"{KEPT}/{ref.id}/{path}")
-            _write(kept, image)
-            changed.append(_replace(butler, root, kept))
-    return [ref for ref in changed if ref is not None]
+    chosen = composite_refs(butler) if refs is None else [ref for ref in refs if is_composite(ref)]
+    changed: dict[uuid.UUID, DatasetRef] = {}
+    left: list[str] = []
+    for datastore in file_datastores(butler):
+        for name in _kept(datastore):
+            changed |= _replace(butler, datastore, name, None)
+        seen = set[str]()
+        for id_, artifacts in stored_files(datastore, chosen).items():
+            for artifact in artifacts:
+                if artifact.path in seen:
+                    continue
+                seen.add(artifact.path)
+                try:
+                    image = _new_image(butler, artifact)
+                except (OSError, CompositeH5Error) as error:
+                    left.append(str(error))
+                    continue
+                if image is not None and artifact.is_own:
+                    changed |= _replace(butler, datastore, _Kept(id_, artifact.component), image)
+                elif image is not None:
+                    left.append(f"{location_of(artifact.uri)}: the repository doesn't hold this file itself")
+    return Relinking(tuple(changed.values()), tuple(left))
 
 
-def _root(butler: Butler) -> ResourcePath:
-    roots = [root for root in butler.get_datastore_roots().values() if root is not None]
-    if len(roots) != 1:
-        raise ConfigurationError(f"{butler}: has {len(roots)} datastores with files; only those of one can be relinked")
-    return roots[0]
+def _new_image(butler: Butler, artifact: Artifact) -> bytes | None:
+    """Return what a file should be; None if it is right."""
 
-
-def _kept(root: ResourcePath) -> list[ResourcePath]:
-    """Return the new files that an interrupted call left behind."""
-    folder = root.join(KEPT, forceDirectory=True)
-    if not folder.exists():
-        return []
-    # Not the temporary ones of a writer that was killed.
-    return list(ResourcePath.findFileResources([folder], file_filter=r"\.(h5|hdf5)$"))
-
-
-def _relinked_image(butler: Butler, root: ResourcePath, ref: DatasetRef) -> bytes | None:
-    """Return the new file of a dataset; None if there is nothing to do, or nothing that can be done."""
-    uri = butler.getURIs(ref).primaryURI
-    if uri is None or uri.relative_to(root) is None:
-        return None
-
-    def place_of(link: Link) -> str | None:
-        now = located(butler, link)
+    def place_of(found: StoredLink) -> str | None:
+        ref = target_ref(butler, found.link)
+        if ref is None:
+            return None
+        # In a chain, where the same datastore has it.
+        for target in stored_files(artifact.datastore, [ref]).get(ref.id, ()):
+            if target.component in (None, found.link.component):
+                return location_of(target.uri)
+        now = located(butler, found.link)
         return None if now is None else now.uri
 
-    with open_ref(butler, ref) as stored:
-        new = relinked(stored, place_of)
-        if new is None or len(file_info(location_of(uri)).composites) > 1:
-            return None
-        image = new.file_image(location_of(uri))
-        if new.digest != stored.recorded_digest:
-            raise DigestMismatchError(f"{ref}: its digest is {new.digest}, but {stored.recorded_digest} was recorded")
-    return image
+    return relinked_image(artifact.uri, place_of)
 
 
-def _replace(butler: Butler, root: ResourcePath, kept: ResourcePath) -> DatasetRef | None:
-    """Replace the file of a dataset by the one kept for it; None if the dataset was removed meanwhile."""
-    id_, path = str(kept.relative_to(root.join(KEPT, forceDirectory=True))).split("/", 1)
-    ref = butler.get_dataset(uuid.UUID(id_))
-    if ref is not None:
-        uri = root.join(path)
-        image = kept.read()
-        butler.pruneDatasets([ref], disassociate=False, unstore=True, purge=False)
-        _write(uri, image)
-        # Where it is: the repository's templates may have another place for it than the one at which it was put.
-        butler.ingest(FileDataset(path=uri, refs=[ref], formatter=CompositeFormatter), transfer=None)
-    kept.remove()
+class _Kept(NamedTuple):
+    """Which file of which dataset a new one is for."""
+
+    id: uuid.UUID
+    component: str | None
+
+    def uri(self, datastore: Any) -> ResourcePath:
+        name = f"{self.id}_{self.component}" if self.component else str(self.id)
+        return datastore.root.join(f"{KEPT}/{name}.h5")
+
+
+def _kept(datastore: Any) -> Iterator[_Kept]:
+    """Yield for which files an interrupted call left new ones behind."""
+    folder = datastore.root.join(KEPT, forceDirectory=True)
+    if folder.exists():
+        # Not the temporary files of a writer that was killed.
+        for uri in list(ResourcePath.findFileResources([folder], file_filter=r"\.h5$")):
+            id_, _, component = uri.updatedExtension("").basename().partition("_")
+            yield _Kept(uuid.UUID(id_), component or None)
+
+
+def _replace(butler: Butler, datastore: Any, which: _Kept, image: bytes | None) -> dict[uuid.UUID, DatasetRef]:
+    """Replace a file by a new one, or without that by the one that was kept for it.
+
+    Nothing happens if it was removed, or has got other content, since the new one was made.
+
+    Returns
+    -------
+    dict
+        The datasets of the file by id, if it was replaced.
+    """
+    kept = which.uri(datastore)
+    with butler.transaction():
+        files = stored_files(datastore, butler.get_many_datasets([which.id])).get(which.id, ())
+        artifact = next((file for file in files if file.component == which.component), None)
+        refs = [] if artifact is None else butler.get_many_datasets(artifact.dataset_ids())
+        before = stored_files(datastore, refs)
+        # From here on the database makes all others wait who want to replace this file.
+        datastore.forget(refs)
+        if stored_files(datastore, refs):
+            # Somebody did while this call waited.
+            return {}
+        if image is not None:
+            _write(kept, image)
+        elif kept.exists():
+            image = kept.read()
+        replaced = artifact is not None and image is not None and _hold_the_same(artifact.uri, kept)
+        if artifact is not None and image is not None and replaced:
+            _write(artifact.uri, image)
+        import_files(datastore, before)
+    with contextlib.suppress(FileNotFoundError):
+        kept.remove()
     if kept.isLocal:
         with contextlib.suppress(OSError):
-            os.removedirs(kept.dirname().ospath)
-    return ref
+            os.rmdir(kept.dirname().ospath)
+    return {ref.id: ref for ref in refs} if replaced else {}
+
+
+def _hold_the_same(old: ResourcePath, new: ResourcePath) -> bool:
+    try:
+        return contents(old) == contents(new)
+    except (FileNotFoundError, CompositeH5Error):
+        return False
 
 
 def _write(uri: ResourcePath, image: bytes) -> None:
-    if uri.isLocal:
-        os.makedirs(uri.dirname().ospath, exist_ok=True)
-        publish(uri.ospath, image, replace=True)
-    else:
+    if not uri.isLocal:
         uri.write(image)
+        return
+    while True:
+        os.makedirs(uri.dirname().ospath, exist_ok=True)
+        # Another call may just have removed the folder, for it was empty.
+        with contextlib.suppress(FileNotFoundError):
+            publish(uri.ospath, image, replace=True)
+            return

@@ -1,20 +1,30 @@
-"""The files of datasets, and what they say of the components that they link to; no component is read for that."""
+"""The files of datasets, and what they say of the components that they link to; no component is read for that.
+
+A link names its target by the id that this has in its file. That is the id of the dataset, but for files that were
+written without a Butler and ingested under other ids: `target_ref` then finds the dataset by its data ID.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from lsst.daf.butler import Butler, DatasetRef
+from lsst.daf.butler import Butler, ButlerUserError, DatasetRef, DatasetType
+from lsst.resources import ResourcePath
 
 from ..composite import Composite
-from ..container.nodes import GroupNode, Node
-from ..errors import NotACompositeFileError
-from ..links import Link
-from ..opening import from_group
-from ..parts import LinkedPart
-from .datasets import ASSEMBLY, location_of, open_uri
+from ..container.layout import check_file, composite_group, composite_names, file_root, long_text
+from ..container.nodes import AttrValue, ExternalLink, Group, GroupNode, Node
+from ..container.writer import file_image
+from ..errors import CompositeH5Error, NotACompositeFileError
+from ..integrity import canonical_json, read_json
+from ..links import Link, joined_location
+from ..parts import LIST, LinkedPart, linked_part
+from ..remote import open_file
+from ..writing import _relative_links
+from .datasets import ASSEMBLY, location_of, open_uri, source_of
 
 
 @dataclass(frozen=True)
@@ -37,10 +47,14 @@ class StoredLink:
     place: str
 
 
-def is_composite(ref: DatasetRef) -> bool:
-    """Return whether a dataset is a `Composite`, and so can have links."""
+PlaceOf: TypeAlias = Callable[[StoredLink], str | None]
+
+
+def is_composite(dataset: DatasetRef | DatasetType) -> bool:
+    """Return whether a dataset, or those of a type, are `Composite` objects, and so can have links."""
+    dataset_type = dataset if isinstance(dataset, DatasetType) else dataset.datasetType
     try:
-        return issubclass(ref.datasetType.storageClass.pytype, Composite)
+        return issubclass(dataset_type.storageClass.pytype, Composite)
     except ImportError:
         # The type of somebody else's datasets, which isn't installed here.
         return False
@@ -84,7 +98,13 @@ def dataset_links(butler: Butler, ref: DatasetRef) -> list[StoredLink]:
     if not is_composite(ref):
         return []
     with open_ref(butler, ref) as composite:
-        return list(composite_links(composite))
+        found = list(composite_links(composite))
+        id_ = composite.id
+    for own in [found.link for found in found if found.link.id == id_ and found.link.kind in _HAVE_LINKS]:
+        # Of a disassembled composite, what is nested in a component is in the file of that.
+        with open_uri(butler.getURIs(ref).componentURIs[own.component], ref=ref) as piece:
+            found += composite_links(piece)
+    return found
 
 
 def composite_links(composite: Composite) -> Iterator[StoredLink]:
@@ -93,39 +113,77 @@ def composite_links(composite: Composite) -> Iterator[StoredLink]:
         part = composite._part(name)
         if isinstance(part, LinkedPart):
             yield StoredLink(name, part.link, part.place)
-        elif part.kind in ("composite", "list"):
-            yield from _nested_links(name, part.open_node()[0], composite.location)
+        elif part.kind in _HAVE_LINKS:
+            found: list[StoredLink] = []
+            _retargeted(part.open_node()[0], composite.location or "", found.append, f"{name}/")
+            yield from found
 
 
-def relinked(composite: Composite, place_of: Callable[[Link], str | None]) -> Composite | None:
-    """Return an open composite with its links leading to other places, and the same id and content.
-
-    Links of nested composites stay as they are.
+def relinked_image(uri: ResourcePath, place_of: PlaceOf) -> bytes | None:
+    """Return the bytes of a file with its links leading to other places, and the same ids and content.
 
     Parameters
     ----------
-    composite : Composite
-        An open composite.
+    uri : ResourcePath
+        A file of one composite or several.
     place_of : callable
-        Gives for a link the location of the file that it should lead to; None to leave it as it is.
+        Gives for a `StoredLink` the location of the file to which it should lead; None to leave it as it is.
 
     Returns
     -------
-    Composite or None
+    bytes or None
         None if all links lead there already.
+
+    Raises
+    ------
+    OSError, CompositeH5Error
+        If the file can't be read, or isn't of this format.
     """
-    places = {name: place_of(target) for name, target in composite.links.items()}
-    moved = {
-        found.component: replace(found.link, uri=place)
-        for found in composite_links(composite)
-        if (place := places.get(found.component)) is not None and place != found.place
-    }
-    return composite.replace(moved, id=composite.id) if moved else None
+    location = location_of(uri)
+    file = open_file(source_of(uri))
+    try:
+        check_file(file)
+        default = file.root.attr("default", str)
+        old = {name: composite_group(file, name) for name in (default, *composite_names(file))}
+        new = {name: _retargeted(group, location, place_of) for name, group in old.items()}
+        if all(new[name] is old[name] for name in old):
+            return None
+        groups = {name: (old[name].attr("id", str), _relative_links(group, location)) for name, group in new.items()}
+        return file_image(file_root(groups))
+    finally:
+        file.close()
+
+
+def contents(uri: ResourcePath) -> dict[str, str]:
+    """Return the digests of the composites of a file, by their ids.
+
+    Raises
+    ------
+    OSError, CompositeH5Error
+        If the file can't be read, or isn't of this format.
+    """
+    file = open_file(source_of(uri))
+    try:
+        check_file(file)
+        groups = [composite_group(file, name) for name in composite_names(file)]
+        return {group.attr("id", str): group.attr("digest", str) for group in groups}
+    finally:
+        file.close()
+
+
+def target_ref(butler: Butler, link: Link) -> DatasetRef | None:
+    """Return the dataset to which a link leads; None if it isn't registered in this repository.
+
+    It is the one with the id of the link. Where there is none, it is one of those with the data ID of the link, or a
+    part of it, in whose file there is a composite of that id: such files were ingested under other ids than they have
+    inside. A link that knows no data ID only finds a dataset of its id.
+    """
+    return butler.get_dataset(link.id) or next(_ingested(butler, link), None)
 
 
 def located(butler: Butler, link: Link) -> Link | None:
     """Return a link with the place where the Butler has its target now; None if the target isn't stored there."""
-    ref = butler.get_dataset(link.id)
+    ref = target_ref(butler, link)
     if ref is None:
         return None
     try:
@@ -136,11 +194,61 @@ def located(butler: Butler, link: Link) -> Link | None:
     return None if uri is None else replace(link, uri=location_of(uri))
 
 
-def _nested_links(path: str, node: Node, location: str | None) -> Iterator[StoredLink]:
-    kind = node.attr("kind", str)
-    if kind == "composite" and isinstance(node, GroupNode):
-        for found in composite_links(from_group(node, location)):
-            yield replace(found, component=f"{path}/{found.component}")
-    elif kind == "list" and isinstance(node, GroupNode):
-        for index, item in node.items():
-            yield from _nested_links(f"{path}/{index}", item, location)
+def _ingested(butler: Butler, link: Link) -> Iterator[DatasetRef]:
+    """Return the datasets, of other ids, that hold the target of a link."""
+    for dataset_type in butler.registry.queryDatasetTypes():
+        keys = dataset_type.dimensions.required
+        if not keys or not link.data_id.keys() >= set(keys) or not is_composite(dataset_type):
+            continue
+        data_id = {key: link.data_id[key] for key in keys}
+        # A file may say anything of the data ID of its links.
+        with suppress(ButlerUserError, ValueError, TypeError):
+            refs = butler.query_datasets(
+                dataset_type, "*", find_first=False, data_id=data_id, limit=None, explain=False
+            )
+            for ref in refs:
+                with suppress(OSError, CompositeH5Error), open_ref(butler, ref) as stored:
+                    if stored.id == link.id and link.component in stored:
+                        yield ref
+
+
+_HAVE_LINKS = ("composite", LIST)
+"""The kinds whose groups may have links in them."""
+
+
+def _retargeted(node: Node, base: str, place_of: PlaceOf, path: str = "") -> Node:
+    """Return a composite or list with links in it, at any depth, leading elsewhere, to absolute locations.
+
+    Parameters
+    ----------
+    node : Node
+        Any component. It is returned as it is if no link changes.
+    base : str
+        Location of its file.
+    place_of : callable
+        As for `relinked_image`.
+    path : str
+        What leads to the node, for the names of its links.
+    """
+    if not isinstance(node, GroupNode) or node.attrs.get("kind") not in _HAVE_LINKS:
+        return node
+    records = read_json(node, "links", dict)
+    children = dict(node.items())
+    changed = False
+    for name, child in children.items():
+        if isinstance(child, ExternalLink):
+            link, here = linked_part(child, records.get(name), base).link, joined_location(base, child.file)
+            place = place_of(StoredLink(f"{path}{name}", link, here)) or here
+            if place != here:
+                records[name] = replace(link, uri=place).record()
+            children[name] = ExternalLink(place, child.target)
+            changed |= place != here
+        else:
+            children[name] = _retargeted(child, base, place_of, f"{path}{name}/")
+            changed |= children[name] is not child
+    if not changed:
+        return node
+    attrs: dict[str, AttrValue] = {
+        name: value for name, value in node.attrs.items() if name.rstrip("0123456789").removesuffix("_") != "links"
+    }
+    return Group(children, {**attrs, **long_text("links", canonical_json(records))}, node.where)
