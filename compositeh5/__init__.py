@@ -13,6 +13,7 @@ from .kinds.record import Record
 from .links import Link
 from .opening import open_composite as open
 from .operations.overlay import choose, compose
+from .operations.sharing import split, write_together
 from .recipes import Recipe
 from .writing import write_file
 
@@ -35,5 +36,7 @@ __all__ = [
     "load_definition",
     "open",
     "register_definition",
+    "split",
     "write_file",
+    "write_together",
 ]

@@ -559,6 +559,28 @@ class Composite(Mapping[str, Any]):
         """
         write_file(path, {DEFAULT: self}, replace=replace, recipes=recipes)
 
+    def flatten(self, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None) -> None:
+        """Write a copy that needs no other file: with what the links lead to in their place.
+
+        The copy has the same id, and its components the same digests, as this composite; each that was linked keeps its
+        origin. `split` turns such files into linked ones again.
+
+        Parameters
+        ----------
+        path, replace, recipes
+            As for `write`.
+
+        Raises
+        ------
+        BrokenLinkError
+            If a component is lost. Nothing is written.
+        ConflictError, OSError
+            As `write` does.
+        """
+        from .operations.flatten import flatten
+
+        flatten(self, path, replace=replace, recipes=recipes)
+
     # The file
 
     def close(self) -> None:

@@ -137,7 +137,8 @@ class StoredPart(Part):
         return self.node, None
 
     def output(self) -> tuple[Node, str]:
-        return _absolute_links(self.node, self.location), self.node.attr("digest", str)
+        # Items of a list don't carry their digests.
+        return _absolute_links(self.node, self.location), self.node.attr("digest", str, "") or digest(self.node)
 
 
 class CopiedPart(StoredPart):
@@ -149,10 +150,12 @@ class CopiedPart(StoredPart):
         What is stored there.
     link : Link
         The link that leads there.
+    location : str, optional
+        Where that file is.
     """
 
-    def __init__(self, node: Node, link: Link) -> None:
-        super().__init__(node, link.uri)
+    def __init__(self, node: Node, link: Link, location: str | None = None) -> None:
+        super().__init__(node, location)
         self._link = link
 
     @property
@@ -247,12 +250,14 @@ class ListPart(Part):
         The items.
     stage : str
         The processing step that put them together; empty if unknown.
+    origin : Link, optional
+        Where the list is from.
     """
 
     state = "linked"
 
-    def __init__(self, items: Sequence[Part], stage: str) -> None:
-        self.items, self._stage = tuple(items), stage
+    def __init__(self, items: Sequence[Part], stage: str, origin: Link | None = None) -> None:
+        self.items, self._stage, self._origin = tuple(items), stage, origin
 
     @property
     def kind(self) -> str:
@@ -263,8 +268,8 @@ class ListPart(Part):
         return self._stage
 
     @property
-    def origin(self) -> None:
-        return None
+    def origin(self) -> Link | None:
+        return self._origin
 
     def read(self, **parameters: Any) -> list[Any]:
         items: Iterable[int] | None = parameters.pop("items", None)
@@ -290,11 +295,11 @@ class ListPart(Part):
             "kind": LIST,
             "kind_version": kinds.get(LIST).version,
             "length": len(self.items),
-            **long_text("links", canonical_json(records)),
+            **(long_text("links", canonical_json(records)) if records else {}),
         }
         node = Group(children, attrs, LIST)
         own = digest(node)
-        node.attrs |= {"digest": own, **_use(self.stage, None)}
+        node.attrs |= {"digest": own, **_use(self.stage, self.origin)}
         return node, own
 
 
