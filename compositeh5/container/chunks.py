@@ -29,6 +29,9 @@ except ImportError:
 CHUNK_BYTES = 256 * 1024
 """Aimed size of a chunk: a small cutout of an image reads at most four of them."""
 
+WORTHWHILE = 0.97
+"""What does not become smaller than this part of it is stored as it is."""
+
 Chunk = tuple[slice, ...]
 
 
@@ -70,17 +73,45 @@ def chunks_in(selection: tuple[slice, ...], chunks: tuple[int, ...]) -> Iterator
 def pack(values: NDArray[Any], chunks: tuple[int, ...], shuffle: bool, level: int) -> bytes:
     """Return the stored bytes of one chunk: filled up with zeros to full size, shuffled, deflated.
 
-    Level 0 gives a stream that holds the values as they are, and their checksum.
+    Each byte of the shuffled elements is deflated apart, or kept as it is if that gains little: the low bytes of noisy
+    pixels don't compress, and inflating them would take most of the time of a read. Level 0 keeps all as it is. In each
+    case the result is one stream with a checksum, as the gzip filter has them (RFC 1950, RFC 1951).
     """
     if values.shape != chunks:
         full = np.zeros(chunks, values.dtype)
         full[tuple(slice(0, n) for n in values.shape)] = values
         values = full
     raw = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize)
-    shuffled = np.ascontiguousarray(raw.T) if shuffle and raw.shape[1] > 1 else raw
-    # Levels mean other things to ISA-L, which has no higher ones.
-    deflate = fast_zlib if level == 1 else zlib
-    return bytes(deflate.compress(shuffled.data, level))
+    shuffled = np.ascontiguousarray(raw.T) if shuffle else raw.reshape(1, -1)
+    parts = [_deflated(part.data, level) for part in shuffled]
+    return b"".join([_ZLIB_HEADER, *parts, _END, fast_zlib.adler32(shuffled.data).to_bytes(4, "big")])
+
+
+def _deflated(data: memoryview, level: int) -> bytes:
+    """Return a part of a deflate stream, which ends with a byte."""
+    if level:
+        # Levels mean other things to ISA-L, which has no higher ones.
+        deflate = fast_zlib if level == 1 else zlib
+        compressor = deflate.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+        packed = bytes(compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))
+        if len(packed) < len(data) * WORTHWHILE:
+            return packed
+    blocks = (data[i : i + _BLOCK] for i in range(0, len(data), _BLOCK))
+    return b"".join(part for block in blocks for part in (_stored_header(len(block)), block))
+
+
+def _stored_header(size: int, is_last: bool = False) -> bytes:
+    """Return what precedes bytes that are kept as they are."""
+    return bytes([is_last]) + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
+
+
+_ZLIB_HEADER = b"\x78\x01"
+
+_BLOCK = 0xFFFF
+"""Largest block that is kept as it is."""
+
+_END = _stored_header(0, is_last=True)
+"""An empty block that ends a stream."""
 
 
 def unpack(stored: bytes, chunks: tuple[int, ...], dtype: np.dtype[Any], shuffled: bool) -> NDArray[Any]:
@@ -94,12 +125,11 @@ def unpack(stored: bytes, chunks: tuple[int, ...], dtype: np.dtype[Any], shuffle
     size = prod(chunks) * dtype.itemsize
     decompressor = fast_zlib.decompressobj()
     try:
-        raw = decompressor.decompress(stored, size)
-        # The checksum at the end of the stream is only looked at when more output is asked for.
-        excess = b"" if decompressor.eof else decompressor.decompress(decompressor.unconsumed_tail, 1)
+        # One more than there should be, so that the checksum behind them is looked at.
+        raw = decompressor.decompress(stored, size + 1)
     except (zlib.error, fast_zlib.error) as error:
         raise ValueError(f"its checksum or its compressed data are wrong ({error})") from error
-    if len(raw) != size or excess or not decompressor.eof:
+    if len(raw) != size or not decompressor.eof:
         raise ValueError(f"it does not hold {size} bytes")
     if not shuffled or dtype.itemsize == 1:
         return np.frombuffer(raw, dtype).reshape(chunks)
