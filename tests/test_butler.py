@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import shutil
+import uuid
 from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
@@ -18,21 +21,30 @@ import yaml
 from astropy.io import fits
 from astropy.table import QTable, Table
 from astropy.wcs import WCS
-from support import counted_reads, data_file, exposure, pixels, visit_info
+from support import counted_reads, data_file, exposure, pixels, tool, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors, kinds, targets
+from compositeh5.cli import main as compositeh5
 from compositeh5.convert.fits import fits_bytes, read_exposure
 from compositeh5.definition import definition_names, get_definition
 from compositeh5.operations.verify import verify
 
-daf_butler = pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
+pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import DETECTORS, RUN, add_megaprime, create_repo, create_repo_with, files_of  # noqa: E402
-from lsst.daf.butler import Butler, DatasetProvenance, DatasetType, FileDataset, StorageClassFactory  # noqa: E402
+from butler_support import DETECTORS, RUN, add_megaprime, create_repo, create_repo_with, files_of
+from lsst.daf.butler import (
+    Butler,
+    DatasetProvenance,
+    DatasetRef,
+    DatasetType,
+    FileDataset,
+    QuantumBackedButler,
+    StorageClassFactory,
+)
 
-from compositeh5.butler import link, put_visit, register_dataset_type  # noqa: E402
-from compositeh5.butler.dataset_types import storage_class_name  # noqa: E402
+from compositeh5.butler import link, put_visit, register_dataset_type
+from compositeh5.butler.dataset_types import storage_class_name
 
 CCD = {"instrument": "DemoCam", "visit": 903334, "detector": 4}
 VISIT = {"instrument": "DemoCam", "visit": 903334}
@@ -178,18 +190,122 @@ def test_components_that_the_storage_class_lacks_are_refused(butler: Butler, roo
     assert not files_of(root)
 
 
-def test_provenance_is_kept_in_the_file(butler: Butler) -> None:
+# ---- Provenance ---------------------------------------------------------------------------------------------
+
+QUANTUM = uuid.UUID("7f0c7d33-4f7b-4c46-9a2e-5d9b0b7a9a01")
+
+
+def made_from(*inputs: DatasetRef, **known_of_first: Any) -> DatasetProvenance:
+    provenance = DatasetProvenance(quantum_id=QUANTUM)
+    for ref in inputs:
+        provenance.add_input(ref)
+    provenance.add_extra_provenance(inputs[0].id, known_of_first)
+    return provenance
+
+
+def test_what_the_butler_knows_of_a_dataset_is_seen_in_its_file(
+    butler: Butler, capsys: pytest.CaptureFixture[str]
+) -> None:
     visit_ref = butler.put(visit(), "visit_metadata", VISIT)
-    provenance = DatasetProvenance()
-    provenance.add_input(visit_ref)
-    given = ccd().replace(provenance={"software": {"isr": "2.1"}})
-    ref = butler.put(given, "calexp", CCD, provenance=provenance)
-    with ch5.open(butler.getURI(ref).ospath) as stored:
-        assert stored.provenance["software"]["isr"] == "2.1"
-        assert stored.provenance["software"]["lsst-daf-butler"] == version("lsst-daf-butler")
-        assert stored.provenance["butler"]["input.0.id"] == str(visit_ref.id)
-        assert stored.provenance["butler"]["n_inputs"] == 1
-    assert "butler" not in given.provenance
+    given = ccd().replace(provenance={"software": {"isr": "2.1", "numpy": "mine"}})
+    ref = butler.put(given, "calexp", CCD, provenance=made_from(visit_ref, seeing=0.75, night="clear"))
+    assert given.provenance == {"software": {"isr": "2.1", "numpy": "mine"}}
+    path = butler.getURI(ref).ospath
+
+    assert compositeh5(["info", "--json", path]) == 0
+    known = json.loads(capsys.readouterr().out)["provenance"]
+    assert known["butler"] == {
+        "id": str(ref.id),
+        "run": RUN,
+        "datasettype": "calexp",
+        **{f"dataid.{key}": value for key, value in CCD.items()},
+        "quantum": str(QUANTUM),
+        "n_inputs": 1,
+        "input.0.id": str(visit_ref.id),
+        "input.0.run": RUN,
+        "input.0.datasettype": "visit_metadata",
+        "input.0.seeing": 0.75,
+        "input.0.night": "clear",
+    }
+    assert known["software"] == {
+        "python": platform.python_version(),
+        "isr": "2.1",
+        # What the composite says itself stays.
+        "numpy": "mine",
+        **{name: version(name) for name in ("compositeh5", "h5py", "astropy", "lsst-daf-butler")},
+    }
+
+    shown = tool("h5dump", "-a", "/composite/provenance", path).stdout.replace("\\", "")
+    for text in (f'"quantum":"{QUANTUM}"', f'"input.0.id":"{visit_ref.id}"', '"input.0.seeing":0.75', '"isr":"2.1"'):
+        assert text in shown
+
+
+def test_the_butler_reads_what_it_knew_of_a_dataset(butler: Butler) -> None:
+    visit_ref = butler.put(visit(), "visit_metadata", VISIT)
+    given = made_from(visit_ref, seeing=0.75)
+    ref = butler.put(ccd(), "calexp", CCD, provenance=given)
+    read, of = DatasetProvenance.from_flat_dict(butler.get(ref).provenance["butler"], butler)
+    assert of == ref
+    assert (read.quantum_id, read.extras) == (given.quantum_id, given.extras)
+    assert [each.id for each in read.inputs] == [visit_ref.id]
+
+
+def test_what_the_butler_knew_of_another_dataset_does_not_stay(butler: Butler) -> None:
+    visit_ref = butler.put(visit(), "visit_metadata", VISIT)
+    first = butler.put(ccd(), "calexp", CCD, provenance=made_from(visit_ref, seeing=0.75))
+    again = butler.put(butler.get(first), "calexp", {**CCD, "detector": 5})
+    known = butler.get(again).provenance["butler"]
+    assert known == DatasetProvenance().to_flat_dict(again, simple_types=True)
+    assert known["id"] == str(again.id)
+
+
+def test_a_thousand_inputs_and_numbers_that_json_lacks(butler: Butler) -> None:
+    dataset_type = butler.get_dataset_type("visit_metadata")
+    data_id = butler.registry.expandDataId(VISIT)
+    inputs = [DatasetRef(dataset_type, data_id, f"run/{number}") for number in range(1000)]
+    ref = butler.put(ccd(), "calexp", CCD, provenance=made_from(*inputs, seeing=float("nan"), depth=np.float64("inf")))
+    known = butler.get(ref).provenance["butler"]
+    assert (known["n_inputs"], known["input.999.id"]) == (1000, str(inputs[-1].id))
+    assert (known["input.0.seeing"], known["input.0.depth"]) == ("nan", "inf")
+    # It is more than an attribute can hold.
+    with h5py.File(butler.getURI(ref).ospath) as file:
+        parts = [value for name, value in sorted(file["composite"].attrs.items()) if name.startswith("provenance")]
+    assert len(parts) > 1
+    assert json.loads(b"".join(parts))["butler"] == known
+
+
+def test_the_provenance_of_a_quantum(butler: Butler, root: Path) -> None:
+    visit_ref = butler.put(visit(), "visit_metadata", VISIT)
+    dataset_type = butler.get_dataset_type("calexp")
+    ref = DatasetRef(dataset_type, butler.registry.expandDataId(CCD), RUN)
+    quantum = QuantumBackedButler.from_predicted(
+        config=str(root),
+        predicted_inputs=[],
+        predicted_outputs=[ref.id],
+        dimensions=butler.dimensions,
+        datastore_records={},
+        dataset_types={"calexp": dataset_type},
+    )
+    given = ccd(visit_info=link(butler, visit_ref, "visit_info"))
+    quantum.put(given, ref, provenance=made_from(visit_ref, seeing=0.75))
+    with ch5.open(quantum.getURI(ref).ospath) as stored:
+        expected = made_from(visit_ref, seeing=0.75).to_flat_dict(ref, simple_types=True)
+        assert stored.provenance["butler"] == expected
+        assert stored["visit_info"] == visit_info()
+
+
+def test_the_provenance_of_a_disassembled_composite(apart: Butler) -> None:
+    visit_ref = apart.put(visit(), "visit_metadata", VISIT)
+    ref = apart.put(ccd(), "calexp", CCD, provenance=made_from(visit_ref, seeing=0.75))
+    expected = made_from(visit_ref, seeing=0.75).to_flat_dict(ref, simple_types=True)
+    uris = apart.getURIs(ref).componentURIs
+    with ch5.open(uris["assembly"].ospath) as whole:
+        assert whole.provenance["butler"] == expected
+        assert whole.provenance["software"]["h5py"] == version("h5py")
+    # Once is enough; the other pieces name the dataset.
+    with ch5.open(uris["image"].ospath) as piece:
+        assert (piece.id, piece.run, piece.provenance) == (str(ref.id), RUN, {})
+    assert apart.get(ref).provenance["butler"] == expected
 
 
 # ---- Parameters ---------------------------------------------------------------------------------------------
@@ -583,7 +699,7 @@ def test_a_file_that_is_not_local_is_read_in_parts(
     given.write(package / "a.h5")
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(package.parent))
-    ref = daf_butler.DatasetRef(butler.get_dataset_type("calexp"), butler.registry.expandDataId(CCD, detector=4), RUN)
+    ref = DatasetRef(butler.get_dataset_type("calexp"), butler.registry.expandDataId(CCD, detector=4), RUN)
     dataset = FileDataset("resource://some_data_package/a.h5", [ref])
     butler.ingest(dataset, transfer="direct", record_validation_info=False)
     assert butler.getURI(ref).scheme == "resource"
