@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
+from itertools import islice
 from typing import TypeAlias, TypeVar
 
 Item = TypeVar("Item")
@@ -61,18 +63,15 @@ def each(
             progress(step, done, total)
         return
     size = max(1, -(-total // _BATCHES))
+    # Dask takes calls with equal arguments for one; but the files may have changed since the last.
+    call = uuid.uuid4().hex
     batches = (items[start : start + size] for start in range(0, total, size))
     waiting: deque[Future[list[Result]]] = deque()
     done = 0
     try:
-        for batch in batches:
-            waiting.append(executor.submit(_batch, function, batch))
-            if len(waiting) >= _AHEAD:
-                results = waiting.popleft().result()
-                done += len(results)
-                progress(step, done, total)
-                yield from results
-        while waiting:
+        while done < total:
+            for batch in islice(batches, _AHEAD - len(waiting)):
+                waiting.append(executor.submit(_batch, call, function, batch))
             results = waiting.popleft().result()
             done += len(results)
             progress(step, done, total)
@@ -82,5 +81,5 @@ def each(
             future.cancel()
 
 
-def _batch(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+def _batch(call: str, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     return [function(item) for item in items]
