@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -81,7 +81,9 @@ def butler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Butler]:
 def put(butler: Butler, value: Any, storage_class: str) -> DatasetRef:
     run = str(uuid.uuid4())
     butler.registry.registerRun(run)
-    dataset_type = DatasetType(f"set_{storage_class}", ["instrument", "detector"], storage_class, universe=butler.dimensions)
+    dataset_type = DatasetType(
+        f"set_{storage_class}", ["instrument", "detector"], storage_class, universe=butler.dimensions
+    )
     butler.registry.registerDatasetType(dataset_type)
     return butler.put(value, dataset_type, instrument="DemoCam", detector=1, run=run)
 
@@ -166,9 +168,64 @@ def test_json_can_be_ingested(butler: Butler, tmp_path: Path) -> None:
 def test_components_that_another_delegate_takes_apart_come_back(butler: Butler) -> None:
     example = MetricsExample(ch5.Record(a=1), ch5.Record(b=2.5))
     ref = put(butler, example, "ConformanceRecords")
-    assert butler.getURIs(ref).componentURIs.keys() == {"summary", "output"}
+    uris = butler.getURIs(ref).componentURIs
+    assert uris.keys() == {"summary", "output"}
+    with ch5.open(uris["summary"].ospath) as piece:
+        assert piece.provenance["butler"]["run"] == ref.run
     assert butler.get(ref.makeComponentRef("summary")) == {"a": 1}
     assert butler.get(ref) == example
 
 
 # The script
+
+
+@pytest.mark.parametrize(
+    ("one", "cleanup", "code", "said"),
+    [
+        ("passed", "failed: .h5", 0, "expected not to pass (1): testCleanup"),
+        ("failed: 1 != 2", "failed: .h5", 1, "DOES NOT PASS: test_a.A.test_one: failed: 1 != 2"),
+        ("skipped", "failed: .h5", 1, "DOES NOT PASS: test_a.A.test_one: skipped"),
+        (None, "failed: .h5", 1, "DOES NOT PASS: test_a.A.test_one: not run"),
+        ("passed", "passed", 1, "SHOULD NOT PASS: testCleanup"),
+    ],
+)
+def test_what_differs_is_reported(
+    one: str | None, cleanup: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("test_a.A.test_one", "test_a.A.testCleanup")
+    ours = {name: outcome for name, outcome in zip(names, (one, cleanup), strict=True) if outcome}
+    assert daf_butler.report(dict.fromkeys(names, "passed"), ours) == code
+    assert said in capsys.readouterr().out
+
+
+def test_what_fails_anyway_does_not_count(capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes = {"test_a.A.test_one": "failed: 1 != 2", "test_a.A.test_two": "skipped"}
+    assert daf_butler.report(outcomes, outcomes) == 0
+    assert capsys.readouterr().out.split()[-6:] == ["failed", "1", "1", "skipped", "1", "1"]
+
+
+def test_the_data_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(daf_butler.TESTS_VARIABLE, raising=False)
+    with pytest.raises(SystemExit):
+        daf_butler.main([])
+    assert "git clone" in capsys.readouterr().err
+    (tmp_path / "data").mkdir()
+    with pytest.raises(SystemExit):
+        daf_butler.main(["--data", str(tmp_path)])
+    assert "has no folder config" in capsys.readouterr().err
+
+
+def test_some_of_their_tests(tmp_path: Path) -> None:
+    if daf_butler.TESTS_VARIABLE not in os.environ:
+        pytest.skip(f"{daf_butler.TESTS_VARIABLE} should be the path of a clone of daf_butler")
+    try:
+        daf_butler.download(tmp_path)
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"the source distribution of lsst-daf-butler can't be downloaded: {error}")
+    some = [f"test_datastore.py::{name}" for name in ("PosixDatastoreTestCase", "CleanupPosixDatastoreTestCase")]
+    script = [sys.executable, daf_butler.__file__, "--cache", str(tmp_path), "--tests", *some]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "expected not to pass (1): testCleanup" in done.stdout

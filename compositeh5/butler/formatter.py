@@ -92,20 +92,11 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         OSError
             If the file can't be written.
         """
-        piece = self.file_descriptor.component
         if isinstance(in_memory_dataset, Piece):
-            composite = in_memory_dataset.composite()
-        elif piece is None and self._is_composite:
-            check_components(in_memory_dataset, self.file_descriptor.storageClass)
-            composite = in_memory_dataset
-        else:
-            # A component that the delegate of another package took out of its object goes by its own name, too.
-            composite = Composite(None, {piece or ALONE: in_memory_dataset})
-        if piece is None:
-            composite = as_dataset(composite, self.dataset_ref, self._provenance)
-        else:
             # Of the pieces only what joins them has a provenance: the delegate was given it.
-            composite = identified(composite, self.dataset_ref)
+            composite = identified(in_memory_dataset.composite(), self.dataset_ref)
+        else:
+            composite = as_dataset(self._composite(in_memory_dataset), self.dataset_ref, self._provenance)
         # Links are relative to where the file will be, not to where it is written.
         final = location_of(self.file_descriptor.location.uri.updatedExtension(self.default_extension))
         # A recipe serves many dataset types: it may be for components that this one doesn't have.
@@ -137,6 +128,14 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
             if self._is_composite:
                 return read_composite(composite, parameters)
             return read_component(composite, ALONE, parameters)
+
+    def _composite(self, in_memory_dataset: Any) -> Composite:
+        piece = self.file_descriptor.component
+        if piece is None and self._is_composite:
+            check_components(in_memory_dataset, self.file_descriptor.storageClass)
+            return in_memory_dataset  # type: ignore[no-any-return]
+        # What another delegate takes out of an object of its own goes by its name, as our pieces do.
+        return Composite(None, {piece or ALONE: in_memory_dataset})
 
     def _chosen_recipes(self) -> Recipes:
         recipes = {name: read_recipes(name, settings) for name, settings in self.write_recipes.items()}

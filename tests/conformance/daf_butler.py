@@ -6,7 +6,8 @@ The tests are those of the source distribution of the installed version, which p
 data aren't part of it: PATH is a clone of https://github.com/lsst/daf_butler, or its folder ``tests``; by default the
 value of the environment variable COMPOSITEH5_DAF_BUTLER_TESTS. In a copy of that configuration `MetricFormatter` takes
 the place of the formatters that write YAML, JSON and pickle files. The exit code is 1 if a test that passes as it is
-doesn't pass with our formatter, other than those that only the formatters of the Butler can pass.
+doesn't pass with our formatter, other than those that only the formatters of the Butler can pass; 2 if the tests can't
+be run.
 """
 
 from __future__ import annotations
@@ -64,17 +65,25 @@ EXPECTED = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
+    try:
+        return compare(options.data, options.tests, options.cache)
+    except (RuntimeError, subprocess.CalledProcessError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def compare(data: Path, tests: Sequence[str], cache: Path | None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         stock, ours = Path(folder, "stock"), Path(folder, "ours")
-        source = download(options.cache or Path(folder))
+        source = download(cache or Path(folder))
         for root in (stock, ours):
             extract(source, root)
             for name in ("config", "data"):
-                shutil.copytree(options.data / name, root / "tests" / name, dirs_exist_ok=True)
+                shutil.copytree(data / name, root / "tests" / name, dirs_exist_ok=True)
         count = replace_formatters(ours)
         print(f"{source.name}: our formatter in {count} places of the configuration of its tests", flush=True)
         with ThreadPoolExecutor() as pool:
-            return report(*pool.map(lambda root: run_tests(root, options.tests), (stock, ours)))
+            return report(*pool.map(lambda root: run_tests(root, tests), (stock, ours)))
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -177,7 +186,7 @@ def report(stock: Mapping[str, str], ours: Mapping[str, str]) -> int:
     expected = Counter(last(name) for name in lost if last(name) in EXPECTED)
     odd = {last(name) for name, outcome in stock.items() if outcome == "passed"} & EXPECTED.keys() - expected.keys()
     for name, count in sorted(expected.items()):
-        print(f"expected not to pass: {name} ({count} times): it {EXPECTED[name]}")
+        print(f"expected not to pass ({count}): {name}, which {EXPECTED[name]}")
     for name in wrong:
         print(f"DOES NOT PASS: {name}: {ours.get(name, 'not run')}")
     for name in sorted(odd):
