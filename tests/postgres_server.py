@@ -17,6 +17,14 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """Return the URL of an empty database, or skip the test."""
+    pytest.importorskip("psycopg", reason="needs a driver for PostgreSQL (lsst-daf-butler[postgres])")
+    with postgres_server() as url:
+        yield url
+
+
 @contextmanager
 def postgres_server() -> Iterator[str]:
     """Run a server with an empty database, whose URL is given; or skip the tests."""
@@ -43,12 +51,20 @@ def postgres_server() -> Iterator[str]:
         run("pg_ctl", "start", "-w", "-l", data / "log", "-o", settings)
         try:
             url = f"postgresql://tester:{password}@127.0.0.1:{port}/postgres"
-            _prepare(url)
+            with _connected(url) as execute:
+                execute("CREATE EXTENSION btree_gist")
             yield url
         finally:
             run("pg_ctl", "stop", "-m", "immediate")
     finally:
         shutil.rmtree(data)
+
+
+def copy_database(url: str, name: str, template: str) -> str:
+    """Make a database like another of the server, to which nobody may be connected, and return its URL."""
+    with _connected(url) as execute:
+        execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    return f"{url.rpartition('/')[0]}/{name}"
 
 
 def _binaries() -> Path:
@@ -73,12 +89,13 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _prepare(url: str) -> None:
+@contextmanager
+def _connected(url: str) -> Iterator[Any]:
     import sqlalchemy
 
-    engine = sqlalchemy.create_engine(url)
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
     try:
-        with engine.begin() as connection:
-            connection.execute(sqlalchemy.text("CREATE EXTENSION btree_gist"))
+        with engine.connect() as connection:
+            yield lambda command: connection.execute(sqlalchemy.text(command))
     finally:
         engine.dispose()

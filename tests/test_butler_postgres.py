@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
-from postgres_server import postgres_server
 
 from compositeh5 import targets
 
@@ -41,12 +39,6 @@ from test_butler import (  # noqa: F401
 from compositeh5.butler import register_dataset_type
 
 _namespaces = (f"repo{number}" for number in count())
-
-
-@pytest.fixture(scope="session")
-def database() -> Iterator[str]:
-    with postgres_server() as url:
-        yield url
 
 
 # The tests use these in place of the fixtures of the same names of their own module.
