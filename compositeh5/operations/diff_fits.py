@@ -37,7 +37,11 @@ def open_hdus(path: str | os.PathLike[str]) -> Iterator[Composite]:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         try:
-            composite = Composite(None, _components(stack.enter_context(fits.open(path, lazy_load_hdus=False))))
+            hdus = stack.enter_context(fits.open(path, lazy_load_hdus=False))
+            composite = Composite(None, _components(hdus))
+            last = hdus.fileinfo(len(hdus) - 1)
+            if last["datLoc"] + last["datSpan"] != os.path.getsize(path):
+                raise ValueError("it is truncated, or more follows after the last HDU")
         except Exception as error:  # those of astropy for headers and tables that make no sense have no common base
             if isinstance(error, OSError) and error.errno:
                 raise

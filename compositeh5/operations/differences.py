@@ -63,7 +63,7 @@ def unequal(what: str, a: Any, b: Any, text: Callable[[Any], str] = str) -> Diff
 
 def part_of(name: str, part: str) -> str:
     """Return what a part of something is called."""
-    return f"{name} {part}" if name else part
+    return " ".join(filter(None, (name, part)))
 
 
 # ---- Any tree ----------------------------------------------------------------------------------------------
