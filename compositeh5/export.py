@@ -139,7 +139,7 @@ def _plain_object(value: Any) -> Any:
     if isinstance(value, SkyCoord | BaseCoordinateFrame):
         parts = {name: getattr(value, name) for name in value.get_representation_component_names()}
         if isinstance(value.data, UnitSphericalRepresentation):
-            del parts["distance"]
+            parts.pop("distance", None)
         return {"frame": value.name, **plain(parts)}
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
