@@ -193,8 +193,9 @@ def rows_of(table: QTable) -> list[dict[str, Scalar]]:
         name = meta.get("field", title)
         type_, unit, values = _values(column)
         masked = np.broadcast_to(getattr(column, "mask", False), np.shape(column))
-        missing = masked.reshape(len(rows), masked.size // max(len(rows), 1)).any(axis=1).tolist()
-        for row, value, is_missing in zip(rows, values, missing, strict=True):
+        # Corners are masked all or none.
+        missing = masked if masked.ndim == 1 else masked[:, 0]
+        for row, value, is_missing in zip(rows, values, missing.tolist(), strict=True):
             if not is_missing:
                 row[name] = Scalar(type_, meta.get("unit", unit), value)
     return rows

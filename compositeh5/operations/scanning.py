@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from glob import glob, has_magic
 
 from ..links import absolute_location
-from ..opening import file_info, open_composite
 
 SUFFIXES = (".h5", ".hdf5")
 """Endings of the names of files that are looked into."""
@@ -63,42 +61,4 @@ def files_of(source: Files) -> list[str]:
     if not found:
         what = "no file has a name of this pattern" if has_magic(location) else "there is no such file or folder"
         raise FileNotFoundError(f"{location}: {what}")
-    return found
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A composite of a file, as far as its group tells.
-
-    Attributes
-    ----------
-    location : str
-        The file.
-    id : str
-        Id of the composite.
-    data_id : dict
-        Its data ID.
-    links : frozenset of str
-        Ids of the composites that it links to.
-    """
-
-    location: str
-    id: str
-    data_id: dict[str, int | str]
-    links: frozenset[str]
-
-
-def entries(location: str) -> list[Entry]:
-    """Return the composites of a file.
-
-    Raises
-    ------
-    OSError, CompositeH5Error
-        As `compositeh5.open` does.
-    """
-    found = []
-    for name in file_info(location).composites:
-        with open_composite(location, name) as composite:
-            links = frozenset(link.id for link in composite.links.values())
-            found.append(Entry(location, composite.id, composite.data_id, links))
     return found

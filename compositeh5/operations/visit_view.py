@@ -1,0 +1,401 @@
+"""All detectors of a visit at once: one component of each, who sees a position, stacked pixels, a picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .. import kinds
+from ..composite import Composite
+from ..errors import ClosedError, DigestMismatchError, NoSuchComponentError
+from .footprints import Footprint, containing, footprint
+from .members import (
+    DIMENSION,
+    Detector,
+    Member,
+    Missing,
+    NotThere,
+    by_detector,
+    if_there,
+    joined,
+    listed,
+    table_part,
+    there,
+)
+from .picture import mosaic, reduced
+from .running import Progress, each, silent
+from .stacking import plane_of, stack
+
+if TYPE_CHECKING:
+    from astropy.coordinates import SkyCoord
+    from astropy.table import QTable
+    from astropy.wcs import WCS
+    from dask.array import Array
+
+_Result = TypeVar("_Result")
+
+
+class VisitView:
+    """The composites of the detectors of a visit, seen together. Made by `open_visit`.
+
+    Files are opened when something is read from them, and closed again. To be closed itself, best by ``with``; values
+    stay usable.
+
+    Methods that read a component have the parameters ``detectors``, those that are wanted, by default all; and
+    ``missing``, what to do about detectors that don't have it, because it is absent (known to be None), lost (linked,
+    and not found) or unknown (the composite says nothing of it). ``"error"`` names them, ``"skip"`` leaves them out,
+    ``"keep"`` gives None, and in tables a masked row.
+
+    Parameters
+    ----------
+    members : iterable of Member
+        One for each detector.
+    visit : Composite, optional
+        The open composite of what the detectors share. The view closes it.
+    executor : concurrent.futures.Executor, optional
+        Where components are read; here by default.
+    progress : callable, optional
+        Told how many detectors are done.
+    context : callable, optional
+        Gives what must be entered while links are followed here (not on the executor), such as ``use_butler``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no members.
+    DefinitionError
+        If two members are of the same detector.
+    """
+
+    def __init__(
+        self,
+        members: Iterable[Member],
+        visit: Composite | None = None,
+        *,
+        executor: Executor | None = None,
+        progress: Progress = silent,
+        context: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        self._members = by_detector(members)
+        self.visit = visit
+        """The open composite of what the detectors share; None if only those of the detectors are known."""
+        self._executor, self._progress, self._context = executor, progress, context
+        self._shared: dict[str, Any] = {}
+        self._footprints: dict[Detector, Footprint] = {}
+        self._closed = False
+
+    # ---- Which there are -----------------------------------------------------------------------------------
+
+    @property
+    def detectors(self) -> tuple[Detector, ...]:
+        """The detectors, in order."""
+        return tuple(self._members)
+
+    @property
+    def locations(self) -> dict[Detector, str]:
+        """The files of the detectors."""
+        return {detector: member.location for detector, member in self._members.items()}
+
+    @property
+    def data_id(self) -> dict[str, int | str]:
+        """What is the same in the data IDs of all detectors: that of the visit."""
+        first, *others = (member.data_id for member in self._members.values())
+        common = (key for key in first if all(other.get(key) == first[key] for other in others))
+        return {key: first[key] for key in common if key != DIMENSION}
+
+    def open(self, detector: Detector) -> Composite:
+        """Open the composite of one detector; to be closed, best by ``with``.
+
+        Raises
+        ------
+        NoSuchComponentError
+            If there is no such detector.
+        OSError, CompositeH5Error
+            As `compositeh5.open` does.
+        """
+        return self._chosen([detector])[0].open()
+
+    # ---- Components ----------------------------------------------------------------------------------------
+
+    def __getitem__(self, name: str) -> dict[Detector, Any]:
+        """Return a component of all detectors; see `read`."""
+        return self.read(name)
+
+    def read(
+        self,
+        name: str,
+        *,
+        detectors: Sequence[Detector] | None = None,
+        missing: Missing = "error",
+        **parameters: Any,
+    ) -> dict[Detector, Any]:
+        """Return a component, or a part of it, of all detectors.
+
+        Parameters
+        ----------
+        name : str
+            Name of the component.
+        detectors, missing
+            See the class.
+        **parameters
+            What to read, as for `Composite.read`.
+
+        Returns
+        -------
+        dict
+            The values by detector, in order.
+
+        Raises
+        ------
+        BrokenLinkError, AbsentComponentError, NoSuchComponentError
+            If detectors don't have it, and ``missing`` is "error"; the last also if none has it.
+        OSError, CompositeH5Error
+            If a file can't be read.
+        """
+        found = self._each(name, partial(Composite.read, name=name, **parameters), detectors, missing)
+        return {detector: None if isinstance(value, NotThere) else value for detector, value in found.items()}
+
+    @property
+    def wcs(self) -> dict[Detector, WCS]:
+        """The WCS of all detectors."""
+        return self.read("wcs")
+
+    def table(
+        self,
+        name: str,
+        *,
+        detectors: Sequence[Detector] | None = None,
+        missing: Missing = "error",
+        **parameters: Any,
+    ) -> QTable:
+        """Return a component of all detectors as one table, whose first column is ``detector``.
+
+        Parameters
+        ----------
+        name : str
+            Name of a component whose kind is ``record``, ``photo_calib``, ``wcs`` or ``table``.
+        detectors, missing
+            See the class.
+        **parameters
+            What to read of tables: ``columns`` and ``rows`` of each.
+
+        Returns
+        -------
+        QTable
+            Of tables all rows of all of them. Of others a row for each detector, its columns the scalars, as in
+            an index, but without the name of the component: the values of a record that are one number, text or time,
+            with units and dotted names for nested ones; ``mean`` and ``error`` of a calibration; ``ra``, ``dec``,
+            ``ra_corners`` and ``dec_corners`` of a WCS. Scalars that only some detectors have are masked for the
+            others. If ``missing`` is "keep", the column ``missing`` says which rows are ``"absent"``, ``"lost"`` or
+            ``"unknown"``; it is empty for others. Tables have no rows for those.
+
+        Raises
+        ------
+        TypeError
+            If components of this kind have no scalars.
+        FormatError
+            If tables differ in their columns.
+        OSError, CompositeH5Error
+            As `read` does.
+        """
+        found = self._each(name, partial(table_part, name, parameters), detectors, missing)
+        return joined(found, name, missing)
+
+    @property
+    def visit_info(self) -> Any:
+        """What is known of the visit as a whole: the component ``visit_info`` that all detectors share."""
+        return self.shared("visit_info")
+
+    def shared(self, name: str) -> Any:
+        """Return a component that is the same for all detectors, read once.
+
+        It is that of the visit, if the view was opened by its file and it has one. Otherwise all detectors must have an
+        equal one, which is told by the digests.
+
+        Raises
+        ------
+        DigestMismatchError
+            If it isn't the same for all detectors; the message names those that deviate from most.
+        BrokenLinkError, AbsentComponentError, NoSuchComponentError
+            If detectors don't have it.
+        """
+        self._check_open()
+        if name not in self._shared:
+            if self.visit is not None and name in self.visit:
+                with self._context():
+                    self._shared[name] = self.visit[name]
+            else:
+                self._check_equal(name)
+                self._shared[name] = self.read(name, detectors=self.detectors[:1])[self.detectors[0]]
+        value = self._shared[name]
+        return kinds.get(kinds.infer(value)).share(value)
+
+    def _check_equal(self, name: str) -> None:
+        found = self._each(name, partial(Composite.component_digest, name=name), None, "error")
+        (most, _), *others = Counter(found.values()).most_common()
+        if others:
+            deviating = listed(detector for detector, digest in found.items() if digest != most)
+            raise DigestMismatchError(f"{self!r}: component {name!r} of {deviating} isn't the same as that of most")
+
+    # ---- On the sky, and pixels ----------------------------------------------------------------------------
+
+    def containing(self, positions: SkyCoord) -> QTable:
+        """Tell which detectors contain sky positions, and at which of their pixels.
+
+        Only WCS, and the boxes of the images, are read, once for many calls. Nothing else needs to be known of the
+        camera.
+
+        Parameters
+        ----------
+        positions : SkyCoord
+            One position or many, of shape () or (n,).
+
+        Returns
+        -------
+        QTable
+            A row for each detector that contains a position, sorted by both. Columns ``position`` (index of the
+            position; 0 for a single one), ``detector``, ``y`` and ``x`` (float64, pixels in parent coordinates: the
+            centre of the first pixel of an image is at its origin). A position belongs to a detector from the outer
+            edge of the first pixel up to that of the last.
+
+        Raises
+        ------
+        BrokenLinkError, AbsentComponentError, NoSuchComponentError
+            If detectors have no WCS.
+        FormatError
+            If it can't be known what a WCS covers, for there are neither images nor ``pixel_shape``.
+        """
+        return containing(self._covered(None), positions)
+
+    def _covered(self, detectors: Sequence[Detector] | None) -> dict[Detector, Footprint]:
+        chosen = [member.detector for member in self._chosen(detectors)]
+        new = [detector for detector in chosen if detector not in self._footprints]
+        self._footprints |= self._each("wcs", footprint, new, "error")
+        return {detector: self._footprints[detector] for detector in chosen}
+
+    def to_dask(self, name: str = "image", *, detectors: Sequence[Detector] | None = None, chunks: Any = -1) -> Array:
+        """Return the pixels of all detectors as one lazy array. Needs the extra ``dask``.
+
+        Each chunk is read when it is computed, by `compositeh5.open` wherever that is: what is sent to workers is
+        where the files are, and not their content. The order is that of `detectors`.
+
+        Parameters
+        ----------
+        name : str, optional
+            Name of a component that is one array: an image, a mask.
+        detectors : sequence, optional
+            The detectors that are wanted, by default all.
+        chunks : int or tuple, optional
+            Rows and columns of chunks, as dask takes them; by default a chunk for each detector. What is stored in
+            one chunk of the file is always read as a whole.
+
+        Returns
+        -------
+        dask.array.Array, shape (detector, y, x)
+            Of the type of the pixels, without unit.
+
+        Raises
+        ------
+        FormatError
+            If the components differ in box or type; the message says which.
+        TypeError
+            If they aren't arrays.
+        BrokenLinkError, AbsentComponentError, NoSuchComponentError
+            If detectors don't have it.
+        """
+        planes = self._each(name, partial(plane_of, name), detectors, "error")
+        openers = {detector: self._members[detector].open for detector in planes}
+        return stack(planes, openers, name, chunks)
+
+    def picture(self, name: str = "image", *, step: int = 16, detectors: Sequence[Detector] | None = None) -> Composite:
+        """Return a picture of the visit: the images of all detectors at reduced size, where they are on the sky.
+
+        Each of its pixels is the mean of ``step`` by ``step`` pixels of the detector there, without those that are NaN;
+        it is the nearest such block, and positions are good to about one pixel of the picture. All pixels are
+        read, for they are compressed; in memory are those of one detector (of each process of the executor) at a time.
+
+        Parameters
+        ----------
+        name : str, optional
+            Name of a component of kind ``image``.
+        step : int, optional
+            Rows and columns that become one.
+        detectors : sequence, optional
+            The detectors that are wanted, by default all.
+
+        Returns
+        -------
+        Composite
+            In memory, with the components ``image`` (float32, with the unit of the pixels; NaN where no detector is;
+            north is up, to higher rows, and east left) and its ``wcs`` (a tangent plane around the middle of the
+            detectors).
+
+        Raises
+        ------
+        FormatError
+            If the images differ in their units.
+        TypeError
+            If the components are no images.
+        BrokenLinkError, AbsentComponentError, NoSuchComponentError
+            If detectors don't have them, or a WCS.
+        """
+        if step < 1:
+            raise ValueError(f"the step should be at least 1, not {step}")
+        images = self._each(name, partial(reduced, name, step), detectors, "error")
+        image, wcs = mosaic(images, self._covered(detectors), step)
+        return Composite(None, image=image, wcs=wcs, data_id=self.data_id)
+
+    # ---- The files -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the file of the visit."""
+        self._closed = True
+        if self.visit is not None:
+            self.visit.close()
+
+    def __enter__(self) -> VisitView:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Detector]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __repr__(self) -> str:
+        ids = " ".join(f"{key}={value}" for key, value in self.data_id.items())
+        return f"<VisitView {ids} ({len(self)} detectors{', closed' if self._closed else ''})>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self!r}: was closed; read what is needed inside of the `with` block")
+
+    def _chosen(self, detectors: Sequence[Detector] | None) -> list[Member]:
+        self._check_open()
+        if detectors is None:
+            return list(self._members.values())
+        if unknown := [detector for detector in detectors if detector not in self._members]:
+            raise NoSuchComponentError(f"{self!r}: there is no {listed(unknown)}; there are {listed(self)}")
+        return [self._members[detector] for detector in dict.fromkeys(detectors)]
+
+    def _each(
+        self,
+        name: str,
+        function: Callable[[Composite], _Result],
+        detectors: Sequence[Detector] | None,
+        missing: Missing,
+    ) -> dict[Detector, Any]:
+        """Return what a function gives for each composite that has a component of this name."""
+        members = self._chosen(detectors)
+        work = partial(if_there, name, function)
+        with self._context():
+            results = each(work, members, executor=self._executor, progress=self._progress, step=f"reading {name}")
+            found = {member.detector: result for member, result in zip(members, results, strict=True)}
+        return there(found, name, missing, repr(self))
