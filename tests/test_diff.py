@@ -113,7 +113,7 @@ def test_where_components_are_stored_does_not_matter(tmp_path: Path) -> None:
     assert {c.name: (c.a, c.b) for c in comparison.components}["visit_info"] == ("linked", "stored")
 
 
-def test_what_is_identical_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_identical_is_not_read(tmp_path: Path) -> None:
     exposure().write(tmp_path / "a.h5")
     shutil.copy(tmp_path / "a.h5", tmp_path / "b.h5")
     damaged = bytearray((tmp_path / "b.h5").read_bytes())
@@ -284,6 +284,14 @@ def test_records() -> None:
     }
 
 
+def test_sky_positions_without_distance() -> None:
+    from astropy.coordinates import SkyCoord
+
+    a, b = (SkyCoord(1 * u.deg, lat * u.deg, frame="galactic", representation_type="unitspherical") for lat in (2, 3))
+    (found,) = diff_values("record", {"at": a}, {"at": b})
+    assert (found.what, found.b) == ("at", "frame galactic; l 1.0 deg; b 3.0 deg")
+
+
 def test_texts_by_lines() -> None:
     found = diff_values("text", "one\ntwo\nthree\nfour", "zero\none\ntwo\n3\nfour\n")
     assert [(d.what, d.a, d.b) for d in found] == [
@@ -369,7 +377,7 @@ def test_absent_missing_and_lost_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_linked_components_are_read_where_they_are(tmp_path: Path) -> None:
-    visit, (one, _) = write_visit(tmp_path)
+    _, (one, _) = write_visit(tmp_path)
     _, (other, _) = write_visit(tmp_path, visit=7)
     (component,) = diff(one, other, components=["visit_info"]).components
     (found,) = component.differences
