@@ -11,6 +11,7 @@ from .dataset_types import register_dataset_type
 from .linking import link
 from .relinking import Relinking, relink
 from .resolving import use_butler
+from .visit_view import open_visit
 from .visits import put_visit
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "export_closure",
     "link",
     "linked_refs",
+    "open_visit",
     "put_component",
     "put_links",
     "put_overlay",

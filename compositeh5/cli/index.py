@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import io
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from .. import export
-from .common import FINE, FOUND, Verb, executor, jobs_argument, json_argument, print_json, progress
+from ..container.publish import publish
+from ..errors import OutsideError
+from .common import FINE, FOUND, Verb, executor, jobs_argument, json_argument, number, print_json, progress
+
+if TYPE_CHECKING:
+    from astropy.coordinates import SkyCoord
+
+    from ..composite import Composite
 
 
 def _index(arguments: argparse.Namespace) -> int:
@@ -24,6 +33,87 @@ def _index(arguments: argparse.Namespace) -> int:
         if report.problems:
             print(export.columns(list(report.problems.items())))
     return FOUND if report.problems else FINE
+
+
+def _visit(arguments: argparse.Namespace) -> None:
+    from ..operations.visit_files import open_visit
+
+    with (
+        executor(arguments.jobs) as pool,
+        progress() as shown,
+        open_visit(
+            arguments.source,
+            arguments.members,
+            data_id=dict(arguments.data_id),
+            executor=pool,
+            progress=shown,
+        ) as view,
+    ):
+        if arguments.picture is not None:
+            picture = view.picture(arguments.component, step=arguments.step)
+            _write_picture(picture, arguments.picture, replace=arguments.force)
+            text = f"{arguments.picture}: {picture['image']!r}"
+        elif arguments.at is not None:
+            text = export.to_text(view.containing(_position(*arguments.at))["detector", "y", "x"], "table")
+        elif arguments.table is not None:
+            text = export.to_text(view.table(arguments.table, missing="keep"), "table")
+        else:
+            text = export.columns([(str(detector), path) for detector, path in view.locations.items()])
+    print(text)
+
+
+def _position(ra: str, dec: str) -> SkyCoord:
+    """Return a position that is given in degrees, or as ``10h00m24s +2d12m``."""
+    from astropy.coordinates import SkyCoord
+
+    try:
+        return SkyCoord(ra, dec, unit="deg")
+    except ValueError as error:
+        raise OutsideError(f"{ra} {dec} isn't a position on the sky: {error}") from error
+
+
+def _write_picture(picture: Composite, path: str, *, replace: bool) -> None:
+    if path.endswith((".h5", ".hdf5")):
+        picture.write(path, replace=replace)
+    elif path.endswith(".fits"):
+        from astropy.nddata import CCDData
+
+        stream = io.BytesIO()
+        image = picture["image"]
+        CCDData(image.array, unit=image.unit or "", wcs=picture["wcs"]).to_hdu().writeto(stream)
+        publish(path, stream.getvalue(), replace=replace)
+    else:
+        export.write(picture["image"], "image", path, replace=replace)
+
+
+def _pair(text: str) -> tuple[str, int | str]:
+    key, found, value = text.partition("=")
+    if not (key and found):
+        raise argparse.ArgumentTypeError(f"should be KEY=VALUE, not {text!r}")
+    return key, int(value) if value.lstrip("-").isdecimal() else value
+
+
+def _visit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="VISIT", help="the file of the visit; or a folder or pattern of detectors")
+    parser.add_argument(
+        "members",
+        metavar="WHERE",
+        nargs="?",
+        help="a folder, pattern or file where the detectors of that visit are looked for (default: the index above it)",
+    )
+    parser.add_argument(
+        "-d", "--data-id", metavar="KEY=VALUE", type=_pair, action="append", default=[], help="only these, as visit=42"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--table", metavar="COMPONENT", help="show this component of all detectors, as a table")
+    what.add_argument("--at", metavar=("RA", "DEC"), nargs=2, help="show which detectors contain a position (ICRS)")
+    what.add_argument("--picture", metavar="OUT", help="write a picture of all detectors: .h5, .fits, .npy")
+    parser.add_argument("--component", default="image", help="the images of the picture (default: image)")
+    parser.add_argument(
+        "--step", type=number(1, 4096), default=16, metavar="N", help="N x N pixels become one (default: 16)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    jobs_argument(parser)
 
 
 def _index_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,5 +140,17 @@ VERBS = {
         compositeh5 index calexp
         compositeh5 index /data/repo -j 8 --export index.parquet
         compositeh5 get calexp/compositeh5-index.h5 table -o index.ecsv""",
+    ),
+    "visit": Verb(
+        _visit,
+        _visit_arguments,
+        "show all detectors of a visit together",
+        "List the detectors of a visit and their files, show one component of all of them as a table, tell which "
+        "contain a position on the sky, or write a picture of all of them at reduced size.",
+        """
+        compositeh5 visit visit/visit_903334.h5 calexp
+        compositeh5 visit calexp -d visit=903334 --table summary_stats
+        compositeh5 visit visit/visit_903334.h5 calexp --at 150.1 2.2
+        compositeh5 visit "calexp/*_903334_*.h5" --picture visit.fits --step 32""",
     ),
 }
