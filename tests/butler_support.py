@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
+from functools import cache
 from pathlib import Path
 
 from lsst.daf.butler import Butler, Config
@@ -19,13 +22,23 @@ DETECTORS = range(9)
 
 
 def create_repo(root: Path) -> None:
-    """Make a repository with the command that users give, and an instrument with two visits in it."""
+    """Make a repository as users do, and an instrument with two visits in it."""
+    shutil.copytree(_created_repo(), root)
+
+
+@cache
+def _created_repo() -> Path:
+    """Return a repository made with the command that users give; all others are copies of it."""
     butler = shutil.which("butler", path=os.path.dirname(sys.executable)) or shutil.which("butler")
     assert butler is not None
+    folder = Path(tempfile.mkdtemp(prefix="compositeh5-tests-"))
+    atexit.register(shutil.rmtree, folder)
+    root = folder / "repo"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([butler, "create", str(root), "--seed-config", SEED], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     add_instrument(Butler.from_config(str(root), writeable=True))
+    return root
 
 
 def create_repo_with(root: Path, changes: dict[str, object], *, own_roots: bool = False) -> Butler:

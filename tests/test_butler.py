@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import uuid
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -52,21 +51,27 @@ FILE_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
 MEMORY_DATASTORE = "lsst.daf.butler.datastores.inMemoryDatastore.InMemoryDatastore"
 
 
-@pytest.fixture(scope="session")
-def empty_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("butler") / "repo"
-    create_repo(root)
-    return root
-
-
 @pytest.fixture
-def root(empty_repo: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(empty_repo, tmp_path / "repo"))
+def root(tmp_path: Path) -> Path:
+    create_repo(tmp_path / "repo")
+    return tmp_path / "repo"
 
 
 @pytest.fixture
 def butler(root: Path) -> Butler:
     return open_butler(root)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Butler:
+    """Return a Butler that has the datasets of `ccd`, `visit` and `catalog`, for tests that only read."""
+    root = tmp_path_factory.mktemp("filled") / "repo"
+    create_repo(root)
+    butler = open_butler(root)
+    butler.put(ccd(visit_info=visit_info(), photo_calib=None), "calexp", CCD)
+    butler.put(visit(), "visit_metadata", VISIT)
+    butler.put(catalog(), "src", CCD)
+    return butler
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +113,7 @@ def camel(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", definition_names())
-def test_storage_classes_agree_with_the_definitions(name: str, butler: Butler) -> None:
+def test_storage_classes_agree_with_the_definitions(name: str, filled: Butler) -> None:
     definition = get_definition(name)
     storage_class = StorageClassFactory().getStorageClass(storage_class_name(definition))
     assert storage_class.pytype is ch5.Composite
@@ -124,7 +129,7 @@ def test_storage_classes_agree_with_the_definitions(name: str, butler: Butler) -
     assert StorageClassFactory().getStorageClass("CompositeH5AssemblyV1").parameters >= storage_class.knownParameters()
 
 
-def test_storage_classes_agree_with_the_kinds(butler: Butler) -> None:
+def test_storage_classes_agree_with_the_kinds(filled: Butler) -> None:
     configs = files("compositeh5.butler") / "configs"
     classes = yaml.safe_load((configs / "storageClasses.yaml").read_text())
     names = {f"CompositeH5{camel(kind)}V1": kind for kind in kinds.BUILTIN}
@@ -163,11 +168,10 @@ def test_a_composite_of_an_open_file_can_be_put(butler: Butler, tmp_path: Path) 
     assert digests(butler.get("calexp", CCD)) == expected
 
 
-def test_an_absent_component_is_none(butler: Butler) -> None:
-    ref = butler.put(ccd(photo_calib=None), "calexp", CCD)
-    assert butler.get(ref.makeComponentRef("photo_calib")) is None
-    assert butler.get(ref.makeComponentRef("transmission_curve")) is None
-    assert butler.get(ref.makeComponentRef("transmission_curve"), parameters={"rows": slice(3)}) is None
+def test_an_absent_component_is_none(filled: Butler) -> None:
+    assert filled.get("calexp.photo_calib", CCD) is None
+    assert filled.get("calexp.transmission_curve", CCD) is None
+    assert filled.get("calexp.transmission_curve", CCD, parameters={"rows": slice(3)}) is None
 
 
 def test_a_component_is_read_alone(butler: Butler) -> None:
@@ -319,22 +323,20 @@ BOXES = [
 
 
 @pytest.mark.parametrize("bbox", BOXES, ids=["compositeh5", "lsst.images", "lsst.geom"])
-def test_a_box_of_a_component(butler: Butler, bbox: Any) -> None:
+def test_a_box_of_a_component(filled: Butler, bbox: Any) -> None:
     given = ccd()
-    ref = butler.put(given, "calexp", CCD)
     for name in ("image", "mask", "variance"):
-        part = butler.get(ref.makeComponentRef(name), parameters={"bbox": bbox})
+        part = filled.get(f"calexp.{name}", CCD, parameters={"bbox": bbox})
         assert type(part) is type(given[name])
         assert part.box == BOX
         np.testing.assert_array_equal(part.array, given[name].array[5:15, 10:30])
-    assert butler.get(ref.makeComponentRef("bbox")) == ch5.Box(100, 130, 200, 240)
-    assert butler.get(ref.makeComponentRef("bbox"), parameters={"bbox": bbox}) == BOX
+    assert filled.get("calexp.bbox", CCD) == ch5.Box(100, 130, 200, 240)
+    assert filled.get("calexp.bbox", CCD, parameters={"bbox": bbox}) == BOX
 
 
-def test_a_box_of_a_whole_composite(butler: Butler) -> None:
+def test_a_box_of_a_whole_composite(filled: Butler) -> None:
     given = ccd(visit_info=visit_info())
-    butler.put(given, "calexp", CCD)
-    got = butler.get("calexp", CCD, parameters={"bbox": BOX})
+    got = filled.get("calexp", CCD, parameters={"bbox": BOX})
     assert set(got) == set(given)
     assert got["image"].box == got["mask"].box == got["variance"].box == BOX
     np.testing.assert_array_equal(got["image"].array, given["image"].array[5:15, 10:30])
@@ -345,15 +347,14 @@ def test_a_box_of_a_whole_composite(butler: Butler) -> None:
     assert (got.id, got.location) == ("", None)
 
 
-def test_a_box_is_cut_to_the_image(butler: Butler) -> None:
-    ref = butler.put(ccd(), "calexp", CCD)
+def test_a_box_is_cut_to_the_image(filled: Butler) -> None:
     wide = {"bbox": ch5.Box(0, 110, 0, 205)}
-    assert butler.get(ref, parameters=wide)["image"].box == ch5.Box(100, 110, 200, 205)
-    assert butler.get(ref.makeComponentRef("image"), parameters=wide).box == ch5.Box(100, 110, 200, 205)
+    assert filled.get("calexp", CCD, parameters=wide)["image"].box == ch5.Box(100, 110, 200, 205)
+    assert filled.get("calexp.image", CCD, parameters=wide).box == ch5.Box(100, 110, 200, 205)
     outside = {"bbox": ch5.Box(0, 10, 0, 10)}
-    for what in (ref, ref.makeComponentRef("image"), ref.makeComponentRef("bbox")):
+    for what in ("calexp", "calexp.image", "calexp.bbox"):
         with pytest.raises(ValueError, match="has no pixel"):
-            butler.get(what, parameters=outside)
+            filled.get(what, CCD, parameters=outside)
 
 
 def test_a_box_reads_little(butler: Butler) -> None:
@@ -365,39 +366,35 @@ def test_a_box_reads_little(butler: Butler) -> None:
         assert 0 < count() < size / 5
 
 
-def test_rows_and_columns_of_a_table(butler: Butler) -> None:
-    given = catalog()
-    ref = butler.put(given, "src", CCD)
+def test_rows_and_columns_of_a_table(filled: Butler) -> None:
     some = {"columns": ["flux", "id"], "rows": slice(10, 20)}
-    table = butler.get(ref.makeComponentRef("table"), parameters=some)
+    table = filled.get("src.table", CCD, parameters=some)
     assert type(table) is Table
     assert table.colnames == ["flux", "id"]
-    np.testing.assert_array_equal(table["flux"], given["table"]["flux"][10:20])
-    whole = butler.get(ref, parameters=some)
+    np.testing.assert_array_equal(table["flux"], catalog()["table"]["flux"][10:20])
+    whole = filled.get("src", CCD, parameters=some)
     assert whole["table"].colnames == ["flux", "id"]
     assert len(whole["table"]) == 10
-    assert len(butler.get(ref)["table"]) == 100
+    assert len(filled.get("src", CCD)["table"]) == 100
 
 
-def test_fields_of_a_record(butler: Butler) -> None:
-    ref = butler.put(visit(), "visit_metadata", VISIT)
-    info = butler.get(ref.makeComponentRef("visit_info"), parameters={"fields": ["airmass"]})
+def test_fields_of_a_record(filled: Butler) -> None:
+    info = filled.get("visit_metadata.visit_info", VISIT, parameters={"fields": ["airmass"]})
     assert info == {"airmass": 1.0625}
 
 
-def test_parameters_that_nothing_understands_are_errors(butler: Butler) -> None:
-    ref = butler.put(ccd(), "calexp", CCD)
+def test_parameters_that_nothing_understands_are_errors(filled: Butler) -> None:
     with pytest.raises(KeyError, match="'depth' not understood"):
-        butler.get(ref, parameters={"depth": 3})
+        filled.get("calexp", CCD, parameters={"depth": 3})
     with pytest.raises(ValueError, match="component 'wcs' has no parameter 'bbox'"):
-        butler.get(ref.makeComponentRef("wcs"), parameters={"bbox": BOX})
+        filled.get("calexp.wcs", CCD, parameters={"bbox": BOX})
     with pytest.raises(ValueError, match="component 'image' has no parameter 'rows'; it has bbox"):
-        butler.get(ref.makeComponentRef("image"), parameters={"rows": slice(3)})
+        filled.get("calexp.image", CCD, parameters={"rows": slice(3)})
     # Exposures may have tables, but this one has none.
     with pytest.raises(ValueError, match="has no parameter 'rows'"):
-        butler.get(ref, parameters={"rows": slice(3)})
+        filled.get("calexp", CCD, parameters={"rows": slice(3)})
     with pytest.raises(ValueError, match="bbox should be a box of compositeh5"):
-        butler.get(ref, parameters={"bbox": (1, 2, 3, 4)})
+        filled.get("calexp", CCD, parameters={"bbox": (1, 2, 3, 4)})
 
 
 # ---- Visits and links ---------------------------------------------------------------------------------------
@@ -695,7 +692,7 @@ def test_a_file_that_is_not_local_is_read_in_parts(
     butler: Butler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "path" / "some_data_package"
-    given = ccd(shape=(1500, 1000))
+    given = ccd(shape=(2000, 1500))
     given.write(package / "a.h5")
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(package.parent))

@@ -314,6 +314,11 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Mode:
     return file(tmp_path_factory.mktemp("plain"))
 
 
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Mode:
+    return disassembled(tmp_path_factory.mktemp("apart"))
+
+
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> Iterator[None]:
     targets.cache.clear()
@@ -519,15 +524,14 @@ def test_what_is_linked_is_found(mode: Mode) -> None:
 # ---- What belongs to one mode -------------------------------------------------------------------------------
 
 
-def test_a_shared_component_of_a_disassembled_composite_stays_a_stub(tmp_path: Path) -> None:
-    mode = disassembled(tmp_path)
-    uris = mode.butler.getURIs(mode.refs["calexp"]).componentURIs
+def test_a_shared_component_of_a_disassembled_composite_stays_a_stub(apart: Mode) -> None:
+    uris = apart.butler.getURIs(apart.refs["calexp"]).componentURIs
     sizes = {name: Path(uri.ospath).stat().st_size for name, uri in uris.items()}
     assert sizes["visit_info"] < 8_000 < 80_000 < visit()["visit_info"]["guiding"].nbytes + 1
     assert sizes["assembly"] < 30_000
     # Nothing is known of this one.
     assert sizes["transmission_curve"] < 3_000
-    assert list(mode.get("calexp").links) == ["visit_info"]
+    assert list(apart.get("calexp").links) == ["visit_info"]
 
 
 def test_a_box_of_a_disassembled_composite_reads_little(tmp_path: Path) -> None:
@@ -584,13 +588,12 @@ def test_each_dataset_of_a_file_is_picked_by_its_data_id(tmp_path: Path) -> None
     assert not path.exists()
 
 
-def test_what_joins_the_pieces_of_a_disassembled_composite(tmp_path: Path) -> None:
-    mode = disassembled(tmp_path)
-    uri = mode.butler.getURIs(mode.refs["calexp"]).componentURIs["assembly"]
+def test_what_joins_the_pieces_of_a_disassembled_composite(apart: Mode) -> None:
+    uri = apart.butler.getURIs(apart.refs["calexp"]).componentURIs["assembly"]
     with ch5.open(uri.ospath) as whole:
         verify(whole)
         assert content(whole) == content(ccd())
-        assert whole.id == str(mode.refs["calexp"].id)
+        assert whole.id == str(apart.refs["calexp"].id)
 
 
 def test_the_piece_of_a_disassembled_composite_that_a_get_can_not_find(tmp_path: Path) -> None:
