@@ -20,6 +20,13 @@ SCALAR = "scalar"
 
 _NUMBERS = {np.dtype(name) for name in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")}
 
+_READ: dict[tuple[int, int], list[tuple[h5py.h5t.TypeID, np.dtype[Any]]]] = {}
+"""The types of numbers that are read, in both byte orders, by class and size."""
+for _number in _NUMBERS:
+    for _dtype in (_number, _number.newbyteorder()):
+        _tid = h5t.py_create(_dtype)
+        _READ.setdefault((_tid.get_class(), _tid.get_size()), []).append((_tid, _dtype))
+
 
 def text_type(size: int, ascii_only: bool = False) -> h5py.h5t.TypeStringID:
     """Return the type of null-terminated text of at most ``size`` bytes."""
@@ -84,12 +91,24 @@ def decode_text(values: NDArray[np.bytes_], where: str) -> NDArray[np.str_]:
     FormatError
         If the bytes aren't UTF-8.
     """
+    if values.shape == ():
+        return np.array(decode_one(values.item(), where))
     try:
-        if values.shape == ():
-            return np.array(values.item().decode())
         return np.char.decode(values, "utf-8")
     except UnicodeDecodeError as error:
-        raise FormatError(f"{where}: text is not valid UTF-8: {error}") from error
+        raise _not_utf8(error, where) from error
+
+
+def decode_one(value: bytes, where: str) -> str:
+    """Return the text of one element; see `decode_text`."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error, where) from error
+
+
+def _not_utf8(error: UnicodeDecodeError, where: str) -> FormatError:
+    return FormatError(f"{where}: text is not valid UTF-8: {error}")
 
 
 def checked_dtype(tid: h5py.h5t.TypeID, where: str) -> np.dtype[Any]:
@@ -100,7 +119,6 @@ def checked_dtype(tid: h5py.h5t.TypeID, where: str) -> np.dtype[Any]:
     RefusedError
         If it isn't one of the types that this format stores.
     """
-    dtype: np.dtype[Any]
     kind = tid.get_class()
     if kind == h5t.STRING:
         if tid.is_variable_str():
@@ -108,21 +126,14 @@ def checked_dtype(tid: h5py.h5t.TypeID, where: str) -> np.dtype[Any]:
         # UTF-8 takes at least a byte a character, so this is wide enough.
         size = tid.get_size()
         return np.dtype(f"U{size}") if tid.get_cset() == h5t.CSET_UTF8 else np.dtype(f"S{size}")
-    if kind in (h5t.INTEGER, h5t.FLOAT):
-        dtype = np.dtype(tid.dtype.str)
-        # Types with odd precision or offset are mapped to the nearest one: only the exact one is read.
-        if dtype.newbyteorder("=") in _NUMBERS and tid.equal(h5t.py_create(dtype)):
-            return dtype
-    elif kind == h5t.ENUM:
+    if kind == h5t.ENUM:
         members = [tid.get_member_name(i) for i in range(tid.get_nmembers())]
         if tid.get_super().get_size() == 1 and members == [b"FALSE", b"TRUE"]:
             return np.dtype(bool)
-    elif kind == h5t.COMPOUND and tid.get_nmembers() == 2:
-        parts = [tid.get_member_type(i) for i in range(2)]
-        names = [tid.get_member_name(i) for i in range(2)]
-        if names == [b"r", b"i"] and all(p.get_class() == h5t.FLOAT for p in parts):
-            dtype = np.dtype(tid.dtype.str)
-            if dtype.kind == "c" and tid.equal(h5t.py_create(dtype)):
+    else:
+        # Only what is exactly one of these: h5py maps types with odd precision or offset to the nearest one.
+        for known, dtype in _READ.get((kind, tid.get_size()), ()):
+            if tid.equal(known):
                 return dtype
     raise RefusedError(
         f"{where}: its HDF5 type (class {kind}, {tid.get_size()} bytes) isn't one that this format stores"

@@ -10,7 +10,6 @@ import atexit
 import os
 import unicodedata
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from math import prod
 from typing import Any, ClassVar
@@ -24,10 +23,10 @@ from numpy.typing import NDArray
 
 from ..errors import ClosedError, CompositeH5Error, CorruptFileError, RefusedError
 from . import chunks as _chunks
-from .h5types import SCALAR, checked_dtype, decode_text
+from .h5types import SCALAR, checked_dtype, decode_one, decode_text
 from .limits import LIMITS
 from .nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node, Selection
-from .source import BlockSource, FileSource, check_signature, identity
+from .source import BlockSource, FileSource, ReadAt, check_signature, identity
 
 _FILTERS = {
     h5z.FILTER_DEFLATE,
@@ -141,6 +140,11 @@ class StoredFile:
     def is_remote(self) -> bool:
         """Whether each separate read costs a request."""
         return isinstance(self._source, BlockSource)
+
+    @property
+    def read_at(self) -> ReadAt | None:
+        """Reads bytes past HDF5; None for somebody's file object, which has only one position."""
+        return self._source.read_at if isinstance(self._source, FileSource | BlockSource) else None
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Fetch ranges (offset, size) of a remote file at once.
@@ -409,12 +413,13 @@ class StoredArray(ArrayNode):
 
     def _read_chunks(self, selection: Selection, out: NDArray[Any]) -> None:
         assert self._chunks is not None
-        shuffled = len(self._filters) == 2
+        shuffled, read_at = len(self._filters) == 2, self.file.read_at
         for corner in _chunks.chunks_in(selection, self._chunks):
             info = self._did.get_chunk_info_by_coord(corner)
             if not info.size or info.filter_mask:
                 raise CorruptFileError(f"{self.where}: the chunk at {corner} is missing or was stored unfiltered")
-            _, stored = self._did.read_direct_chunk(corner)
+            # Past HDF5, which would take its lock and copy the bytes once more.
+            stored = read_at(info.byte_offset, info.size) if read_at else self._did.read_direct_chunk(corner)[1]
             try:
                 chunk = _chunks.unpack(stored, self._chunks, self._stored_dtype, shuffled)
             except ValueError as error:
@@ -459,49 +464,51 @@ class _StoredAttrs(Mapping[str, AttrValue]):
         self._values: dict[str, AttrValue] = {}
 
     @cached_property
-    def _names(self) -> tuple[str, ...]:
+    def _encoded(self) -> frozenset[bytes]:
+        """The names: asking for all of them at once takes no longer than asking for three, one by one."""
         self._file.check_open(self._where)
         names: list[bytes] = []
         with _reading(self._where):
             if h5a.get_num_attrs(self._oid) > LIMITS.attributes:
                 raise RefusedError(f"{self._where}: more than {LIMITS.attributes} attributes")
             h5a.iterate(self._oid, names.append)
-        return tuple(sorted(_checked_name(name, self._where) for name in names))
+        return frozenset(names)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(sorted(_checked_name(name, self._where) for name in self._encoded))
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._encoded)
 
     def __contains__(self, name: object) -> bool:
-        if name in self._values:
-            return True
-        self._file.check_open(self._where)
-        with _reading(self._where):
-            return bool(h5a.exists(self._oid, str(name).encode()))
+        return isinstance(name, str) and name.encode() in self._encoded
 
     def __getitem__(self, name: str) -> AttrValue:
         if name not in self._values:
-            if name not in self:
+            encoded = name.encode()
+            if encoded not in self._encoded:
                 raise KeyError(name)
+            self._file.check_open(self._where)
             with _reading(self._where):
-                self._values[name] = _read_attr(h5a.open(self._oid, name.encode()), f"{self._where}@{name}")
+                self._values[name] = _read_attr(h5a.open(self._oid, encoded), f"{self._where}@{name}")
         return self._values[name]
 
 
 def _read_attr(attr: h5a.AttrID, where: str) -> AttrValue:
     tid, space = attr.get_type(), attr.get_space()
-    checked_dtype(tid, where)
-    shape = tuple(int(n) for n in space.get_simple_extent_dims()) if space.get_simple_extent_ndims() else ()
+    dtype = checked_dtype(tid, where)
     if space.get_simple_extent_type() not in (h5s.SIMPLE, h5s.SCALAR):
         raise RefusedError(f"{where}: an empty dataspace isn't part of this format")
-    if prod(shape) * tid.get_size() > LIMITS.attribute_bytes:
+    shape = tuple(int(n) for n in space.get_simple_extent_dims()) if space.get_simple_extent_ndims() else ()
+    is_text = dtype.kind in "US"
+    size = tid.get_size()
+    if prod(shape) * size > LIMITS.attribute_bytes:
         raise RefusedError(f"{where}: larger than {LIMITS.attribute_bytes} bytes")
-    is_text = tid.get_class() == h5py.h5t.STRING
-    values = np.empty(shape, f"S{tid.get_size()}" if is_text else tid.dtype)
+    values = np.empty(shape, f"S{size}" if is_text else dtype)
     if values.size:
         attr.read(values, tid)
+    if dtype.kind == "U" and not shape:
+        return decode_one(values.item(), where)
     if is_text:
         values = decode_text(values, where)
     return values.item() if not shape and values.dtype.kind in "Ubiuf" else values
@@ -518,12 +525,22 @@ def _checked_name(name: bytes, where: str) -> str:
     return text
 
 
-@contextmanager
-def _reading(where: str) -> Iterator[None]:
-    """Turn what HDF5 raises on a bad file into our own error that names the place."""
-    try:
-        yield
-    except CompositeH5Error:
-        raise
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise CorruptFileError(f"{where}: HDF5 can't read it, the file is damaged: {error}") from error
+class _reading:
+    """Turns what HDF5 raises on a bad file into our own error that names the place.
+
+    A class, since it is entered dozens of times for each file, and generators take longer.
+    """
+
+    __slots__ = ("_where",)
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, CompositeH5Error):
+            return
+        if isinstance(error, OSError | RuntimeError | ValueError | TypeError | KeyError):
+            raise CorruptFileError(f"{self._where}: HDF5 can't read it, the file is damaged: {error}") from error

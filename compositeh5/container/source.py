@@ -54,7 +54,8 @@ class _Source(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        # HDF5 always says where to begin.
+        start = 0 if whence == os.SEEK_SET else self._position if whence == os.SEEK_CUR else self._size
         self._position = start + offset
         return self._position
 
@@ -102,12 +103,13 @@ class FileSource(_Source):
         return count
 
     def read_at(self, offset: int, size: int) -> bytes:
-        return os.pread(self._fd, size, offset)
+        # No more memory than there are bytes, whatever a damaged file says.
+        return os.pread(self._fd, min(size, self._size - offset), offset) if offset < self._size else b""
 
     def close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+            fd, self._fd = self._fd, -1
+            os.close(fd)
         super().close()
 
 
