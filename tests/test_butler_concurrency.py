@@ -2,62 +2,142 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
-from support import exposure, visit_info
+from astropy.table import Table
+from support import exposure, pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import targets
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import DETECTORS, RUN, create_repo
+from butler_support import RUN, create_repo
 from lsst.daf.butler import Butler
 
-from compositeh5.butler import put_visit
+from compositeh5.butler import link, put_overlay, put_visit, register_dataset_type
 
 VISIT = {"instrument": "DemoCam", "visit": 903334}
+DETECTORS = range(3)
+READERS = 8
+ROUNDS = 2
+
+Answers = dict[str, list[str]]
+
+
+class Barrier(Protocol):
+    """What threads and processes wait at for each other."""
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+def given(detector: int) -> ch5.Composite:
+    return exposure((30, 40)).replace(data_id={**VISIT, "detector": detector})
+
+
+def catalog() -> Table:
+    # Larger than what is kept in memory: it is read from the file by each who follows a link to it.
+    return Table({"flux": pixels((210_000, 5))})
 
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A visit, its detectors, overlays of these, and catalogues with links to one table: all is linked."""
     root = tmp_path_factory.mktemp("readers") / "repo"
     create_repo(root)
+    butler = Butler.from_config(str(root), run=RUN)
     visit = ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT)
-    ccds = [exposure((30, 40)).replace(data_id={**VISIT, "detector": d}) for d in DETECTORS]
-    put_visit(Butler.from_config(str(root), run=RUN), visit, ccds)
-    targets.cache.clear()
+    _, refs = put_visit(butler, visit, map(given, DETECTORS))
+    for ref in refs:
+        put_overlay(butler, ref, {"wcs": simple_wcs((30, 40))}, "calexp", run="overlays", stage="jointcal")
+    register_dataset_type(butler, "src", "source_catalog")
+    first = butler.put(ch5.Composite("source_catalog", table=catalog()), "src", refs[0].dataId)
+    for ref in refs[1:]:
+        butler.put(ch5.Composite("source_catalog", table=link(butler, first, "table")), "src", ref.dataId)
     return root
 
 
-def read(butler: Butler) -> list[tuple[float, float, str]]:
+@pytest.fixture(scope="module")
+def expected() -> Answers:
+    """What was put, told by digests."""
+    info = ch5.Composite(None, visit_info=visit_info()).component_digest("visit_info")
+    table = ch5.Composite(None, table=catalog()).component_digest("table")
+    answers = {}
+    for detector in DETECTORS:
+        whole = given(detector)
+        part = whole.cutout(ch5.Box(100, 110, 200, 220), components=["image"])
+        digests = sorted(whole.component_digest(name) for name in whole)
+        answers[str(detector)] = [info, part.component_digest("image"), *sorted([*digests, info]), table]
+    return answers
+
+
+@pytest.fixture(autouse=True)
+def _nothing_cached() -> Iterator[None]:
+    targets.cache.clear()
+    yield
+    targets.cache.clear()
+
+
+def digest(value: Any) -> str:
+    return ch5.Composite(None, value=value).component_digest("value")
+
+
+def read(butler: Butler) -> Answers:
     """Read linked components, parts and whole composites of all detectors."""
-    answers = []
+    answers = {}
     for detector in DETECTORS:
         data_id = {**VISIT, "detector": detector}
         info = butler.get("calexp.visit_info", data_id)
         part = butler.get("calexp.image", data_id, parameters={"bbox": ch5.Box(100, 110, 200, 220)})
-        whole = butler.get("calexp", data_id)
-        answers.append((info["exposure_time"].value, float(part.array.sum()), whole.component_digest("mask")))
+        # All of an overlay is linked but its WCS.
+        whole = butler.get("calexp", data_id, collections="overlays")
+        assert set(whole.links) == {*whole} - {"wcs"}
+        table = butler.get("src.table", data_id)
+        answers[str(detector)] = [digest(info), digest(part), *sorted(map(digest, whole.values())), digest(table)]
     return answers
 
 
-def read_in_process(root: str) -> list[tuple[float, float, str]]:
-    return read(Butler.from_config(root, collections=RUN))
+def read_at_once(butler: Butler, barrier: Barrier) -> list[Answers]:
+    """Read all again and again, with nothing read before, when all others start to."""
+    answers = []
+    for _ in range(ROUNDS):
+        barrier.wait(60)
+        targets.cache.clear()
+        answers.append(read(butler))
+    return answers
 
 
-def test_threads_with_clones_get_the_same(repo: Path) -> None:
+def test_threads_with_clones_get_the_same(repo: Path, expected: Answers) -> None:
     butler = Butler.from_config(str(repo), collections=RUN)
-    clones = [butler.clone() for _ in range(8)]
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(read, clones))
-    assert answers == [read(butler)] * 8
+    barrier = threading.Barrier(READERS)
+    with ThreadPoolExecutor(READERS) as pool:
+        running = [pool.submit(read_at_once, butler.clone(), barrier) for _ in range(READERS)]
+        answers = [each.result() for each in running]
+    assert answers == [[expected] * ROUNDS] * READERS
 
 
-def test_eight_processes_get_the_same(repo: Path) -> None:
-    with ProcessPoolExecutor(8, mp_context=get_context("spawn")) as pool:
-        answers = list(pool.map(read_in_process, [str(repo)] * 8))
-    assert answers == [read_in_process(str(repo))] * 8
+_barrier: Barrier
+
+
+def _start(barrier: Barrier) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def read_in_process(root: str) -> list[Answers]:
+    return read_at_once(Butler.from_config(root, collections=RUN), _barrier)
+
+
+def test_eight_processes_get_the_same(repo: Path, expected: Answers) -> None:
+    # New processes, but for the imports, which would take most of the time.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["compositeh5.butler.formatter", "compositeh5.butler.delegate", "astropy.table"])
+    with ProcessPoolExecutor(READERS, context, initializer=_start, initargs=(context.Barrier(READERS),)) as pool:
+        answers = list(pool.map(read_in_process, [str(repo)] * READERS))
+    assert answers == [[expected] * ROUNDS] * READERS
