@@ -12,12 +12,12 @@ from . import definition as definitions
 from . import kinds, links, targets
 from .container.layout import DEFAULT
 from .container.nodes import ArrayNode
-from .container.reader import StoredFile, fetch_together
+from .container.reader import StoredFile
 from .definition import Definition
 from .errors import AbsentComponentError, ClosedError, DefinitionError, EncodeError, NoSuchComponentError, suggest
 from .lazy import LazyArray
 from .links import DataId, Link
-from .parts import LIST, LinkedPart, ListPart, MemoryPart, Part, StoredPart
+from .parts import LIST, LinkedPart, ListPart, MemoryPart, Part, StoredPart, fetch_parts
 from .recipes import Recipes
 from .writing import group_of, image_of, write_file
 
@@ -364,13 +364,12 @@ class Composite(Mapping[str, Any]):
         """Return the composite with all values in memory, links kept beside the values of linked components."""
         new = self._like()
         parts = {name: self._part(name) for name in self}
-        stored = ((part.node, ()) for part in parts.values() if isinstance(part, StoredPart))
-        fetch_together(stored, limit=FETCHED_TOGETHER)
-        for name, part in parts.items():
-            if isinstance(part, LinkedPart):
-                new._parts[name] = part.loaded()
-            else:
-                new._parts[name] = MemoryPart(part.read(), part.kind, part.stage)
+        with fetch_parts(parts.values(), FETCHED_TOGETHER):
+            for name, part in parts.items():
+                if isinstance(part, LinkedPart):
+                    new._parts[name] = part.loaded()
+                else:
+                    new._parts[name] = MemoryPart(part.read(), part.kind, part.stage, part.origin)
         new.location, new.id, new._digests = self.location, self.id, self._known_digests()
         return new
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from . import kinds, links, targets
 from .container.layout import ORIGIN, long_text
-from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, with_attrs
+from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, Selection, with_attrs
+from .container.reader import fetch_together
 from .container.viewers import image_attrs
 from .errors import BrokenLinkError, FormatError, UnsupportedParameterError
 from .integrity import canonical_json, digest, read_json
@@ -213,8 +215,12 @@ class LinkedPart(Part):
     def open_node(self) -> tuple[Node, targets.Target | None]:
         if self._value is not _UNREAD:
             return kinds.encode(self._value, self.kind), None
-        target = targets.Target(self.link, self._base, self._path, self._anywhere)
+        target = self.open_target()
         return target.node, target
+
+    def open_target(self) -> targets.Target:
+        """Return where it is stored, to be closed after use."""
+        return targets.Target(self.link, self._base, self._path, self._anywhere)
 
     @property
     def place(self) -> str:
@@ -225,6 +231,11 @@ class LinkedPart(Part):
 
     def output(self) -> tuple[Node, str]:
         return ExternalLink(self.place, self.link.target), self.link.digest
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether reading it needs the file of its target."""
+        return self._value is _UNREAD and targets.cache.get(self.link) is None
 
     def loaded(self) -> LinkedPart:
         """Return the same with its value beside the link; without it where the target is lost."""
@@ -301,6 +312,36 @@ class ListPart(Part):
         own = digest(node)
         node.attrs |= {"digest": own, **_use(self.stage, self.origin)}
         return node, own
+
+
+def fetch_parts(parts: Iterable[Part], limit: int) -> ExitStack:
+    """Have what reading some parts needs of remote files transferred at once, and open each target of links once.
+
+    Parameters
+    ----------
+    parts : iterable of Part
+        All of them will be read.
+    limit : int
+        Of a file of which they are more bytes than this, they are left to be transferred one after the other.
+
+    Returns
+    -------
+    ExitStack
+        To be closed after the reads.
+    """
+    wanted: list[tuple[Node, Selection]] = []
+    with ExitStack() as stack:
+        for part in parts:
+            if isinstance(part, StoredPart):
+                wanted.append((part.node, ()))
+            elif isinstance(part, LinkedPart) and part.is_unread:
+                # One that is lost says so when it is read.
+                with suppress(BrokenLinkError):
+                    target = part.open_target()
+                    stack.callback(target.close)
+                    wanted.append((target.node, ()))
+        fetch_together(wanted, limit)
+        return stack.pop_all()
 
 
 def is_list_of_links(node: Node) -> bool:

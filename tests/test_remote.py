@@ -122,16 +122,36 @@ def test_planes_that_are_far_apart_are_a_request_each(large: ch5.Composite, stor
     assert sum(int(last) - int(first) + 1 for first, last in ranges) < 8 * BLOCK
 
 
-def test_a_cutout_through_links_opens_the_target_once(large: ch5.Composite, store: object_store.ObjectStore) -> None:
+@pytest.fixture
+def overlay(large: ch5.Composite, store: object_store.ObjectStore) -> str:
+    """Return the URL of a composite with its own WCS, and links to the other components of the large one."""
+    url = "s3://data/overlay.h5"
     with ch5.open("s3://data/large.h5") as base:
-        names = [name for name in base if name != "wcs"]
-        overlay = base.replace({**{name: base.link(name) for name in names}, "wcs": large["wcs"]})
-        store.client().put_object(Bucket="data", Key="overlay.h5", Body=overlay.file_image("s3://data/overlay.h5"))
-    with store.counted() as count, ch5.open("s3://data/overlay.h5") as c:
+        links = {name: base.link(name) for name in base if name != "wcs"}
+        image = base.replace({**links, "wcs": large["wcs"]}).file_image(url)
+    store.client().put_object(Bucket="data", Key="overlay.h5", Body=image)
+    return url
+
+
+def test_a_cutout_through_links_opens_the_target_once(
+    large: ch5.Composite, store: object_store.ObjectStore, overlay: str
+) -> None:
+    with store.counted() as count, ch5.open(overlay) as c:
         part = c.cutout(BOX, components=["image", "mask"])
         np.testing.assert_array_equal(part["image"].array, large["image"].cut(BOX).array)
         assert count("GET") == {"overlay.h5": 1, "large.h5": 2}
         assert count("HEAD") == {}
+
+
+def test_all_that_links_lead_to_is_fetched_at_once(
+    large: ch5.Composite, store: object_store.ObjectStore, overlay: str
+) -> None:
+    with store.counted() as count, ch5.open(overlay) as c:
+        loaded = c.load()
+        assert count("GET") == {"overlay.h5": 1, "large.h5": 2}
+        assert count("HEAD") == {}
+    for name in ("image", "mask", "variance"):
+        np.testing.assert_array_equal(loaded[name].array, large[name].array)
 
 
 def test_a_part_transfers_little(large: ch5.Composite, store: object_store.ObjectStore) -> None:
