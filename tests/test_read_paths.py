@@ -1,0 +1,121 @@
+"""An array is the same however it is read: past HDF5, by HDF5, in blocks of a remote file, by h5py."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from compositeh5.container import chunks, source
+from compositeh5.container.nodes import Array, Group
+from compositeh5.container.reader import StoredFile
+from compositeh5.container.source import BlockSource
+from compositeh5.container.writer import file_image
+
+DTYPES = st.sampled_from(["u1", "<i2", ">i4", "<i8", ">u8", "<f2", "<f4", ">f4", "<f8", ">c8", "c16", "?"])
+LAYOUTS = st.sampled_from(["packed", "packed without shuffle", "kept as it is", "fletcher32", "contiguous", "compact"])
+
+
+@st.composite
+def arrays(draw: st.DrawFn) -> NDArray[np.generic]:
+    """Draw arrays of which some compress, some don't, and some do in a part of their bytes."""
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=12))
+    dtype, rng = np.dtype(draw(DTYPES)), np.random.default_rng(draw(st.integers(0, 9)))
+    match draw(st.sampled_from(["bytes", "noise", "steps"])):
+        case "bytes" if dtype.kind not in "bfc":
+            return np.frombuffer(rng.bytes(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape)
+        case "noise" if dtype.kind != "b":
+            return rng.integers(0, 100, shape).astype(dtype)
+    return (np.arange(np.prod(shape)).reshape(shape) // 50 % 2).astype(dtype)
+
+
+def write(values: NDArray[np.generic], chunk: tuple[int, ...], layout: str) -> bytes:
+    """Return a file as some writer may make it: with `chunks.pack`, or by HDF5 itself."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
+        match layout:
+            case "fletcher32":
+                file.create_dataset("x", data=values, chunks=chunk, shuffle=True, fletcher32=True)
+            case "contiguous":
+                file.create_dataset("x", data=values)
+            case "compact":
+                plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+                plist.set_layout(h5py.h5d.COMPACT)
+                tid = h5py.h5t.py_create(values.dtype, logical=True)
+                h5py.h5d.create(file.id, b"x", tid, h5py.h5s.create_simple(values.shape), plist)
+                file["x"][...] = values
+            case _:
+                shuffle, level = layout != "packed without shuffle", 0 if layout == "kept as it is" else 1
+                options = {"chunks": chunk, "compression": 1, "shuffle": shuffle}
+                dataset = file.create_dataset("x", values.shape, values.dtype, **options)
+                for index in chunks.chunks_of(values.shape, chunk):
+                    packed = chunks.pack(values[index], chunk, shuffle, level)
+                    dataset.id.write_direct_chunk(tuple(s.start for s in index), packed)
+    return buffer.getvalue()
+
+
+@given(st.data(), arrays(), LAYOUTS)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_all_ways_to_read_give_the_same(
+    tmp_path: Path, data: st.DataObject, values: NDArray[np.generic], layout: str
+) -> None:
+    chunk = tuple(data.draw(st.integers(1, n), label="chunk") for n in values.shape)
+    limits = st.one_of(st.none(), st.integers(-13, 13))
+    axes = data.draw(st.integers(0, values.ndim), label="axes")
+    selection = tuple(
+        data.draw(st.builds(slice, limits, limits, st.one_of(st.none(), st.integers(1, 4))), label="selection")
+        for _ in range(axes)
+    )
+    content = write(values, chunk, layout)
+    path = tmp_path / "x.h5"
+    path.write_bytes(content)
+    expected = np.ascontiguousarray(values[selection])
+    with pytest.MonkeyPatch.context() as patch:
+        # Such that a file of a few kB has many blocks.
+        patch.setattr(source, "BLOCK", 512)
+        patch.setattr(source, "GAP", 1024)
+        files = {
+            "past HDF5": StoredFile.open(str(path)),
+            "by HDF5": StoredFile(io.BytesIO(content), "stream"),
+            "remote": StoredFile(BlockSource(lambda at, size: content[at : at + size], "remote"), "remote"),
+        }
+        for name, file in files.items():
+            found = file.root.array("x").read(selection)
+            assert (found.dtype, found.shape) == (expected.dtype, expected.shape), name
+            assert found.tobytes() == expected.tobytes(), name
+            file.close()
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"][...], values)
+    path.unlink()
+
+
+def test_pixels_keep_what_does_not_compress() -> None:
+    """Their low bytes are noise: to deflate them gains nothing, to inflate them takes most of the time of a read."""
+    noise = np.random.default_rng(1).normal(529, 23, (256, 256)).astype("<f4")
+    packed = chunks.pack(noise, noise.shape, shuffle=True, level=1)
+    low_bytes = noise.view("u1").reshape(-1, 4)[:, 0].tobytes()
+    assert low_bytes[: 2**15] in packed
+    assert len(packed) < 0.9 * noise.nbytes
+    flat = np.zeros((256, 256), "<i4")
+    assert len(chunks.pack(flat, flat.shape, shuffle=True, level=1)) < 0.005 * flat.nbytes
+
+
+def test_threads_read_one_file_at_once(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    values = np.random.default_rng(1).normal(size=(700, 900)).astype("<f4")
+    (tmp_path / "x.h5").write_bytes(file_image(Group({"x": Array(values)})))
+    file = StoredFile.open(str(tmp_path / "x.h5"))
+    node = file.root.array("x")
+    with ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(lambda y: node.read((slice(y, y + 100), slice(None))), range(0, 700, 10)))
+    for i, found in enumerate(rows):
+        np.testing.assert_array_equal(found, values[10 * i : 10 * i + 100])
+    file.close()
