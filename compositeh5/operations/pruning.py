@@ -174,7 +174,7 @@ def remove(
         for path in paths
     }
     if delete and not force:
-        missed = [str(user) for of_file in users.values() for user in of_file]
+        missed = [f"{user.path}: {user.component}" for of_file in users.values() for user in of_file]
         if missed:
             raise InUseError(f"nothing was deleted: {len(missed)} links lead there: {_some(missed)}")
         if visited.unread:
