@@ -157,6 +157,7 @@ def run_tests(root: Path, tests: Sequence[str]) -> dict[str, str]:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(here), str(here.parent), os.environ.get("PYTHONPATH")])),
+        # Only one of the two has that folder; what the user may have set would count for both.
         "DAF_BUTLER_CONFIG_PATH": str(root / "defaults"),
     }
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=outcomes.xml"]
