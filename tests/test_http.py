@@ -64,6 +64,16 @@ def test_a_small_component_is_one_request(server: RangeServer) -> None:
     assert server.sent == BLOCK
 
 
+def test_a_component_of_some_hundred_kilobytes_is_with_the_metadata(server: RangeServer, files: Path) -> None:
+    kernels = np.random.default_rng(1).random((9, 101, 101))
+    y, x = np.meshgrid([0.0, 1000.0, 2000.0], [0.0, 1000.0, 2000.0], indexing="ij")
+    psf = ch5.Psf(kernels, np.stack([y.ravel(), x.ravel()], 1))
+    exposure((2000, 1000), psf=psf).write(files / "psf.h5")
+    with ch5.open(f"{server.url}/psf.h5") as c:
+        np.testing.assert_array_equal(c["psf"].kernels, kernels)
+    assert gets(server) == 1
+
+
 def test_an_image_is_two_requests(server: RangeServer) -> None:
     with ch5.open(f"{server.url}/large.h5") as c:
         np.testing.assert_array_equal(c["image"].array, pixels((2500, 2000)))

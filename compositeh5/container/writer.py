@@ -37,14 +37,18 @@ CHUNK_LIMIT = 2**32 - 1
 _LAST = "complete"
 """Attribute that gets its value after everything else is written."""
 
-_Pending = list[Callable[[], None]]
+EARLY_BYTES = 1024 * 1024
+"""The chunks of arrays up to this size come before those of larger ones: a remote reader has them with the metadata."""
+
+_Pending = list[tuple[int, Callable[[], None]]]
+"""Sizes of arrays in memory, and what writes their chunks."""
 
 
 def file_image(root: GroupNode) -> bytes:
     """Return the bytes of an HDF5 file with this root group, for HDF5 1.10 and later.
 
-    Groups, attributes, links and small arrays come first in the file, the chunks of large arrays last, each array in
-    one piece.
+    Groups, attributes, links and small arrays come first in the file, then the chunks of larger arrays, last those of
+    the largest, each array in one piece.
 
     Raises
     ------
@@ -70,7 +74,7 @@ def file_image(root: GroupNode) -> bytes:
         _write_children(group, root, large, Recipe())
         # Parts of the metadata only get their places now, in front of the chunks.
         h5f.flush(file)
-        for write in large:
+        for _, write in sorted(large, key=lambda pending: pending[0] > EARLY_BYTES):
             write()
         if marked:
             # A value, not a new attribute: that would be behind the chunks.
@@ -140,7 +144,7 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
             packed = _chunks.pack(values, chunks, shuffle, recipe.gzip)
             dataset.write_direct_chunk(tuple(s.start for s in index), packed)
 
-    large.append(write_chunks)
+    large.append((size, write_chunks))
 
 
 def _space(shape: tuple[int, ...]) -> h5s.SpaceID:
