@@ -3,8 +3,8 @@
 A *location* is a path, a URL, or ``<path or URL of a zip file>#zip-path=<member>``, as the Butler writes those; where a
 file must be opened with credentials, also an ``lsst.resources.ResourcePath``.
 
-A file behind a URL costs one GET for its first block (1 MiB), which has all metadata and the small components, and where
-that is not enough, one more for what a read needs of the rest: a component, a part of one, or all components at once.
+A file behind a URL costs one GET for its first block (1 MiB), which has all metadata and the small components, and
+where that is not enough, one more for what a read needs of the rest: a component, a part of one, or all at once.
 Parts that are farther apart than 8 MiB (`container.source.GAP`) are fetched by a request each, all at the same time: so
 of a cutout of several large planes, which are stored one after the other. There is no HEAD, with two exceptions: zip
 files in an object store, whose size must be known, and schemes that ``lsst.resources`` opens so (WebDAV).
