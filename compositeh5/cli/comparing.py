@@ -1,13 +1,25 @@
-"""The verb that compares composites: ``diff``."""
+"""The verbs that compare files, and versions of the format: ``diff``, ``migrate``."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 
-from ..export import plain
-from .common import FINE, FOUND, Verb, json_argument, opened, print_json
+from ..export import columns, plain
+from .common import (
+    COULD_NOT,
+    FINE,
+    FOUND,
+    Verb,
+    executor,
+    jobs_argument,
+    json_argument,
+    opened,
+    print_json,
+    progress,
+)
 
 
 def _diff(arguments: argparse.Namespace) -> int:
@@ -23,6 +35,43 @@ def _diff(arguments: argparse.Namespace) -> int:
         print(comparison.text(None if arguments.all else 20))
     same = comparison.identical and not (arguments.attributes and comparison.attributes)
     return FINE if same else FOUND
+
+
+def _migrate(arguments: argparse.Namespace) -> int:
+    from ..operations.migrate import migrate
+
+    with executor(arguments.jobs) as workers, progress() as shown:
+        done = migrate(
+            arguments.files,
+            output=arguments.output,
+            in_place=arguments.in_place,
+            executor=workers,
+            progress=shown,
+        )
+    older, failed = [file for file in done if file.target], [file for file in done if file.problem]
+    wrote = arguments.in_place or arguments.output is not None
+    if arguments.json:
+        print_json([asdict(file) for file in done])
+    else:
+        if older:
+            places = ("" if file.target == file.path else f"-> {file.target}" for file in older)
+            print(columns([(file.version, file.path, place) for file, place in zip(older, places, strict=True)]))
+        for file in failed:
+            print(f"compositeh5: error: {file.problem}", file=sys.stderr)
+        others = len(done) - len(older) - len(failed)
+        print(f"{len(older)} {'migrated' if wrote else 'to be migrated'}, {others} left alone, {len(failed)} failed")
+    if failed:
+        return COULD_NOT
+    return FINE if wrote or not older else FOUND
+
+
+def _migrate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a file, or a folder with all below it")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--output", metavar="DIR", help="write the new files to this folder")
+    where.add_argument("--in-place", action="store_true", help="replace the old files")
+    jobs_argument(parser)
+    json_argument(parser)
 
 
 def _diff_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,5 +101,17 @@ VERBS = {
         compositeh5 diff calexp.h5 calexp_jointcal.h5
         compositeh5 diff calexp.fits calexp.h5
         compositeh5 diff a.h5 b.h5 --component wcs --json | jq '.components[].differences'""",
+    ),
+    "migrate": Verb(
+        _migrate,
+        _migrate_arguments,
+        "write files of earlier versions of the format anew",
+        "Write files of earlier versions of the format anew in the present one, with the same ids, digests and "
+        "contents, which is checked. Files that are in it already are left alone. Without --output or --in-place, "
+        "nothing is written, and the exit code is 1 if there are files to be migrated.",
+        """
+        compositeh5 migrate repository
+        compositeh5 migrate --in-place repository -j 4
+        compositeh5 migrate --output new old/*.h5""",
     ),
 }

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 
 from .._version import __version__
@@ -20,6 +21,9 @@ from .nodes import AttrValue, Group, GroupNode, Node, SoftLink
 from .reader import StoredFile, StoredGroup
 
 FORMAT = "1.0"
+FIRST = "1.0"
+"""The first version that was released: it and all later ones are read for ever."""
+
 MIN_READER = 1
 READER = 1
 """The version of this reader: files whose ``min_reader`` is higher are refused."""
@@ -95,20 +99,51 @@ def file_root(composites: dict[str, tuple[str, GroupNode]]) -> Group:
 
 def check_file(file: StoredFile) -> None:
     """Raise a specific error unless the file is of a format that this release reads, and complete."""
+    version = file_format(file)
+    if version_number(version) < version_number(FIRST):
+        raise UnsupportedVersionError(
+            f"{file.name}: format {version} is older than {FIRST}, the first that was released; "
+            f"`compositeh5 migrate --in-place` writes the file anew in format {FORMAT}"
+        )
+
+
+def file_format(file: StoredFile) -> str:
+    """Return the version of the format of a file, which may be too old to be read otherwise than by a migration.
+
+    Raises
+    ------
+    NotACompositeFileError
+        If it isn't a file of this format.
+    UnsupportedVersionError
+        If it needs a newer reader.
+    CorruptFileError
+        If it isn't complete.
+    FormatError
+        If its attributes are not as they should be.
+    """
     attrs = file.root.attrs
     if "compositeh5_format" not in attrs:
         raise NotACompositeFileError(
             f"{file.name}: an HDF5 file, but not of compositeh5 (its root has no attribute 'compositeh5_format')"
         )
-    needed = file.root.attr("min_reader", int)
+    version, needed = file.root.attr("compositeh5_format", str), file.root.attr("min_reader", int)
     if needed > READER:
         raise UnsupportedVersionError(
-            f"{file.name}: format {attrs['compositeh5_format']} needs reader version {needed}, this release "
+            f"{file.name}: format {version} needs reader version {needed}, this release "
             f"(compositeh5 {__version__}) is version {READER}; it was written by {attrs.get('creator', 'unknown')}, "
             f"install that release or a newer one"
         )
     if attrs.get("complete") != 1:
         raise CorruptFileError(f"{file.name}: its writing was never completed (attribute 'complete' is not 1)")
+    if not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", version):
+        raise FormatError(f"{file.name}: 'compositeh5_format' should be major.minor, not {version!r}")
+    return version
+
+
+def version_number(version: str) -> tuple[int, int]:
+    """Return a version of the format, as `file_format` returns it, such that a later one is greater."""
+    major, _, minor = version.partition(".")
+    return int(major), int(minor)
 
 
 def composite_names(file: StoredFile) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from ..integrity import digest
 from ..kinds._values import decode_value, value_shape
 from ..kinds.mask import Mask, MaskPlane
 from ..lazy import LazyArray
-from ..parts import LinkedPart, ListPart, Part, list_part
+from ..parts import LinkedPart, ListPart, Part, StoredPart, list_part
 from .differences import (
     Difference,
     blocks,
@@ -81,8 +81,7 @@ def compare_parts(name: str, a: Part, b: Part) -> Iterator[Difference]:
     if isinstance(a, LinkedPart) and isinstance(b, LinkedPart) and a.link.digest == b.link.digest:
         return
     if a.kind == b.kind and (isinstance(a, ListPart) or isinstance(b, ListPart)):
-        one, other = (p if isinstance(p, ListPart) else list_part(p.open_node()[0], None) for p in (a, b))
-        yield from _items(name, one.items, other.items)
+        yield from _items(name, *(_list(part).items for part in (a, b)))
         return
     with ExitStack() as stack:
         nodes = []
@@ -330,6 +329,13 @@ def _lists(name: str, a: GroupNode, b: GroupNode) -> Iterator[Difference]:
     yield from compare_attributes(name, a, b)
     one, other = (list_part(node, node.file.name if isinstance(node, StoredGroup) else None) for node in (a, b))
     yield from _items(name, one.items, other.items)
+
+
+def _list(part: Part) -> ListPart:
+    if isinstance(part, ListPart):
+        return part
+    location = part.location if isinstance(part, StoredPart) else None
+    return list_part(part.open_node()[0], location)
 
 
 def _items(name: str, a: Sequence[Part], b: Sequence[Part]) -> Iterator[Difference]:
