@@ -224,7 +224,7 @@ def test_some_of_their_tests(tmp_path: Path) -> None:
         daf_butler.download(tmp_path)
     except subprocess.CalledProcessError as error:
         pytest.skip(f"the source distribution of lsst-daf-butler can't be downloaded: {error}")
-    posix = ("testBasicPutGet", "testDisassembly", "testIngest")
+    posix = ("testBasicPutGet", "testDisassembly", "testIngestTransfer")
     some = [f"test_datastore.py::PosixDatastoreTestCase::{name}" for name in posix]
     some += ["test_datastore.py::CleanupPosixDatastoreTestCase::testCleanup"]
     script = [sys.executable, daf_butler.__file__, "--cache", str(tmp_path), "--tests", *some]
