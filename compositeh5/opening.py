@@ -12,7 +12,7 @@ from . import links, targets
 from .composite import Composite
 from .container.layout import BY_ID, check_file, composite_group, composite_group_by_id, composite_names
 from .container.nodes import ExternalLink, GroupNode, Node
-from .container.reader import StoredFile, StoredGroup
+from .container.reader import StoredFile
 from .errors import CompositeH5Error, ConflictError, FormatError, NoSuchComponentError
 from .integrity import read_json
 from .links import DataId
@@ -162,6 +162,8 @@ def _open(
         file = StoredFile(source, base or getattr(source, "name", None) or "stream")
     try:
         check_file(file)
+        # What is linked from another composite of this file is in it, wherever the file is now.
+        targets.opened.update(dict.fromkeys(file.root.group(BY_ID), file))
         composite = from_group(pick(file), base, anywhere)
     except BaseException:
         file.close()
@@ -233,8 +235,6 @@ def from_group(group: GroupNode, location: str | None, anywhere: bool = False) -
     composite._absent = [str(name) for name in read_json(group, "absent", list)]
     composite._signal = group.attr("signal", str, "")
     composite.location = location
-    if isinstance(group, StoredGroup):
-        targets.opened[composite.id] = group.file
     composite.recorded_digest = group.attr("digest", str)
     records = read_json(group, "links", dict)
     for name in group:
