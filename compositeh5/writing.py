@@ -104,7 +104,7 @@ def image_of(composites: Mapping[str, Composite], location: str, *, recipes: Rec
         groups[name] = (id_, group)
     if not groups:
         raise EncodeError(f"{location}: a file needs at least one composite")
-    root = file_root({name: (id_, _relative_links(group, location)) for name, (id_, group) in groups.items()})
+    root = file_root({name: (id_, relative_links(group, location)) for name, (id_, group) in groups.items()})
     image = file_image(root)
     for name, composite in composites.items():
         composite.id = groups[name][0]
@@ -170,12 +170,12 @@ def _check_recipes(composites: Mapping[str, Composite], recipes: Recipes) -> Non
             )
 
 
-def _relative_links(node: Node, location: str) -> Any:
+def relative_links(node: Node, location: str) -> Any:
     """Return the tree with the files of its external links as seen from ``location``."""
     if isinstance(node, ExternalLink):
         return ExternalLink(links.relative_location(node.file, location), node.target)
     if isinstance(node, Group):
         return dataclasses.replace(
-            node, children={name: _relative_links(child, location) for name, child in node.children.items()}
+            node, children={name: relative_links(child, location) for name, child in node.children.items()}
         )
     return node

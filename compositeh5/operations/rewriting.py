@@ -1,0 +1,114 @@
+"""Writing a file anew with other links, and the same ids and contents: digests don't cover where links lead."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias
+
+from ..container.layout import check_file, composite_group, composite_names, file_root, long_text
+from ..container.nodes import AttrValue, ExternalLink, Group, GroupNode, Node
+from ..container.publish import publish
+from ..container.reader import StoredFile
+from ..container.source import identity
+from ..container.writer import file_image
+from ..errors import ConflictError
+from ..integrity import canonical_json, read_json
+from ..links import Link
+from ..parts import linked_part
+from ..writing import relative_links
+from .references import HOLDERS, StoredLink
+
+LinkOf: TypeAlias = Callable[[str, StoredLink], Link | None]
+"""Gives for the name of a composite in a file, and a link of it, another to be in its place; None to leave it."""
+
+
+def rewrite(path: str, link_of: LinkOf) -> bool:
+    """Write a file anew, in its place, if links of it change, and return whether that was so.
+
+    Raises
+    ------
+    ConflictError
+        If the file was replaced meanwhile; it is as it is now.
+    OSError, CompositeH5Error
+        If it can't be read, or written; it is as it was.
+    """
+    before = identity(os.stat(path))
+    file = StoredFile.open(path)
+    try:
+        check_file(file)
+        image = relinked_image(file, path, link_of)
+    finally:
+        file.close()
+    if image is None:
+        return False
+    if identity(os.stat(path)) != before:
+        raise ConflictError(f"{path}: was replaced while it was read; it was left as it is now")
+    publish(path, image, replace=True)
+    return True
+
+
+def relinked_image(file: StoredFile, location: str, link_of: LinkOf) -> bytes | None:
+    """Return the bytes of a file with its links leading elsewhere, and the same ids and contents.
+
+    Parameters
+    ----------
+    file : StoredFile
+        The file; the links in its lists and nested composites are among those that change.
+    location : str
+        Where it is, and will be.
+    link_of : callable
+        Gives for the name of a composite in the file, and a link of it, that which should be in its place, of the same
+        digest; None to leave it as it is.
+
+    Returns
+    -------
+    bytes or None
+        None if no link changes.
+
+    Raises
+    ------
+    OSError, CompositeH5Error
+        If the file isn't as it should be.
+    """
+    # The first one is the default.
+    default = file.root.attr("default", str)
+    groups = {name: composite_group(file, name) for name in sorted(composite_names(file), key=lambda n: n != default)}
+    nodes = {name: _relinked("", group, location, partial(link_of, name)) for name, group in groups.items()}
+    if all(nodes[name] is group for name, group in groups.items()):
+        return None
+    root = file_root({name: (group.attr("id", str), nodes[name]) for name, group in groups.items()})
+    return file_image(relative_links(root, location))
+
+
+def _relinked(path: str, group: GroupNode, location: str, link_of: Callable[[StoredLink], Link | None]) -> GroupNode:
+    """Return the group of a composite or a list; a new one if a link in it leads elsewhere than before.
+
+    In that the files of external links are absolute.
+    """
+    records = read_json(group, "links", dict)
+    children: dict[str, Node] = {}
+    changed = False
+    for name, child in group.items():
+        own = f"{path}/{name}".removeprefix("/")
+        if isinstance(child, ExternalLink):
+            part = linked_part(child, records.get(name), location)
+            link = link_of(StoredLink(own, part.link, part.place))
+            if link is None or (link.target, link.uri) == (part.link.target, part.place):
+                children[name] = ExternalLink(part.place, part.link.target)
+            else:
+                children[name] = ExternalLink(link.uri, link.target)
+                records[name] = link.record()
+                changed = True
+        elif isinstance(child, GroupNode) and child.attrs.get("kind") in HOLDERS:
+            children[name] = _relinked(own, child, location, link_of)
+            changed |= children[name] is not child
+        else:
+            children[name] = child
+    return Group(children, _with_records(group.attrs, records), group.where) if changed else group
+
+
+def _with_records(attrs: Mapping[str, AttrValue], records: Mapping[str, object]) -> dict[str, AttrValue]:
+    others = {name: value for name, value in attrs.items() if name.rstrip("0123456789").removesuffix("_") != "links"}
+    return {**others, **long_text("links", canonical_json(records))}
