@@ -588,6 +588,39 @@ def test_each_dataset_of_a_file_is_picked_by_its_data_id(tmp_path: Path) -> None
     assert not path.exists()
 
 
+@pytest.mark.parametrize("transfer", ["copy", "move", "direct"])
+def test_the_datasets_of_a_file_link_to_each_other(tmp_path: Path, transfer: str) -> None:
+    """A visit and its detectors in one file, which the Butler gives another name."""
+    butler = repository(tmp_path / "repo")
+    data_ids = {"visit": VISIT, "ccd_3": {**VISIT, "detector": 3}, "ccd_4": CCD}
+    types = {name: butler.get_dataset_type("visit_metadata" if name == "visit" else "calexp") for name in data_ids}
+    refs = {name: DatasetRef(types[name], butler.registry.expandDataId(data_ids[name]), RUN) for name in data_ids}
+    path = tmp_path / "inbox" / "visit_903334.h5"
+    # With the ids of their datasets, so that the Butler knows what the links lead to.
+    whole = visit().replace(id=refs["visit"].id)
+    whole.write(path)
+    info = whole.link("visit_info")
+    ccds = {
+        name: ccd(ref.dataId["detector"], visit_info=info).replace(id=ref.id)
+        for name, ref in refs.items()
+        if name != "visit"
+    }
+    ch5.write_file(path, {"visit": whole, **ccds}, replace=True)
+    butler.ingest(FileDataset(path, list(refs.values()), formatter=CompositeFormatter), transfer=transfer)
+    if transfer != "direct":
+        shutil.rmtree(path.parent)
+    targets.cache.clear()
+    mode = Mode(butler, {"visit_metadata": refs["visit"], "calexp": refs["ccd_4"]})
+    assert (Path(butler.getURI(refs["ccd_4"]).ospath).name == path.name) is (transfer == "direct")
+    assert content(mode.get("calexp.visit_info")) == content(visit()["visit_info"])
+    assert content(mode.get("calexp")) == content(ccd())
+    assert linked_refs(butler, [refs["ccd_3"], refs["ccd_4"]]) == [refs["visit"]]
+    # The file, and so what is linked, stays as long as one of them.
+    butler.pruneDatasets([refs["visit"]], disassociate=True, unstore=True, purge=True)
+    targets.cache.clear()
+    assert mode.get("calexp.visit_info")["visit"] == 903334
+
+
 def test_what_joins_the_pieces_of_a_disassembled_composite(apart: Mode) -> None:
     uri = apart.butler.getURIs(apart.refs["calexp"]).componentURIs["assembly"]
     with ch5.open(uri.ospath) as whole:
