@@ -11,7 +11,8 @@ from lsst.daf.butler import Butler, DatasetExistence, DatasetRef
 from ..errors import CompositeH5Error, DigestMismatchError, RefusedError, WrongIdError
 from ..links import Link
 from ..opening import open_composite
-from .stored import StoredLink, dataset_links, describe, is_composite, located, target_ref
+from ..operations.references import StoredLink
+from .stored import dataset_links, describe, is_composite, located, target_ref
 
 State = Literal["ok", "moved", "broken", "stale id", "stale digest", "unreadable", "about to break"]
 

@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Literal
 
 from lsst.daf.butler import Butler, DatasetRef, FileDataset
@@ -16,9 +17,11 @@ from lsst.utils.introspection import get_full_type_name
 from ..composite import Composite
 from ..container.publish import publish
 from ..errors import BrokenLinkError
+from ..links import Link
+from ..operations.references import StoredLink
 from .datasets import open_uri
 from .formatter import CompositeFormatter
-from .stored import StoredLink, dataset_links, describe, is_composite, open_ref, relinked_image, target_ref
+from .stored import dataset_links, describe, is_composite, open_ref, relinked, target_ref
 
 Missing = Literal["error", "ignore"]
 
@@ -213,9 +216,10 @@ def export_closure(
         paths.update((ref.id, os.path.join(folder, os.fspath(dataset.path))) for ref in dataset.refs)
         return dataset
 
-    def place_of(found: StoredLink) -> str | None:
+    def link_of(found: StoredLink) -> Link | None:
         target = target_ref(butler, found.link)
-        return None if target is None else paths.get(target.id)
+        path = None if target is None else paths.get(target.id)
+        return None if path is None else replace(found.link, uri=path)
 
     with butler.export(directory=folder, filename=filename, format="yaml", transfer=transfer) as export:
         export.saveDatasets([ref for ref in closure if ref not in apart], rewrite=note_path)
@@ -226,7 +230,7 @@ def export_closure(
         for path in dict.fromkeys(paths[ref.id] for ref in filter(is_composite, closure)):
             # Without a transfer, or with one by symbolic links, the file is that of the repository.
             if path.startswith(f"{folder}{os.sep}") and os.path.isfile(path) and not os.path.islink(path):
-                image = relinked_image(ResourcePath(path), place_of)
+                image = relinked(ResourcePath(path), link_of)
                 if image is not None:
                     publish(path, image, replace=True)
     return closure

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from lsst.daf.butler import Butler, DatasetRef
+from lsst.daf.butler import Butler, DatasetRef, FileDescriptor, Location
 from lsst.daf.butler.datastore.record_data import DatastoreRecordData
 from lsst.resources import ResourcePath
 
 from ..errors import ConfigurationError
+from .formatter import CompositeFormatter
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,43 @@ def file_datastores(butler: Butler) -> list[Any]:
     return list(_file_datastores(datastore))
 
 
+def predicted_uri(butler: Butler, ref: DatasetRef) -> ResourcePath:
+    """Return where the file of a dataset will be: in the first datastore that takes it."""
+    uri: ResourcePath = _first_for(butler, ref).getURI(ref, predict=True)
+    return uri.replace(fragment="")
+
+
+def formatter_for(butler: Butler, ref: DatasetRef, uri: ResourcePath, recipe: str | None = None) -> CompositeFormatter:
+    """Return the formatter that writes the file of a dataset when it is put.
+
+    Parameters
+    ----------
+    butler : Butler
+        The repository.
+    ref : DatasetRef
+        The dataset.
+    uri : ResourcePath
+        Where its file will be.
+    recipe : str, optional
+        Name of one of the repository's recipes, in place of that which the configuration chooses.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is the formatter of another format, or there is no such recipe, or one is wrong.
+    """
+    descriptor = FileDescriptor(Location(None, uri), ref.datasetType.storageClass)
+    chosen = {} if recipe is None else {"write_parameters": {"recipe": recipe}}
+    factory = _first_for(butler, ref).formatterFactory
+    formatter = factory.getFormatter(ref, descriptor, dataId=ref.dataId, ref=ref, **chosen)
+    if not isinstance(formatter, CompositeFormatter):
+        raise ConfigurationError(
+            f"{ref.datasetType.name}: the repository stores the storage class {ref.datasetType.storageClass_name} with "
+            f"{formatter.name()}, not with {CompositeFormatter.name()}; see `butler compositeh5-install`"
+        )
+    return formatter
+
+
 def stored_files(datastore: Any, refs: Iterable[DatasetRef]) -> dict[uuid.UUID, list[Artifact]]:
     """Return the files of datasets in a datastore, by dataset id."""
     (data,) = datastore.export_records(refs).values()
@@ -100,13 +138,50 @@ def stored_files(datastore: Any, refs: Iterable[DatasetRef]) -> dict[uuid.UUID, 
     }
 
 
-def import_files(datastore: Any, files: Mapping[uuid.UUID, list[Artifact]]) -> None:
-    """Make files of datasets known to a datastore, as they are now."""
+class OvertakenError(Exception):
+    """Somebody else has replaced a file while this one waited to do so."""
+
+
+@contextmanager
+def replacing(butler: Butler, artifact: Artifact) -> Iterator[list[DatasetRef]]:
+    """Have a file to oneself within a ``with`` block, and what it is after that recorded.
+
+    Yields
+    ------
+    list of DatasetRef
+        The datasets that are in the file.
+
+    Raises
+    ------
+    OvertakenError
+        If somebody else has just had it; then nothing is recorded.
+    """
+    datastore = artifact.datastore
+    with butler.transaction():
+        refs = butler.get_many_datasets(artifact.dataset_ids())
+        before = stored_files(datastore, refs)
+        # The first who takes these rows away makes all others wait until the transaction ends.
+        datastore.forget(refs)
+        if any(datastore.bridge.check([ref.id for ref in refs])):
+            raise OvertakenError(str(artifact.uri))
+        yield refs
+        _import(datastore, before)
+
+
+def _import(datastore: Any, files: Mapping[uuid.UUID, list[Artifact]]) -> None:
+    """Make files known to a datastore again, as they are now."""
     records: dict[uuid.UUID, dict[str, list[Any]]] = {}
     for id_, artifacts in files.items():
         for artifact in artifacts:
             records.setdefault(id_, {}).setdefault(artifact.table, []).append(artifact.measured())
     datastore.import_records({datastore.name: DatastoreRecordData(records=records)})
+
+
+def _first_for(butler: Butler, ref: DatasetRef) -> Any:
+    for datastore in file_datastores(butler):
+        if datastore.constraints.isAcceptable(ref):
+            return datastore
+    raise ConfigurationError(f"{ref}: no datastore of the repository that keeps files takes it")
 
 
 def _file_datastores(datastore: Any) -> Iterator[Any]:

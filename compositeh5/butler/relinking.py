@@ -12,7 +12,7 @@ import contextlib
 import os
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from lsst.daf.butler import Butler, DatasetRef
@@ -20,10 +20,12 @@ from lsst.resources import ResourcePath
 
 from ..container.publish import publish
 from ..errors import CompositeH5Error
+from ..links import Link
+from ..operations.references import StoredLink
 from .checking import composite_refs
 from .datasets import location_of
-from .datastores import Artifact, file_datastores, import_files, stored_files
-from .stored import StoredLink, contents, is_composite, located, relinked_image, target_ref
+from .datastores import Artifact, OvertakenError, file_datastores, replacing, stored_files
+from .stored import contents, is_composite, located, relinked, target_ref
 
 KEPT = ".compositeh5-relink"
 """Folder of the new files: ``<dataset id>.h5``, or ``<dataset id>_<component>.h5`` of a disassembled composite."""
@@ -103,18 +105,17 @@ def relink(butler: Butler, refs: Iterable[DatasetRef] | None = None) -> Relinkin
 def _new_image(butler: Butler, artifact: Artifact) -> bytes | None:
     """Return what a file should be; None if it is right."""
 
-    def place_of(found: StoredLink) -> str | None:
+    def link_of(found: StoredLink) -> Link | None:
         ref = target_ref(butler, found.link)
         if ref is None:
             return None
         # In a chain, where the same datastore has it.
         for target in stored_files(artifact.datastore, [ref]).get(ref.id, ()):
             if target.component in (None, found.link.component):
-                return location_of(target.uri)
-        now = located(butler, found.link)
-        return None if now is None else now.uri
+                return replace(found.link, uri=location_of(target.uri))
+        return located(butler, found.link)
 
-    return relinked_image(artifact.uri, place_of)
+    return relinked(artifact.uri, link_of)
 
 
 class _Kept(NamedTuple):
@@ -149,30 +150,26 @@ def _replace(butler: Butler, datastore: Any, which: _Kept, image: bytes | None) 
         The datasets of the file by id, if it was replaced.
     """
     kept = which.uri(datastore)
-    with butler.transaction():
-        files = stored_files(datastore, butler.get_many_datasets([which.id])).get(which.id, ())
-        artifact = next((file for file in files if file.component == which.component), None)
-        refs = [] if artifact is None else butler.get_many_datasets(artifact.dataset_ids())
-        before = stored_files(datastore, refs)
-        # From here on the database makes all others wait who want to replace this file.
-        datastore.forget(refs)
-        if stored_files(datastore, refs):
-            # Somebody did while this call waited.
+    files = stored_files(datastore, butler.get_many_datasets([which.id])).get(which.id, ())
+    replaced: list[DatasetRef] = []
+    for artifact in (file for file in files if file.component == which.component):
+        try:
+            with replacing(butler, artifact) as refs:
+                if image is not None:
+                    _write(kept, image)
+                elif kept.exists():
+                    image = kept.read()
+                if image is not None and _hold_the_same(artifact.uri, kept):
+                    _write(artifact.uri, image)
+                    replaced = refs
+        except OvertakenError:
             return {}
-        if image is not None:
-            _write(kept, image)
-        elif kept.exists():
-            image = kept.read()
-        replaced = artifact is not None and image is not None and _hold_the_same(artifact.uri, kept)
-        if artifact is not None and image is not None and replaced:
-            _write(artifact.uri, image)
-        import_files(datastore, before)
     with contextlib.suppress(FileNotFoundError):
         kept.remove()
     if kept.isLocal:
         with contextlib.suppress(OSError):
             os.rmdir(kept.dirname().ospath)
-    return {ref.id: ref for ref in refs} if replaced else {}
+    return {ref.id: ref for ref in replaced}
 
 
 def _hold_the_same(old: ResourcePath, new: ResourcePath) -> bool:

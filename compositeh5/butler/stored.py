@@ -8,46 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import replace
 
 from lsst.daf.butler import Butler, ButlerUserError, DatasetRef, DatasetType
 from lsst.resources import ResourcePath
 
 from ..composite import Composite
-from ..container.layout import check_file, composite_group, composite_names, file_root, long_text
-from ..container.nodes import AttrValue, ExternalLink, Group, GroupNode, Node
-from ..container.writer import file_image
+from ..container.layout import check_file, composite_group, composite_names
+from ..container.reader import StoredFile
 from ..errors import CompositeH5Error, NotACompositeFileError
-from ..integrity import canonical_json, read_json
-from ..links import Link, joined_location
-from ..parts import LIST, LinkedPart, linked_part
+from ..links import Link
+from ..operations.references import HOLDERS, StoredLink, composite_links
+from ..operations.rewriting import relinked_image
 from ..remote import open_file
-from ..writing import _relative_links
 from .datasets import ASSEMBLY, location_of, open_uri, source_of
-
-
-@dataclass(frozen=True)
-class StoredLink:
-    """A link as a file has it.
-
-    Attributes
-    ----------
-    component : str
-        Name of the linked component; with the names and indices that lead to it if it is in a nested composite:
-        ``amplifiers/3/visit_info``.
-    link : Link
-        What it must find.
-    place : str
-        Where the path that is stored leads, seen from where the file is now.
-    """
-
-    component: str
-    link: Link
-    place: str
-
-
-PlaceOf: TypeAlias = Callable[[StoredLink], str | None]
 
 
 def is_composite(dataset: DatasetRef | DatasetType) -> bool:
@@ -100,34 +74,22 @@ def dataset_links(butler: Butler, ref: DatasetRef) -> list[StoredLink]:
     with open_ref(butler, ref) as composite:
         found = list(composite_links(composite))
         id_ = composite.id
-    for own in [found.link for found in found if found.link.id == id_ and found.link.kind in _HAVE_LINKS]:
+    for own in [found.link for found in found if found.link.id == id_ and found.link.kind in HOLDERS]:
         # Of a disassembled composite, what is nested in a component is in the file of that.
         with open_uri(butler.getURIs(ref).componentURIs[own.component], ref=ref) as piece:
             found += composite_links(piece)
     return found
 
 
-def composite_links(composite: Composite) -> Iterator[StoredLink]:
-    """Return the links of an open composite, and of those nested in it."""
-    for name in composite:
-        part = composite._part(name)
-        if isinstance(part, LinkedPart):
-            yield StoredLink(name, part.link, part.place)
-        elif part.kind in _HAVE_LINKS:
-            found: list[StoredLink] = []
-            _retargeted(part.open_node()[0], composite.location or "", found.append, f"{name}/")
-            yield from found
-
-
-def relinked_image(uri: ResourcePath, place_of: PlaceOf) -> bytes | None:
-    """Return the bytes of a file with its links leading to other places, and the same ids and content.
+def relinked(uri: ResourcePath, link_of: Callable[[StoredLink], Link | None]) -> bytes | None:
+    """Return the bytes of a file of composites with its links leading to other places, with the same ids and content.
 
     Parameters
     ----------
     uri : ResourcePath
-        A file of one composite or several.
-    place_of : callable
-        Gives for a `StoredLink` the location of the file to which it should lead; None to leave it as it is.
+        The file.
+    link_of : callable
+        Gives for each link, at any depth, one with another place; None to leave it as it is.
 
     Returns
     -------
@@ -139,19 +101,8 @@ def relinked_image(uri: ResourcePath, place_of: PlaceOf) -> bytes | None:
     OSError, CompositeH5Error
         If the file can't be read, or isn't of this format.
     """
-    location = location_of(uri)
-    file = open_file(source_of(uri))
-    try:
-        check_file(file)
-        default = file.root.attr("default", str)
-        old = {name: composite_group(file, name) for name in (default, *composite_names(file))}
-        new = {name: _retargeted(group, location, place_of) for name, group in old.items()}
-        if all(new[name] is old[name] for name in old):
-            return None
-        groups = {name: (old[name].attr("id", str), _relative_links(group, location)) for name, group in new.items()}
-        return file_image(file_root(groups))
-    finally:
-        file.close()
+    with _opened(uri) as file:
+        return relinked_image(file, location_of(uri), lambda _, found: link_of(found))
 
 
 def contents(uri: ResourcePath) -> dict[str, str]:
@@ -162,13 +113,9 @@ def contents(uri: ResourcePath) -> dict[str, str]:
     OSError, CompositeH5Error
         If the file can't be read, or isn't of this format.
     """
-    file = open_file(source_of(uri))
-    try:
-        check_file(file)
+    with _opened(uri) as file:
         groups = [composite_group(file, name) for name in composite_names(file)]
         return {group.attr("id", str): group.attr("digest", str) for group in groups}
-    finally:
-        file.close()
 
 
 def target_ref(butler: Butler, link: Link) -> DatasetRef | None:
@@ -212,43 +159,11 @@ def _ingested(butler: Butler, link: Link) -> Iterator[DatasetRef]:
                         yield ref
 
 
-_HAVE_LINKS = ("composite", LIST)
-"""The kinds whose groups may have links in them."""
-
-
-def _retargeted(node: Node, base: str, place_of: PlaceOf, path: str = "") -> Node:
-    """Return a composite or list with links in it, at any depth, leading elsewhere, to absolute locations.
-
-    Parameters
-    ----------
-    node : Node
-        Any component. It is returned as it is if no link changes.
-    base : str
-        Location of its file.
-    place_of : callable
-        As for `relinked_image`.
-    path : str
-        What leads to the node, for the names of its links.
-    """
-    if not isinstance(node, GroupNode) or node.attrs.get("kind") not in _HAVE_LINKS:
-        return node
-    records = read_json(node, "links", dict)
-    children = dict(node.items())
-    changed = False
-    for name, child in children.items():
-        if isinstance(child, ExternalLink):
-            link, here = linked_part(child, records.get(name), base).link, joined_location(base, child.file)
-            place = place_of(StoredLink(f"{path}{name}", link, here)) or here
-            if place != here:
-                records[name] = replace(link, uri=place).record()
-            children[name] = ExternalLink(place, child.target)
-            changed |= place != here
-        else:
-            children[name] = _retargeted(child, base, place_of, f"{path}{name}/")
-            changed |= children[name] is not child
-    if not changed:
-        return node
-    attrs: dict[str, AttrValue] = {
-        name: value for name, value in node.attrs.items() if name.rstrip("0123456789").removesuffix("_") != "links"
-    }
-    return Group(children, {**attrs, **long_text("links", canonical_json(records))}, node.where)
+@contextmanager
+def _opened(uri: ResourcePath) -> Iterator[StoredFile]:
+    file = open_file(source_of(uri))
+    try:
+        check_file(file)
+        yield file
+    finally:
+        file.close()
