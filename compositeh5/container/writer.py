@@ -64,7 +64,7 @@ def file_image(root: GroupNode) -> bytes:
     fapl.set_meta_block_size(_metadata_bytes(root, Recipe()))
     fcpl = h5p.create(h5p.FILE_CREATE)
     fcpl.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)
-    fcpl.set_obj_track_times(False)
+    _keep_lean(fcpl)
     file = h5f.create(b"image", h5f.ACC_TRUNC, fcpl, fapl)
     try:
         large: _Pending = []
@@ -100,7 +100,7 @@ def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending, recip
         elif isinstance(child, GroupNode):
             gcpl = h5p.create(h5p.GROUP_CREATE)
             gcpl.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)
-            gcpl.set_obj_track_times(False)
+            _keep_lean(gcpl)
             group = h5g.create(parent, link, gcpl=gcpl)
             _write_attrs(group, child)
             _write_children(group, child, large, own, depth + 1)
@@ -110,7 +110,7 @@ def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending, recip
 
 def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pending, recipe: Recipe) -> None:
     dcpl = h5p.create(h5p.DATASET_CREATE)
-    dcpl.set_obj_track_times(False)
+    _keep_lean(dcpl)
     # Strings are encoded at once, since the size of each depends on all of them.
     strings, tid = to_stored(node.read() if node.dtype.kind in "US" else np.empty(0, node.dtype), node.where)
     is_text = node.dtype.kind in "US"
@@ -145,6 +145,12 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
             dataset.write_direct_chunk(tuple(s.start for s in index), packed)
 
     large.append((size, write_chunks))
+
+
+def _keep_lean(plist: Any) -> None:
+    """Have an object be without times of its writing, and with its attributes in its header: no index to read first."""
+    plist.set_obj_track_times(False)
+    plist.set_attr_phase_change(LIMITS.attributes, LIMITS.attributes)
 
 
 def _space(shape: tuple[int, ...]) -> h5s.SpaceID:
