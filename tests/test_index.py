@@ -184,7 +184,7 @@ def test_on_a_cluster_of_dask_it_is_the_same(tree: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
     index(tree)
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         cluster.get_client() as client,
     ):
         index(tree, tree / "other.h5", executor=client.get_executor())

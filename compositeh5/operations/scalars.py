@@ -23,9 +23,15 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
     from ..composite import Composite
+    from ..links import Link
 
 KINDS = frozenset({"record", "photo_calib", "wcs"})
 """The kinds of components that have scalars."""
+
+_SHARED = 256
+"""So many linked components are kept, for all detectors of a visit link to the same."""
+
+_shared: dict[tuple[Link | None, str], dict[str, Scalar]] = {}
 
 _INT64 = range(-(2**63), 2**63)
 _FILL: dict[str, Any] = {
@@ -68,7 +74,19 @@ def component_scalars(composite: Composite, name: str) -> dict[str, Scalar]:
     CompositeH5Error
         As ``composite[name]`` does.
     """
-    value = composite[name]
+    link = composite.links.get(name)
+    if (link, name) in _shared:
+        return _shared[link, name]
+    found = _scalars(composite, name, composite[name])
+    # What a WCS covers depends on the image beside it.
+    if link is not None and link.kind != "wcs":
+        if len(_shared) >= _SHARED:
+            _shared.clear()
+        _shared[link, name] = found
+    return found
+
+
+def _scalars(composite: Composite, name: str, value: Any) -> dict[str, Scalar]:
     match composite.kind(name):
         case "record":
             return dict(_of_value(name, value))

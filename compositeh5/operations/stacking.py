@@ -50,16 +50,16 @@ def plane_of(name: str, composite: Composite) -> Plane:
 
 
 @dataclass(frozen=True)
-class _Stored:
-    """An array that is read where it is needed; picklable, for it holds no file."""
+class _Stack:
+    """Arrays that are read where and as far as they are needed; picklable, for it holds no file."""
 
-    open: Callable[[], Composite]
+    openers: tuple[Callable[[], Composite], ...]
     name: str
-    plane: Plane
+    planes: tuple[Plane, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.plane.shape
+        return len(self.planes), *self.planes[0].shape
 
     @property
     def ndim(self) -> int:
@@ -67,17 +67,26 @@ class _Stored:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return self.plane.dtype
+        return self.planes[0].dtype
 
     def __getitem__(self, index: tuple[Any, ...]) -> NDArray[Any]:
-        with self.open() as composite:
+        first, *rest = index
+        chosen = np.arange(len(self.planes))[first]
+        if not chosen.size:
+            return np.broadcast_to(np.zeros((), self.dtype), self.shape)[index]
+        if chosen.ndim == 0:
+            return self._read(int(chosen), tuple(rest))
+        return np.stack([self._read(number, tuple(rest)) for number in chosen.tolist()])
+
+    def _read(self, number: int, index: tuple[Any, ...]) -> NDArray[Any]:
+        with self.openers[number]() as composite:
             lazy = composite.lazy(self.name)
             if all(isinstance(item, int | slice) for item in index):
                 return np.asarray(lazy[index])
             return np.asarray(np.asarray(lazy)[index])
 
-    def __dask_tokenize__(self) -> tuple[str, str]:
-        return self.name, self.plane.digest
+    def __dask_tokenize__(self) -> tuple[str, ...]:
+        return self.name, *(plane.digest for plane in self.planes)
 
 
 def stack(planes: Mapping[Any, Plane], openers: Mapping[Any, Callable[[], Composite]], name: str, chunks: Any) -> Array:
@@ -89,5 +98,7 @@ def stack(planes: Mapping[Any, Plane], openers: Mapping[Any, Callable[[], Compos
     if others:
         deviating = "; ".join(f"{key}: {layout}" for key, layout in layouts.items() if layout != most)
         raise FormatError(f"component {name!r} can't be stacked: most have {most}, but {deviating}; choose `detectors`")
-    stored = [_Stored(openers[key], name, plane) for key, plane in planes.items()]
-    return da.stack([da.from_array(array, chunks=chunks, asarray=True) for array in stored])
+    stored = _Stack(tuple(openers[key] for key in planes), name, tuple(planes.values()))
+    # One array, and not one for each detector, lets dask push slices down to what is read.
+    within = chunks if isinstance(chunks, tuple) else (chunks,) * (stored.ndim - 1)
+    return da.from_array(stored, chunks=(1, *within), asarray=True)

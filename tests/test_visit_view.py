@@ -1,0 +1,521 @@
+"""The view of a visit: all detectors at once."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.table import QTable
+from astropy.wcs import WCS
+from support import counted_reads, exposure, pixels, simple_wcs, visit_info, write_visit
+from visits import CAMERA, DETECTORS, SIZE, VISIT, detector_path, write_simulated_visit
+
+import compositeh5 as ch5
+from compositeh5 import targets
+from compositeh5.cli import main
+from compositeh5.demo.simulate import make_wcs
+from compositeh5.errors import (
+    AbsentComponentError,
+    BrokenLinkError,
+    ClosedError,
+    DefinitionError,
+    DigestMismatchError,
+    FormatError,
+    NoSuchComponentError,
+    NotACompositeFileError,
+)
+from compositeh5.operations.index import index, open_index
+from compositeh5.operations.visit_files import open_visit
+from compositeh5.operations.visit_view import VisitView
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a visit of twelve detectors; not to be changed."""
+    root = tmp_path_factory.mktemp("visit")
+    write_simulated_visit(root)
+    return root
+
+
+@pytest.fixture
+def view(simulated: Path) -> Iterator[VisitView]:
+    with open_visit(simulated / "visit" / "visit.h5", simulated / "calexp") as view:
+        yield view
+
+
+def write_detectors(root: Path, *, visits: tuple[int, ...] = (903334,), **changes: dict[str, object]) -> Path:
+    """Write three small exposures of each visit; return the folder. ``d1`` changes components of detector 1."""
+    for visit in visits:
+        whole = ch5.Composite("visit", visit_info=visit_info(visit), data_id={"instrument": "Cam", "visit": visit})
+        whole.write(root / "visit" / f"{visit}.h5")
+        for detector in range(3):
+            more = {"visit_info": whole.link("visit_info"), **changes.get(f"d{detector}", {})}
+            data_id = {**whole.data_id, "detector": detector}
+            exposure((20, 30), **more).replace(data_id=data_id).write(root / "calexp" / f"{visit}_{detector}.h5")
+    return root / "calexp"
+
+
+# ---- Which detectors there are -----------------------------------------------------------------------------
+
+
+def test_the_detectors_that_link_to_a_visit(view: VisitView, simulated: Path) -> None:
+    assert view.detectors == DETECTORS
+    assert list(view) == list(DETECTORS)
+    assert view.data_id == VISIT
+    assert view.locations == {d: str(detector_path(simulated, d)) for d in DETECTORS}
+    with view.open(7) as ccd:
+        assert ccd.data_id["detector"] == 7
+    assert repr(view) == "<VisitView instrument=DemoCam visit=2025052000042 (12 detectors)>"
+    with pytest.raises(NoSuchComponentError, match="there is no detector 12; there are detector 0, 1, 2"):
+        view.open(12)
+
+
+def test_all_ways_to_say_where_they_are(tmp_path: Path) -> None:
+    folder = write_detectors(tmp_path, visits=(1, 2))
+    visit = tmp_path / "visit" / "2.h5"
+    files = sorted(folder.glob("2_*.h5"))
+    index(tmp_path)
+    table = open_index(tmp_path)
+    for source, members, data_id in (
+        (visit, folder, None),
+        (visit, str(folder / "*.h5"), None),
+        (visit, sorted(folder.iterdir()), None),
+        (visit, table, None),
+        (visit, None, None),
+        (folder, None, {"visit": 2}),
+        (f"{folder}/2_*.h5", None, None),
+        (files, None, None),
+        (table[table["definition"] == "exposure"], None, {"visit": 2, "instrument": "Cam"}),
+        (tmp_path, None, {"visit": 2}),
+    ):
+        with open_visit(source, members, data_id=data_id) as view:
+            assert view.locations == {d: str(path) for d, path in enumerate(files)}
+            assert view.visit_info["visit"] == 2
+            assert (view.visit is None) == (source is not visit)
+
+
+def test_one_file_with_all_detectors(tmp_path: Path) -> None:
+    folder = write_detectors(tmp_path)
+    ccds = {path.stem: ch5.open(path) for path in folder.iterdir()}
+    ch5.write_file(tmp_path / "all.h5", {f"d{name}": ccd for name, ccd in ccds.items()})
+    with open_visit([tmp_path / "all.h5"]) as view:
+        assert view.detectors == (0, 1, 2)
+        for detector, image in view["image"].items():
+            assert np.array_equal(image.array, ccds[f"903334_{detector}"]["image"].array)
+            with view.open(detector) as ccd:
+                assert ccd.data_id["detector"] == detector
+
+
+def test_detectors_by_name(tmp_path: Path) -> None:
+    for name in ("S11", "S02"):
+        exposure((20, 30)).replace(data_id={"visit": 1, "detector": name}).write(tmp_path / f"{name}.h5")
+    with open_visit(tmp_path) as view:
+        assert view.detectors == ("S02", "S11")
+        assert view.table("wcs")["detector"].tolist() == ["S02", "S11"]
+
+
+def test_which_are_meant_must_be_clear(tmp_path: Path) -> None:
+    folder = write_detectors(tmp_path, visits=(1, 2))
+    with pytest.raises(DefinitionError, match="several composites of detector 0: .*1_0.h5 .*'visit': 1.*2_0.h5"):
+        open_visit(folder)
+    with pytest.raises(FileNotFoundError, match="no composite of a detector"):
+        open_visit(folder, data_id={"visit": 3})
+    with pytest.raises(FileNotFoundError, match="no composite of a detector"):
+        open_visit(tmp_path / "visit")
+    with pytest.raises(FileNotFoundError, match="no compositeh5-index.h5 in a folder above .*compositeh5 index ROOT"):
+        open_visit(tmp_path / "visit" / "1.h5")
+    with pytest.raises(FileNotFoundError, match="no such file or folder"):
+        open_visit(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="no file has a name of this pattern"):
+        open_visit(str(folder / "3_*.h5"))
+    with pytest.raises(FileNotFoundError, match="should be the file of a visit"):
+        open_visit(tmp_path / "visit" / "3.h5", folder)
+    with pytest.raises(FormatError, match="rows of what open_index gives"):
+        open_visit(QTable({"path": ["a"]}))
+
+
+def test_other_files_in_between(tmp_path: Path) -> None:
+    folder = write_detectors(tmp_path)
+    (folder / "notes.h5").write_text("no HDF5")
+    with open_visit(folder) as view:
+        assert view.detectors == (0, 1, 2)
+    with pytest.raises(NotACompositeFileError):
+        open_visit(list(folder.iterdir()))
+
+
+def test_a_file_that_was_replaced_is_not_taken_for_what_it_was(tmp_path: Path) -> None:
+    folder = write_detectors(tmp_path)
+    with open_visit(folder) as view:
+        exposure((20, 30)).write(folder / "903334_1.h5", replace=True)
+        with pytest.raises(BrokenLinkError, match="holds no composite with id"):
+            view["wcs"]
+
+
+# ---- Components --------------------------------------------------------------------------------------------
+
+
+def test_what_is_shared_is_read_once(simulated: Path) -> None:
+    with open_visit(simulated / "visit" / "visit.h5", simulated / "calexp") as view:
+        assert view.visit_info["exposure_time"] == 30 * u.s
+        with counted_reads() as count:
+            assert view.visit_info is view.visit_info
+            assert len(view.shared("camera")) == len(DETECTORS)
+            view.shared("camera").remove_rows(slice(None))
+            assert len(view.shared("camera")) == len(DETECTORS)
+        once = count()
+        with counted_reads() as count:
+            view.shared("camera")
+        assert count() == 0 < once
+    targets.cache.clear()
+    with open_visit(simulated / "calexp") as view:
+        assert view.visit is None
+        assert view.visit_info["exposure_time"] == 30 * u.s
+        with pytest.raises(NoSuchComponentError, match="no detector has a component 'camera'"):
+            view.shared("camera")
+
+
+def test_what_is_not_the_same_is_not_shared(tmp_path: Path) -> None:
+    folder = write_detectors(tmp_path, d1={"photo_calib": ch5.PhotoCalib(2.0)}, d0={"photo_calib": ch5.PhotoCalib(1.0)})
+    for name in ("903334_2.h5",):
+        with ch5.open(folder / name) as ccd:
+            ccd.replace({"photo_calib": ch5.PhotoCalib(1.0)}).write(folder / name, replace=True)
+    with open_visit(folder) as view:
+        assert view.shared("wcs").wcs.crval.tolist() == [150.1, 2.2]
+        with pytest.raises(DigestMismatchError, match="'photo_calib' of detector 1 isn't the same as that of most"):
+            view.shared("photo_calib")
+
+
+def test_one_component_of_all(view: VisitView, simulated: Path) -> None:
+    calibrations = view["photo_calib"]
+    assert list(calibrations) == list(DETECTORS)
+    table = view.table("photo_calib")
+    assert table["detector"].tolist() == list(DETECTORS)
+    summaries = view.table("summary_stats")
+    positions = view.table("wcs")
+    for row in DETECTORS:
+        with ch5.open(detector_path(simulated, row)) as ccd:
+            assert calibrations[row] == ccd["photo_calib"]
+            assert table["mean"][row] == ccd["photo_calib"].mean * u.nJy / u.adu
+            assert summaries["psf_fwhm"][row] == ccd["summary_stats"]["psf_fwhm"]
+            assert summaries["sources"][row] == ccd["summary_stats"]["sources"]
+            assert view.wcs[row].wcs.crpix.tolist() == ccd["wcs"].wcs.crpix.tolist()
+            assert positions["ra"][row].value == pytest.approx(summaries["ra"][row].value)
+    assert "amplifiers.C00.gain" in view.table("detector").colnames
+    assert view.table("summary_stats", detectors=[5, 3])["detector"].tolist() == [5, 3]
+    boxes = view.read("image", box=ch5.Box(0, 2, 0, 3), detectors=[1])
+    assert boxes[1].shape == (2, 3)
+    with pytest.raises(TypeError, match="component 'image' is of kind 'image'"):
+        view.table("image")
+
+
+def test_tables_are_joined(tmp_path: Path) -> None:
+    for detector in range(3):
+        table = QTable({"id": np.arange(4) + 10 * detector, "flux": np.ones(4) * u.nJy})
+        data_id = {"visit": 1, "detector": detector}
+        ch5.Composite("source_catalog", table=table, data_id=data_id).write(tmp_path / f"src_{detector}.h5")
+    with open_visit(tmp_path) as view:
+        sources = view.table("table", columns=["id"], rows=slice(1, 3))
+    assert sources.colnames == ["detector", "id"]
+    assert sources["detector"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert sources["id"].tolist() == [1, 2, 11, 12, 21, 22]
+    other = ch5.Composite("source_catalog", table=QTable({"name": ["a"]}), data_id={"visit": 1, "detector": 4})
+    other.write(tmp_path / "src_4.h5")
+    with open_visit(tmp_path) as view, pytest.raises(FormatError, match="can't be joined"):
+        view.table("table")
+
+
+def test_detectors_without_a_component_are_named(tmp_path: Path) -> None:
+    calib = ch5.PhotoCalib(2.0)
+    folder = write_detectors(tmp_path, d0={"photo_calib": calib}, d1={"photo_calib": None})
+    with open_visit(folder) as view:
+        with pytest.raises(AbsentComponentError, match="absent for detector 1; unknown for detector 2"):
+            view["photo_calib"]
+        assert view.read("photo_calib", missing="skip") == {0: calib}
+        assert view.read("photo_calib", missing="keep") == {0: calib, 1: None, 2: None}
+        kept = view.table("photo_calib", missing="keep")
+        assert kept["missing"].tolist() == ["", "absent", "unknown"]
+        assert kept["mean"].mask.tolist() == [False, True, True]
+        assert view.table("photo_calib", missing="skip")["detector"].tolist() == [0]
+        with pytest.raises(NoSuchComponentError, match="no detector has a component 'phot_calib'"):
+            view.read("phot_calib", missing="skip")
+        with pytest.raises(ValueError, match="'error', 'skip' or 'keep'"):
+            view.read("photo_calib", missing="ignore")  # type: ignore[arg-type]
+
+
+def test_a_lost_component_is_not_an_absent_one(tmp_path: Path) -> None:
+    folder = write_detectors(tmp_path)
+    base = folder / "903334_1.h5"
+    with ch5.open(base) as ccd:
+        overlay = ccd.replace({name: ccd.link(name) for name in ("image", "mask", "variance")}, stage="jointcal")
+        overlay.write(folder / "overlay.h5")
+    base.unlink()
+    with open_visit(folder) as view:
+        with pytest.raises(BrokenLinkError, match="component 'image' is lost for detector 1 .*Tried"):
+            view["image"]
+        assert list(view.read("image", missing="skip")) == [0, 2]
+        # The WCS is there, but not what it is for.
+        with pytest.raises(BrokenLinkError, match="'wcs' is lost for detector 1"):
+            view.containing(SkyCoord(150.1, 2.2, unit="deg"))
+    (tmp_path / "visit" / "903334.h5").unlink()
+    targets.cache.clear()
+    with open_visit(folder) as view:
+        assert view.table("visit_info", missing="keep")["missing"].tolist() == ["lost"] * 3
+        with pytest.raises(BrokenLinkError, match="'visit_info' is lost for detector 0"):
+            view.visit_info
+
+
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_on_an_executor_it_is_the_same(simulated: Path, view: VisitView, kind: str) -> None:
+    steps: list[tuple[str, int, int]] = []
+    executor = ThreadPoolExecutor(2) if kind == "threads" else ProcessPoolExecutor(2, mp_context=get_context("spawn"))
+    with (
+        executor as pool,
+        open_visit(simulated / "calexp", executor=pool, progress=lambda *step: steps.append(step)) as other,
+    ):
+        assert other.detectors == view.detectors
+        assert (other.table("summary_stats") == view.table("summary_stats")).all()
+        assert other.visit_info == view.visit_info
+        assert np.array_equal(other.picture()["image"].array, view.picture()["image"].array, equal_nan=True)
+    assert ("looking into files", 12, 12) in steps
+    assert ("reading image", 12, 12) in steps
+
+
+def test_files_are_open_only_while_they_are_read(simulated: Path) -> None:
+    def files() -> list[str]:
+        links = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
+        return [
+            name for link in links if os.path.islink(link) and (name := os.readlink(link)).startswith(str(simulated))
+        ]
+
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("/proc is needed to see which files are open")
+    with open_visit(simulated / "visit" / "visit.h5", simulated / "calexp") as view:
+        view.table("summary_stats")
+        view.picture()
+        assert files() == [str(simulated / "visit" / "visit.h5")]
+    assert files() == []
+    for use in (lambda: view["wcs"], lambda: view.visit_info, lambda: view.open(1), view.to_dask):
+        with pytest.raises(ClosedError, match="was closed"):
+            use()
+    with pytest.raises(FileNotFoundError):
+        open_visit(simulated / "visit" / "visit.h5", simulated / "visit")
+    assert files() == []
+
+
+# ---- On the sky --------------------------------------------------------------------------------------------
+
+
+def test_who_contains_a_position(view: VisitView) -> None:
+    for detector in (0, 5, 11):
+        wcs = make_wcs(CAMERA, detector)
+        found = view.containing(wcs.pixel_to_world(30.25, 100.5))
+        assert found["detector"].tolist() == [detector]
+        assert found["position"].tolist() == [0]
+        assert (found["y"][0], found["x"][0]) == (pytest.approx(100.5, abs=1e-4), pytest.approx(30.25, abs=1e-4))
+    for nowhere in (SkyCoord(150.1, -30, unit="deg"), SkyCoord(330.1, 32.4, unit="deg"), SkyCoord(0, 90, unit="deg")):
+        assert len(view.containing(nowhere)) == 0
+
+
+def test_many_positions_agree_with_each_wcs(view: VisitView) -> None:
+    random = np.random.default_rng(1)
+    sky = SkyCoord(150.1 + random.uniform(-0.03, 0.03, 400), -32.4 + random.uniform(-0.03, 0.03, 400), unit="deg")
+    found = view.containing(sky.galactic)
+    expected = []
+    for detector in DETECTORS:
+        x, y = make_wcs(CAMERA, detector).world_to_pixel(sky)
+        inside = (x >= -0.5) & (x < SIZE - 0.5) & (y >= -0.5) & (y < SIZE - 0.5)
+        expected += [(position, detector) for position in np.flatnonzero(inside).tolist()]
+    assert len(expected) > 50
+    assert list(zip(found["position"].tolist(), found["detector"].tolist(), strict=True)) == sorted(expected)
+    with pytest.raises(ValueError, match="shape"):
+        view.containing(sky.reshape(20, 20))
+
+
+def test_positions_are_in_parent_coordinates_up_to_the_edges(tmp_path: Path) -> None:
+    wcs = simple_wcs((20, 30))
+    composite = exposure((20, 30), origin=(1000, 2000), wcs=wcs)
+    composite.replace(data_id={"visit": 1, "detector": 1}).write(tmp_path / "a.h5")
+    with open_visit(tmp_path) as view:
+        edges = wcs.pixel_to_world([-0.49, 29.49, -0.51, 29.51, 10, 10], [-0.49, 19.49, 5, 5, -0.51, 19.51])
+        found = view.containing(edges)
+        assert found["position"].tolist() == [0, 1]
+        assert found["y"].tolist() == pytest.approx([999.51, 1019.49], abs=1e-5)
+        assert found["x"].tolist() == pytest.approx([1999.51, 2029.49], abs=1e-5)
+
+
+def test_positions_in_catalogs(tmp_path: Path) -> None:
+    shapeless = simple_wcs((20, 30))
+    shapeless.pixel_shape = None
+    for detector, wcs in enumerate((simple_wcs((20, 30)), shapeless)):
+        ch5.Composite(
+            "source_catalog", table=QTable({"id": [1]}), wcs=wcs, data_id={"visit": 1, "detector": detector}
+        ).write(tmp_path / f"src_{detector}.h5")
+    with open_visit([tmp_path / "src_0.h5"]) as view:
+        assert view.containing(SkyCoord(150.1, 2.2, unit="deg"))["y"].tolist() == [pytest.approx(9.5)]
+    with open_visit(tmp_path) as view, pytest.raises(FormatError, match="neither a plane of pixels nor its WCS"):
+        view.containing(SkyCoord(150.1, 2.2, unit="deg"))
+
+
+def test_positions_and_tables_read_no_pixel(tmp_path: Path) -> None:
+    visit, ccds = write_visit(tmp_path, ccds=1)
+    for detector in range(1, 6):
+        with ch5.open(ccds[0]) as ccd:
+            data_id = {**ccd.data_id, "detector": 20 + detector}
+            changed = {"image": ch5.Image(pixels((300, 400), detector), origin=(100, 200), unit="nJy")}
+            ccd.replace(changed, data_id=data_id).write(ccds[0].with_name(f"{detector}.h5"))
+    stored = sum(path.stat().st_size for path in ccds[0].parent.iterdir())
+    with counted_reads() as count, open_visit(visit, ccds[0].parent) as view:
+        assert len(view.containing(SkyCoord(150.1, 2.2, unit="deg"))) == 6
+        view.table("wcs")
+        view.visit_info
+    assert count() < 0.2 * stored
+
+
+# ---- Pixels ------------------------------------------------------------------------------------------------
+
+
+def test_stacked_pixels(view: VisitView, simulated: Path) -> None:
+    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
+    stacked = view.to_dask("image")
+    assert stacked.shape == (12, SIZE, SIZE)
+    assert stacked.chunks == ((1,) * 12, (SIZE,), (SIZE,))
+    images = {d: image.array for d, image in view["image"].items()}
+    expected = np.stack([images[d] for d in DETECTORS])
+    assert stacked.dtype == expected.dtype
+    assert np.array_equal(stacked.compute(), expected)
+    assert np.array_equal(stacked[3, 10:20:3, ::-1].compute(), expected[3, 10:20:3, ::-1])
+    assert np.array_equal(stacked[[2, 0], 5].compute(), expected[[2, 0], 5])
+    assert np.array_equal(stacked[1:4, [7, 1, 100]].compute(), expected[1:4, [7, 1, 100]])
+    assert stacked[5:5].compute().shape == (0, SIZE, SIZE)
+    assert np.array_equal(view.to_dask("mask", detectors=[5, 3]).compute()[1], view["mask"][3].array)
+    assert view.to_dask("image", chunks=(64, 32)).numblocks == (12, 2, 4)
+    # What is sent to workers is where the pixels are.
+    assert len(pickle.dumps(stacked)) < 100_000
+    assert view.to_dask("image").name == stacked.name
+    with pytest.raises(TypeError, match="isn't one array"):
+        view.to_dask("psf")
+
+
+def test_stacked_pixels_are_read_by_the_workers_of_dask(view: VisitView) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
+    stacked = view.to_dask("image")
+    expected = np.mean([image.array for image in view["image"].values()], axis=0, dtype=np.float64)
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        cluster.get_client(),
+    ):
+        assert np.allclose(stacked.mean(axis=0, dtype=np.float64).compute(), expected)
+
+
+def test_part_of_a_stack_reads_little(tmp_path: Path) -> None:
+    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
+    for detector in range(3):
+        image = ch5.Image(pixels((1500, 1500), detector))
+        ch5.Composite(None, image=image, data_id={"detector": detector}).write(tmp_path / f"{detector}.h5")
+    with open_visit(tmp_path) as view:
+        stacked = view.to_dask("image")
+        with counted_reads() as count:
+            stacked[:, 100:120, 100:120].compute(scheduler="synchronous")
+    assert count() < 0.15 * sum(path.stat().st_size for path in tmp_path.iterdir())
+
+
+def test_only_equal_boxes_are_stacked(tmp_path: Path) -> None:
+    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
+    other = {"image": ch5.Image(pixels((20, 30)), origin=(0, 0)), "mask": None, "variance": None}
+    folder = write_detectors(tmp_path, d1=other)
+    with open_visit(folder) as view:
+        with pytest.raises(FormatError, match=r"most have .* first pixel \(100, 200\).* but 1: .*\(0, 0\)"):
+            view.to_dask("image")
+        assert view.to_dask("image", detectors=[0, 2]).shape == (2, 20, 30)
+
+
+def test_a_picture_of_the_visit(view: VisitView) -> None:
+    picture = view.picture(step=8)
+    image, wcs = picture["image"].array, picture["wcs"]
+    assert picture["image"].unit == u.adu
+    assert image.dtype == np.float32
+    assert picture.data_id == VISIT
+    assert wcs.pixel_shape == image.shape[::-1]
+    # Each pixel of the picture has the value of a block of pixels that lies there, or next to it.
+    for detector, whole in view["image"].items():
+        blocks = np.full((SIZE // 8 + 2, SIZE // 8 + 2), np.nan)
+        blocks[1:-1, 1:-1] = whole.array.reshape(SIZE // 8, 8, SIZE // 8, 8).mean(axis=(1, 3), dtype=np.float64)
+        rows, columns = np.nonzero(np.isfinite(image))
+        x, y = view.wcs[detector].world_to_pixel(wcs.pixel_to_world(columns, rows))
+        inside = (x > 0) & (x < SIZE - 1) & (y > 0) & (y < SIZE - 1)
+        assert inside.sum() > 200
+        v, u_ = (np.floor((c[inside] + 0.5) / 8).astype(int) + 1 for c in (y, x))
+        near = np.stack([blocks[v + dv, u_ + du] for dv in (-1, 0, 1) for du in (-1, 0, 1)])
+        assert np.isclose(image[rows[inside], columns[inside]], near, rtol=1e-4, atol=1e-3).any(axis=0).all()
+    # As much of the sky as the detectors cover, and nothing in the gaps.
+    assert np.isfinite(image).sum() == pytest.approx(12 * (SIZE / 8) ** 2, rel=0.05)
+    north = wcs.pixel_to_world([0, 0, 1], [0, 1, 0])
+    assert north[1].dec > north[0].dec
+    assert north[2].ra < north[0].ra
+
+
+def test_pictures_of_odd_sizes_and_without_values(tmp_path: Path) -> None:
+    values = np.arange(20 * 30, dtype=np.float32).reshape(20, 30)
+    values[:7, :7] = np.nan
+    values[10, 10] = np.nan
+    image = ch5.Image(values, unit="nJy")
+    wcs = simple_wcs((20, 30))
+    for detector in (0, 1):
+        ch5.Composite(None, image=image, wcs=wcs, data_id={"detector": detector}).write(tmp_path / f"{detector}.h5")
+    with open_visit(tmp_path) as view:
+        picture = view.picture(step=7)["image"].array
+        found = picture[np.isfinite(picture)]
+        assert values[14:, 28:].mean() in found
+        assert np.nanmean(values[7:14, 7:14]) in found
+        with pytest.raises(ValueError, match="at least 1"):
+            view.picture(step=0)
+        with pytest.raises(TypeError, match="needs images"):
+            view.picture("wcs")
+    far = simple_wcs((20, 30))
+    far.wcs.crval = [190, 2.2]
+    other = ch5.Composite(None, image=ch5.Image(values, unit="adu"), wcs=far, data_id={"detector": 2})
+    other.write(tmp_path / "2.h5")
+    with open_visit(tmp_path) as view, pytest.raises(FormatError, match="different units: 0: nJy; 1: nJy; 2: adu"):
+        view.picture()
+    other.replace({"image": image}).write(tmp_path / "2.h5", replace=True)
+    with open_visit(tmp_path) as view, pytest.raises(FormatError, match="too far from each other"):
+        view.picture()
+
+
+# ---- The command -------------------------------------------------------------------------------------------
+
+
+def test_the_command(simulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    visit, folder = str(simulated / "visit" / "visit.h5"), str(simulated / "calexp")
+    assert main(["visit", visit, folder]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["2", str(detector_path(simulated, 2))]
+    assert len(lines) == 12
+    assert main(["visit", folder, "-d", f"visit={VISIT['visit']}", "--table", "photo_calib"]) == 0
+    assert "nJy / adu" in capsys.readouterr().out
+    centre = make_wcs(CAMERA, 6).pixel_to_world(64, 64)
+    assert main(["visit", folder, "--at", str(centre.ra.deg), str(centre.dec.deg)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[0] == "6"
+    for name in ("p.fits", "p.h5", "p.npy"):
+        assert main(["visit", folder, "--picture", str(tmp_path / name), "--step", "8"]) == 0
+    with ch5.open(tmp_path / "p.h5") as picture:
+        data, header = fits.getdata(tmp_path / "p.fits", header=True)
+        assert np.array_equal(data, picture["image"].array, equal_nan=True)
+        assert np.allclose(WCS(header).wcs.crval, picture["wcs"].wcs.crval)
+        assert np.array_equal(np.load(tmp_path / "p.npy"), data, equal_nan=True)
+    capsys.readouterr()
+    assert main(["visit", folder, "--picture", str(tmp_path / "p.fits")]) == 2
+    assert main(["visit", folder, "--at", "somewhere", "2"]) == 2
+    assert main(["visit", folder, "-d", "visit=3"]) == 2
+    errors = capsys.readouterr().err
+    assert "isn't a position on the sky" in errors
+    assert "no composite of a detector" in errors
