@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import typed_values
@@ -25,6 +26,7 @@ from compositeh5 import kinds
 from compositeh5.cli import main
 from compositeh5.convert import convert
 from compositeh5.convert.fits import fits_bytes
+from compositeh5.errors import CorruptFileError
 from compositeh5.integrity import digest
 from compositeh5.operations import differences
 from compositeh5.operations.diff import Difference, diff, diff_nodes, diff_values
@@ -383,6 +385,49 @@ def test_linked_components_are_read_where_they_are(tmp_path: Path) -> None:
     (found,) = component.differences
     assert (component.a, component.b) == ("linked", "linked")
     assert (found.what, found.largest) == ("visit", 903327)
+
+
+def test_lists_of_links_are_compared_item_by_item(tmp_path: Path) -> None:
+    visits = []
+    for visit in (1, 2, 3):
+        ch5.Composite("visit", visit_info=visit_info(visit)).write(tmp_path / f"{visit}.h5")
+        with ch5.open(tmp_path / f"{visit}.h5") as composite:
+            visits.append(composite.link("visit_info"))
+    for name, items in (("a", [visits[0], visits[1], "x"]), ("b", [visits[0], visits[2], "y"])):
+        ch5.Composite(None, items=items, inner=ch5.Composite(None, items=items)).write(tmp_path / f"{name}.h5")
+    (tmp_path / "1.h5").unlink()  # what is the same needs not be read
+    found = {c.name: named(c.differences) for c in diff(tmp_path / "a.h5", tmp_path / "b.h5").components}
+    assert {what: (d.a, d.b) for what, d in found["items"].items()} == {
+        "[1].visit": ("2", "3"),
+        "[2] line 1": ("x", "y"),
+    }
+    assert set(found["inner"]) == {"items [1].visit", "items [2] line 1"}
+    (tmp_path / "3.h5").unlink()
+    (lost, _) = diff(tmp_path / "a.h5", tmp_path / "b.h5", components=["items"]).components[0].differences
+    assert lost.what == "[1]"
+    assert "lost in B" in lost.details
+
+
+def test_kinds_that_are_not_known_are_compared_as_any_datasets(tmp_path: Path) -> None:
+    for name, kernels in (("a", np.ones((3, 3)) / 9), ("b", np.ones((3, 3)) / 8)):
+        ch5.Composite(None, x=ch5.Psf.constant(kernels)).write(tmp_path / f"{name}.h5")
+        with h5py.File(tmp_path / f"{name}.h5", "r+") as file:
+            file["composite/x"].attrs["kind"] = np.bytes_(b"unheard_of")
+    (component,) = diff(tmp_path / "a.h5", tmp_path / "b.h5").components
+    assert [(d.what, d.count) for d in component.differences] == [("kernels", 9)]
+
+
+def test_a_damaged_component_is_an_error(tmp_path: Path) -> None:
+    exposure().write(tmp_path / "a.h5")
+    exposure(image=ch5.Image(pixels((300, 400), 2), (100, 200), "nJy")).write(tmp_path / "b.h5")
+    with h5py.File(tmp_path / "b.h5") as file:
+        start = file["composite/image"].id.get_chunk_info(0).byte_offset
+    content = bytearray((tmp_path / "b.h5").read_bytes())
+    content[start + 100 : start + 110] = bytes(10)
+    (tmp_path / "b.h5").write_bytes(content)
+    with pytest.raises(CorruptFileError, match="/composite/image"):
+        diff(tmp_path / "a.h5", tmp_path / "b.h5")
+    assert main(["diff", str(tmp_path / "a.h5"), str(tmp_path / "b.h5")]) == 2
 
 
 # ---- Attributes ---------------------------------------------------------------------------------------------

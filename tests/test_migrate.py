@@ -158,7 +158,9 @@ def test_to_another_folder(tree: Tree, tmp_path: Path) -> None:
         assert [m.problem for m in migrate([root], output=tmp_path / "new")] == [""] * len(paths)
         check(root, known, tmp_path / "new")
     assert {path: path.read_bytes() for path in paths} == before
-    # The links lead to the new files, not back to the old ones.
+    # The links lead to the new files, not back to the old ones, and so do the records of where these are.
+    with ch5.open(tmp_path / "new" / "calexp" / "calexp_903334_0.h5") as ccd:
+        assert ccd.links["visit_info"].uri == str(tmp_path / "new" / "visit" / "visit_903334.h5")
     for path in paths:
         path.unlink()
     check(root, known, tmp_path / "new")

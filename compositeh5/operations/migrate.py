@@ -9,7 +9,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -29,9 +29,11 @@ from ..container.source import identity
 from ..container.writer import file_image
 from ..errors import CompositeH5Error, ConflictError, NotACompositeFileError, UnsupportedVersionError
 from ..integrity import read_json
-from ..links import Link, joined_location, relative_location
+from ..links import Link
 from ..opening import from_group
-from .references import HOLDERS
+from ..writing import relative_links
+from .references import HOLDERS, StoredLink
+from .rewriting import relinked_group
 from .running import Progress, each, silent
 from .scanning import files_of
 from .verify import verify
@@ -195,13 +197,12 @@ def _migrated_image(file: StoredFile, path: str, target: str, targets: Mapping[s
         version, step = STEPS[version]
         composites = step(composites)
 
-    def placed(link: ExternalLink, record: Any) -> ExternalLink:
-        place = joined_location(path, link.file)
-        return ExternalLink(relative_location(targets.get(place, place), target), link.target)
+    def moved(link: StoredLink) -> Link | None:
+        return replace(link.link, uri=targets[link.place]) if link.place in targets else None
 
-    if target != path:
-        composites = {name: _with_links(group, placed) for name, group in composites.items()}
-    return file_image(file_root({name: (group.attr("id", str), group) for name, group in composites.items()}))
+    groups = {name: relinked_group(group, path, moved)[0] for name, group in composites.items()}
+    root = file_root({name: (group.attr("id", str), group) for name, group in groups.items()})
+    return file_image(relative_links(root, target))
 
 
 def _check_image(image: bytes, path: str) -> None:
