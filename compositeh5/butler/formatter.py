@@ -139,27 +139,32 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
 
     def _chosen_recipes(self) -> Recipes:
         recipes = {name: read_recipes(name, settings) for name, settings in self.write_recipes.items()}
-        dataset_type = self.dataset_ref.datasetType
-        known = {ALONE, OTHERS}.union(
-            dataset_type.storageClass.components, *(get_definition(name).components for name in definition_names())
-        )
-        for name, recipe in recipes.items():
-            for component in recipe:
-                # It may be for another dataset type, but for none that anybody could mean.
-                if component not in known:
-                    raise ConfigurationError(
-                        f"recipe {name!r}: neither a definition nor the storage class "
-                        f"{dataset_type.storageClass_name} has a component {component!r}{suggest(component, known)}"
-                    )
+        if recipes:
+            self._check_components(recipes)
         chosen = self.write_parameters.get("recipe")
         if chosen is None:
             return recipes.get(OTHERS, {})
         if chosen not in recipes:
             raise ConfigurationError(
-                f"{dataset_type.name}: there is no recipe {chosen!r} among the write_recipes of "
+                f"{self.dataset_ref.datasetType.name}: there is no recipe {chosen!r} among the write_recipes of "
                 f"{self.name()}{suggest(chosen, recipes)}"
             )
         return recipes[chosen]
+
+    def _check_components(self, recipes: Mapping[str, Recipes]) -> None:
+        # A recipe may be for other dataset types. The Butler has no list of storage classes, so those of others that no
+        # definition describes aren't known here.
+        storage_class = self.dataset_ref.datasetType.storageClass
+        known = {ALONE, OTHERS}.union(
+            storage_class.components, *(get_definition(name).components for name in definition_names())
+        )
+        for name, recipe in recipes.items():
+            for component in recipe:
+                if component not in known:
+                    raise ConfigurationError(
+                        f"recipe {name!r}: neither a definition nor the storage class {storage_class.name} has a "
+                        f"component {component!r}{suggest(component, known)}"
+                    )
 
     @property
     def _is_composite(self) -> bool:
