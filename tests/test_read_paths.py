@@ -107,6 +107,25 @@ def test_pixels_keep_what_does_not_compress() -> None:
     assert len(chunks.pack(flat, flat.shape, shuffle=True, level=1)) < 0.005 * flat.nbytes
 
 
+def test_rows_of_a_contiguous_array_are_read_alone() -> None:
+    values = np.arange(600_000, dtype="<i4").reshape(600, 1000)
+    content, asked = write(values, (), "contiguous"), list[int]()
+
+    def read_at(offset: int, size: int) -> bytes:
+        asked.append(size)
+        return content[offset : offset + size]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source, "BLOCK", 4096)
+        patch.setattr(source, "GAP", 4096)
+        file = StoredFile(BlockSource(read_at, "remote"), "remote")
+        node, opened = file.root.array("x"), len(asked)
+        np.testing.assert_array_equal(node.read((slice(300, 310), slice(5, 9))), values[300:310, 5:9])
+        assert len(asked) == opened + 1
+        assert asked[-1] <= 12 * 4096
+        file.close()
+
+
 def test_threads_read_one_file_at_once(tmp_path: Path) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

@@ -383,12 +383,14 @@ class StoredArray(ArrayNode):
     def extents(self, selection: Selection = ()) -> Iterator[tuple[int, int]]:
         """Yield where in the file the values are, or those of a selection: offsets and sizes."""
         with _reading(self.where):
+            dense = self._dense(selection)[0]
             if self._chunks is None:
                 # None for a compact one, which is in its header.
-                if (offset := self._did.get_offset()) is not None:
-                    yield offset, self.stored_bytes
+                if self.stored_bytes and (offset := self._did.get_offset()) is not None:
+                    rows, length = dense[0] if dense else slice(0, 1), self.stored_bytes // (*self._stored_shape, 1)[0]
+                    yield offset + rows.start * length, (rows.stop - rows.start) * length
                 return
-            for corner in _chunks.chunks_in(self._dense(selection)[0], self._chunks):
+            for corner in _chunks.chunks_in(dense, self._chunks):
                 info = self._did.get_chunk_info_by_coord(corner)
                 if info.size:
                     yield info.byte_offset, info.size
@@ -507,11 +509,10 @@ def _read_attr(attr: h5a.AttrID, where: str) -> AttrValue:
     values = np.empty(shape, f"S{size}" if is_text else dtype)
     if values.size:
         attr.read(values, tid)
-    if dtype.kind == "U" and not shape:
-        return decode_one(values.item(), where)
     if is_text:
-        values = decode_text(values, where)
-    return values.item() if not shape and values.dtype.kind in "Ubiuf" else values
+        # Text, also where it is ASCII.
+        return decode_text(values, where) if shape else decode_one(values.item(), where)
+    return values.item() if not shape and dtype.kind in "biuf" else values
 
 
 def _checked_name(name: bytes, where: str) -> str:
