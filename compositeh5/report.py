@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .container.arrays import StoredArray
 from .container.nodes import ArrayNode, GroupNode, Node
-from .container.reader import StoredArray
 from .errors import BrokenLinkError, CompositeH5Error
 from .parts import LinkedPart, Part
 

@@ -1,0 +1,164 @@
+"""Reading arrays of an HDF5 file: chunk by chunk past HDF5 where they are packed as we do it, else by HDF5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+from h5py import h5d, h5s, h5z
+from numpy.typing import NDArray
+
+from ..errors import CorruptFileError, RefusedError
+from . import chunks as _chunks
+from .attributes import StoredAttrs, reading
+from .h5types import SCALAR, checked_dtype, decode_text
+from .limits import LIMITS
+from .nodes import ArrayNode, AttrValue, Selection
+
+if TYPE_CHECKING:
+    from .reader import StoredFile
+
+_FILTERS = {
+    h5z.FILTER_DEFLATE,
+    h5z.FILTER_SHUFFLE,
+    h5z.FILTER_FLETCHER32,
+    h5z.FILTER_SZIP,
+    h5z.FILTER_SCALEOFFSET,
+}
+_DEFLATED = [[h5z.FILTER_DEFLATE], [h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE]]
+
+
+class StoredArray(ArrayNode):
+    """A dataset of a file."""
+
+    def __init__(self, file: StoredFile, did: h5d.DatasetID, path: str) -> None:
+        self.file, self.path, self._did = file, path, did
+        self.where = f"{file.name}:{path}"
+        with reading(self.where):
+            self._check()
+
+    def _check(self) -> None:
+        did, where = self._did, self.where
+        tid, plist, space = did.get_type(), did.get_create_plist(), did.get_space()
+        dtype = checked_dtype(tid, where)
+        self._stored_dtype = np.dtype(f"S{tid.get_size()}") if dtype.kind == "U" else dtype
+        self._tid = tid
+        if space.get_simple_extent_type() not in (h5s.SIMPLE, h5s.SCALAR):
+            raise RefusedError(f"{where}: an empty dataspace isn't part of this format")
+        shape = tuple(int(n) for n in space.get_simple_extent_dims()) if space.get_simple_extent_ndims() else ()
+        self._stored_shape = shape
+        layout = plist.get_layout()
+        if layout not in (h5d.COMPACT, h5d.CONTIGUOUS, h5d.CHUNKED):
+            raise RefusedError(f"{where}: a virtual dataset isn't read: its sources are other files")
+        if layout != h5d.COMPACT and plist.get_external_count():
+            raise RefusedError(f"{where}: data in another file aren't read")
+        filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+        if not _FILTERS.issuperset(filters) or len(set(filters)) < len(filters):
+            raise RefusedError(f"{where}: filters {filters} aren't among those that every HDF5 reader has")
+        self._chunks = tuple(int(n) for n in plist.get_chunk()) if layout == h5d.CHUNKED else None
+        self._filters = filters
+        nbytes, stored = prod(shape) * tid.get_size(), did.get_storage_size()
+        self.stored_bytes = stored
+        chunk_bytes = 0 if self._chunks is None else prod(self._chunks) * tid.get_size()
+        if max(nbytes, chunk_bytes) > stored * LIMITS.ratio + LIMITS.attribute_bytes:
+            raise RefusedError(f"{where}: {nbytes} bytes are declared but only {stored} are stored")
+
+    @cached_property
+    def attrs(self) -> Mapping[str, AttrValue]:  # type: ignore[override]
+        return StoredAttrs(self.file, self._did, self.where)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        return () if self._stored_shape == (1,) and SCALAR in self.attrs else self._stored_shape
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        # UTF-8 takes at least one byte a character, and one byte ends the text.
+        size = self._stored_dtype.itemsize
+        return np.dtype(f"U{max(size - 1, 1)}") if self._is_text else self._stored_dtype
+
+    @property
+    def _is_text(self) -> bool:
+        return self._stored_dtype.kind == "S" and self._tid.get_cset() == h5py.h5t.CSET_UTF8
+
+    def read(self, selection: Selection = ()) -> NDArray[Any]:
+        self.file.check_open(self.where)
+        dense, steps = self._dense(selection)
+        if self.file.is_remote:
+            self.file.prefetch(self.extents(selection))
+        with reading(self.where):
+            values = self._read_dense(dense)
+        if any(step > 1 for step in steps):
+            values = values[tuple(slice(None, None, step) for step in steps)]
+        if self._is_text:
+            values = decode_text(values, self.where)
+        elif values.dtype.kind == "b":
+            # Bytes other than 0 and 1 would make invalid bools.
+            values = np.asarray(values.view(np.uint8) != 0)
+        return values.reshape(()) if self.shape != self._stored_shape else values
+
+    def _dense(self, selection: Selection) -> tuple[Selection, tuple[int, ...]]:
+        """Return the slice that covers a selection along each axis, and the steps to take in it."""
+        shape = self._stored_shape
+        if len(selection) > len(shape) or any(s.step is not None and s.step < 1 for s in selection):
+            raise IndexError(f"{self.where}: {selection} is no selection of shape {shape}")
+        whole = (slice(None),) * (len(shape) - len(selection))
+        limits = [s.indices(n) for s, n in zip((*selection, *whole), shape, strict=True)]
+        return tuple(slice(a, max(a, b)) for a, b, _ in limits), tuple(step for _, _, step in limits)
+
+    def extents(self, selection: Selection = ()) -> Iterator[tuple[int, int]]:
+        """Yield where in the file the values are, or those of a selection: offsets and sizes."""
+        with reading(self.where):
+            dense = self._dense(selection)[0]
+            if self._chunks is None:
+                # None for a compact one, which is in its header.
+                if self.stored_bytes and (offset := self._did.get_offset()) is not None:
+                    rows, length = dense[0] if dense else slice(0, 1), self.stored_bytes // (*self._stored_shape, 1)[0]
+                    yield offset + rows.start * length, (rows.stop - rows.start) * length
+                return
+            for corner in _chunks.chunks_in(dense, self._chunks):
+                info = self._did.get_chunk_info_by_coord(corner)
+                if info.size:
+                    yield info.byte_offset, info.size
+
+    def _read_dense(self, selection: Selection) -> NDArray[Any]:
+        out = np.empty(tuple(s.stop - s.start for s in selection), self._stored_dtype)
+        if out.size == 0:
+            return out
+        if self._chunks is not None and self._filters in _DEFLATED:
+            self._read_chunks(selection, out)
+            return out
+        if self._chunks is not None and self._did.get_num_chunks() < prod(
+            -(-n // c) for n, c in zip(self._stored_shape, self._chunks, strict=True)
+        ):
+            raise CorruptFileError(f"{self.where}: chunks are missing")
+        space = self._did.get_space()
+        if selection:
+            space.select_hyperslab(tuple(s.start for s in selection), out.shape)
+        memory = h5s.create_simple(out.shape) if out.shape else h5s.create(h5s.SCALAR)
+        self._did.read(memory, space, out, self._tid)
+        return out
+
+    def _read_chunks(self, selection: Selection, out: NDArray[Any]) -> None:
+        assert self._chunks is not None
+        shuffled, read_at = len(self._filters) == 2, self.file.read_at
+        for corner in _chunks.chunks_in(selection, self._chunks):
+            info = self._did.get_chunk_info_by_coord(corner)
+            if not info.size or info.filter_mask:
+                raise CorruptFileError(f"{self.where}: the chunk at {corner} is missing or was stored unfiltered")
+            # Past HDF5, which would take its lock and copy the bytes once more.
+            stored = read_at(info.byte_offset, info.size) if read_at else self._did.read_direct_chunk(corner)[1]
+            try:
+                chunk = _chunks.unpack(stored, self._chunks, self._stored_dtype, shuffled)
+            except ValueError as error:
+                raise CorruptFileError(f"{self.where}: the chunk at {corner} is damaged: {error}") from error
+            source, target = [], []
+            for start, length, wanted in zip(corner, self._chunks, selection, strict=True):
+                first, last = max(start, wanted.start), min(start + length, wanted.stop)
+                source.append(slice(first - start, last - start))
+                target.append(slice(first - wanted.start, last - wanted.start))
+            out[tuple(target)] = chunk[tuple(source)]
