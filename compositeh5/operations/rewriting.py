@@ -75,17 +75,35 @@ def relinked_image(file: StoredFile, location: str, link_of: LinkOf) -> bytes | 
     # The first one is the default.
     default = file.root.attr("default", str)
     groups = {name: composite_group(file, name) for name in sorted(composite_names(file), key=lambda n: n != default)}
-    nodes = {name: _relinked("", group, location, partial(link_of, name)) for name, group in groups.items()}
-    if all(nodes[name] is group for name, group in groups.items()):
+    nodes = {name: relinked_group(group, location, partial(link_of, name)) for name, group in groups.items()}
+    if not any(changed for _, changed in nodes.values()):
         return None
-    root = file_root({name: (group.attr("id", str), nodes[name]) for name, group in groups.items()})
+    root = file_root({name: (group.attr("id", str), nodes[name][0]) for name, group in groups.items()})
     return file_image(relative_links(root, location))
 
 
-def _relinked(path: str, group: GroupNode, location: str, link_of: Callable[[StoredLink], Link | None]) -> GroupNode:
-    """Return the group of a composite or a list; a new one if a link in it leads elsewhere than before.
+def relinked_group(
+    group: GroupNode, location: str, link_of: Callable[[StoredLink], Link | None], path: str = ""
+) -> tuple[Group, bool]:
+    """Return the group of a composite or a list with links leading elsewhere, to absolute locations.
 
-    In that the files of external links are absolute.
+    Parameters
+    ----------
+    group : GroupNode
+        The group.
+    location : str
+        Where its file is.
+    link_of : callable
+        Gives for a link that which should be in its place; None to leave it as it is.
+    path : str, optional
+        What leads to the group, for the names of its links.
+
+    Returns
+    -------
+    group : Group
+        The new group. Nothing of it is read.
+    changed : bool
+        Whether a link in it leads elsewhere than before.
     """
     records = read_json(group, "links", dict)
     children: dict[str, Node] = {}
@@ -102,13 +120,16 @@ def _relinked(path: str, group: GroupNode, location: str, link_of: Callable[[Sto
                 records[name] = link.record()
                 changed = True
         elif isinstance(child, GroupNode) and child.attrs.get("kind") in HOLDERS:
-            children[name] = _relinked(own, child, location, link_of)
-            changed |= children[name] is not child
+            children[name], inner = relinked_group(child, location, link_of, own)
+            changed |= inner
         else:
             children[name] = child
-    return Group(children, _with_records(group.attrs, records), group.where) if changed else group
+    attrs = _with_records(group.attrs, records) if changed else dict(group.attrs)
+    return Group(children, attrs, group.where), changed
 
 
 def _with_records(attrs: Mapping[str, AttrValue], records: Mapping[str, object]) -> dict[str, AttrValue]:
+    if not records:
+        return dict(attrs)
     others = {name: value for name, value in attrs.items() if name.rstrip("0123456789").removesuffix("_") != "links"}
     return {**others, **long_text("links", canonical_json(records))}

@@ -1,0 +1,428 @@
+"""A part of a tree of composites, with what it links to and nothing else.
+
+For example all catalogs, with the calibrations that they share with the exposures, and without these. Files that are
+needed whole are copied; of others only the needed components are, as composites that tell their origin. First it is
+found out what is needed, by reading no more than attributes; then what is linked to is written, and its users last.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal, NamedTuple, TypeAlias
+
+from .. import kinds
+from ..composite import Composite
+from ..container.layout import check_file, composite_group, composite_names
+from ..container.nodes import GroupNode
+from ..container.publish import publish
+from ..container.reader import StoredFile
+from ..definition import known_definition
+from ..errors import BrokenLinkError, CompositeH5Error, ConflictError, NoSuchComponentError
+from ..links import Link, relative_location
+from ..opening import from_group
+from ..parts import CopiedPart, StoredPart
+from ..targets import Target
+from ..writing import group_of, write_file
+from .references import StoredLink, part_links
+from .rewriting import relinked_group
+from .running import Progress, each, silent
+from .tree import Root, Visited, files_under, visit
+
+Transfer: TypeAlias = Literal["copy", "hardlink", "symlink"]
+"""How files that are needed whole, and as they are, get to their new place."""
+
+Needs: TypeAlias = dict[str, frozenset[str] | None]
+"""For the names of the composites of a file that are needed, their components; None for all."""
+
+OUTSIDE = "linked"
+"""Folder for what was linked to from outside of the source."""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """What a subset consists of.
+
+    Attributes
+    ----------
+    composites : tuple of str
+        The new files of the composites that were selected.
+    linked : tuple of str
+        The new files of what these link to.
+    lost : tuple of str
+        Links that were lost before, if that was allowed; they are as they were.
+    visited : Visited
+        What was looked at.
+    """
+
+    composites: tuple[str, ...]
+    linked: tuple[str, ...]
+    lost: tuple[str, ...]
+    visited: Visited
+
+
+def subset(
+    source: Root,
+    destination: Root,
+    *,
+    definition: str | None = None,
+    components: Iterable[str] | None = None,
+    transfer: Transfer = "copy",
+    allow_lost: bool = False,
+    executor: Executor | None = None,
+    progress: Progress = silent,
+) -> Subset:
+    """Copy some composites of a tree to another, with all that they link to, and nothing else.
+
+    Files keep their paths relative to the source. A file that is linked to comes along whole, unless it has pixels that
+    nobody needs: then its needed components come as a composite of their own, named after them, in its folder:
+    ``calexp/a.h5`` gives ``calexp/a.photo_calib.h5``. What is linked to outside of the source comes to the folder
+    ``linked``. What several composites share stays shared. No component that doesn't come along is read.
+
+    A call that is interrupted leaves whole files only; the next one takes them over.
+
+    Parameters
+    ----------
+    source, destination : path
+        The folders.
+    definition : str, optional
+        Only composites of this definition.
+    components : iterable of str, optional
+        Only these components of them; composites that have none of them are left out.
+    transfer : {"copy", "hardlink", "symlink"}, optional
+        How files that don't change get to the destination. Others are written.
+    allow_lost : bool, optional
+        Whether lost links may stay lost.
+    executor : concurrent.futures.Executor, optional
+        Where the files are read and written: threads, processes, or that of a `distributed.Client`. Without one, here.
+    progress : callable, optional
+        Told how many are done.
+
+    Raises
+    ------
+    BrokenLinkError
+        If a needed component is lost. Nothing is written.
+    ConflictError
+        If other composites are at the destination.
+    NoSuchComponentError
+        If nothing was selected.
+    FileNotFoundError
+        If the source isn't there.
+    """
+    root, target = os.path.realpath(source), os.path.realpath(destination)
+    wanted = None if components is None else frozenset(components)
+    run = partial(each, executor=executor, progress=progress)
+    tree = files_under(root)
+    tree = replace(tree, files=tuple(path for path in tree.files if not path.startswith(target + os.sep)))
+    found, visited = visit(
+        partial(_selected, definition, wanted), tree, executor=executor, progress=progress, step="selecting"
+    )
+    plan = _Plan(root, target, {file.path: file for file in found if file.needs})
+    if not plan.files:
+        raise NoSuchComponentError(
+            f"{root}: none of its {visited.files} files has a composite"
+            + (f" of definition {definition!r}" if definition else "")
+            + (f" with one of the components {', '.join(sorted(wanted))}" if wanted else "")
+        )
+    selected = list(plan.files)
+    while wants := plan.unresolved():
+        plan.resolve(wants, list(run(_located, wants, step="following links")))
+        more = plan.to_look_at({path: frozenset(plan.files[path].needs) for path in selected})
+        plan.looked_at(run(_needed, more, step="looking at what is linked"))
+    if plan.lost and not allow_lost:
+        raise BrokenLinkError(f"{len(plan.lost)} linked components are lost; nothing was written: {plan.lost[0]}")
+    plan.name_all(run(_new_ids, list(plan.files.values()), step="naming"))
+    jobs = [plan.job(file, transfer) for file in plan.files.values()]
+    # Users come after what they link to.
+    linked = [job for job in reversed(jobs) if job.source not in selected]
+    users = [job for job in jobs if job.source in selected]
+    for part, step in ((linked, "writing what is linked"), (users, "writing")):
+        for _ in run(_write, part, step=step):
+            pass
+    return Subset(
+        tuple(sorted(job.destination for job in users)),
+        tuple(sorted(job.destination for job in linked)),
+        tuple(sorted(plan.lost)),
+        visited,
+    )
+
+
+class _File(NamedTuple):
+    """A file, what is needed of it, and the links of that."""
+
+    path: str
+    names: tuple[str, ...]
+    needs: Needs
+    links: tuple[tuple[str, StoredLink], ...]
+    """With the names of the composites that have them."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it is needed."""
+        return set(self.needs) == set(self.names) and all(parts is None for parts in self.needs.values())
+
+
+class _Want(NamedTuple):
+    """A link, and the file that has it."""
+
+    link: Link
+    place: str
+    base: str
+
+
+class _Found(NamedTuple):
+    """Where the target of a link is."""
+
+    path: str
+    composite: str
+
+
+@dataclass
+class _Plan:
+    """What is needed, as far as that is known."""
+
+    root: str
+    target: str
+    files: dict[str, _File]
+    lost: list[str] = field(default_factory=list)
+    places: dict[tuple[Link, str], _Found | None] = field(default_factory=dict)
+    """Where the targets of links are, by the place that the path in the file leads to; None for lost ones."""
+    added: dict[str, dict[str, set[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
+    """Components that links need, by file and composite."""
+    ids: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Ids that composites will have, by file and name."""
+
+    def unresolved(self) -> list[_Want]:
+        """Return the links of which the targets are not known yet, each once."""
+        wants: dict[tuple[Link, str], _Want] = {}
+        for file in self.files.values():
+            for _, found in file.links:
+                key = (found.link, found.place)
+                if key not in self.places:
+                    wants.setdefault(key, _Want(found.link, found.place, file.path))
+        return list(wants.values())
+
+    def resolve(self, wants: list[_Want], results: list[_Found | str]) -> None:
+        """Note where targets are."""
+        for want, result in zip(wants, results, strict=True):
+            if isinstance(result, str):
+                self.lost.append(result)
+                self.places[want.link, want.place] = None
+            else:
+                self.places[want.link, want.place] = result
+                self.added[result.path][result.composite].add(want.link.component)
+
+    def to_look_at(self, selected: Mapping[str, frozenset[str]]) -> list[tuple[str, Needs, frozenset[str]]]:
+        """Return the files of which more is needed than was known, that, and their composites that weren't selected."""
+        more: list[tuple[str, Needs, frozenset[str]]] = []
+        for path, composites in self.added.items():
+            known = self.files[path].needs if path in self.files else {}
+            needs = dict(known)
+            for name, parts in composites.items():
+                before = known.get(name, frozenset())
+                needs[name] = None if before is None else before | parts
+            if needs != known:
+                more.append((path, needs, frozenset(needs) - selected.get(path, frozenset())))
+        return more
+
+    def looked_at(self, files: Iterable[_File]) -> None:
+        """Note what is needed of files."""
+        self.files |= {file.path: file for file in files}
+
+    def name_all(self, found: Iterable[Mapping[str, str]]) -> None:
+        """Note the ids that composites will have."""
+        for path, ids in zip(self.files, found, strict=True):
+            self.ids |= {(path, name): id_ for name, id_ in ids.items()}
+
+    def destination(self, file: _File) -> str:
+        """Return where a file will be."""
+        path = os.path.relpath(file.path, self.root)
+        parts = sorted({part for parts in file.needs.values() for part in parts or ()})
+        if path.startswith(os.pardir):
+            # Two of the same name may come from different folders.
+            path = os.path.join(OUTSIDE, self.ids[file.path, next(iter(file.needs))], os.path.basename(path))
+        if parts:
+            stem, extension = os.path.splitext(path)
+            path = f"{stem}.{'+'.join(parts)}{extension}"
+        return os.path.join(self.target, path)
+
+    def job(self, file: _File, transfer: Transfer) -> _Job:
+        """Return how a file is to be written."""
+        destination = self.destination(file)
+        links: dict[tuple[str, str], Link] = {}
+        same = file.is_whole
+        for name, found in file.links:
+            place = self.places[found.link, found.place]
+            if place is not None:
+                there = self.destination(self.files[place.path])
+                link = replace(found.link, id=self.ids[place.path, place.composite], uri=there)
+                links[name, found.component] = link
+                before = relative_location(found.place, file.path), found.link.id
+                same &= (relative_location(there, destination), link.id) == before
+        ids = {name: self.ids[file.path, name] for name in file.needs}
+        return _Job(file.path, destination, file.needs, ids, links, transfer if same else None)
+
+
+class _Job(NamedTuple):
+    """A file that is to be written."""
+
+    source: str
+    destination: str
+    needs: Needs
+    ids: dict[str, str]
+    links: dict[tuple[str, str], Link]
+    transfer: Transfer | None
+    """None if it isn't to be the same file."""
+
+
+# ---- What is done with each file, in any process -------------------------------------------------------------
+
+
+def _selected(definition: str | None, wanted: frozenset[str] | None, path: str, file: StoredFile) -> _File:
+    """Return what of a file is selected."""
+    needs: Needs = {}
+    for name in composite_names(file):
+        composite = from_group(composite_group(file, name), path)
+        if definition is not None and composite.definition != definition:
+            continue
+        if wanted is None or wanted >= {*composite, *composite.absent}:
+            needs[name] = None
+        elif here := wanted.intersection(composite):
+            needs[name] = here
+    return _file(path, file, needs)
+
+
+def _located(want: _Want) -> _Found | str:
+    """Return where the target of a link is, or why it is lost."""
+    try:
+        with (target := Target(want.link, want.base, relative_location(want.place, want.base), stored=True)):
+            for name in composite_names(target.file):
+                if composite_group(target.file, name).attr("id", str) == want.link.id:
+                    return _Found(os.path.realpath(target.place), name)
+    except CompositeH5Error as error:
+        return f"{want.base}: {error}"
+    return f"{want.base}: {want.link} was replaced meanwhile"
+
+
+def _needed(want: tuple[str, Needs, frozenset[str]]) -> _File:
+    """Return what of a file comes along if some of it is needed.
+
+    Of the composites named last that is all, but for the sake of pixels that aren't needed.
+    """
+    path, needs, widened = want
+    file = StoredFile.open(path)
+    try:
+        check_file(file)
+        for name in widened & needs.keys():
+            composite, parts = from_group(composite_group(file, name), path), needs[name] or frozenset()
+            if not any(kinds.get(composite.kind(other)).is_pixels for other in composite if other not in parts):
+                needs = {**needs, name: None}
+        return _file(path, file, needs)
+    finally:
+        file.close()
+
+
+def _file(path: str, file: StoredFile, needs: Needs) -> _File:
+    links: list[tuple[str, StoredLink]] = []
+    for name, parts in needs.items():
+        composite = from_group(composite_group(file, name), path)
+        for component in composite if parts is None else parts:
+            links += ((name, found) for found in part_links(component, composite._part(component), path))
+    return _File(path, composite_names(file), needs, tuple(links))
+
+
+def _new_ids(wanted: _File) -> dict[str, str]:
+    """Return the ids that the composites of a file will have: others than now for those of which parts are left out."""
+    file = StoredFile.open(wanted.path)
+    try:
+        groups = {name: composite_group(file, name) for name in wanted.needs}
+        return {
+            name: (groups[name] if parts is None else group_of(_reduced(groups[name], wanted.path, parts))).attr(
+                "id", str
+            )
+            for name, parts in wanted.needs.items()
+        }
+    finally:
+        file.close()
+
+
+def _write(job: _Job) -> None:
+    """Write a file, unless it is there."""
+    if os.path.lexists(job.destination) and _is_there(job):
+        return
+    os.makedirs(os.path.dirname(job.destination), exist_ok=True)
+    if job.transfer is not None:
+        _transfer(job.source, job.destination, job.transfer)
+        return
+    file = StoredFile.open(job.source)
+    try:
+        composites: dict[str, Composite] = {}
+        for name, parts in job.needs.items():
+
+            def link_of(found: StoredLink, name: str = name) -> Link | None:
+                return job.links.get((name, found.component))
+
+            group, _ = relinked_group(composite_group(file, name), job.source, link_of)
+            whole = from_group(group, job.source)
+            composites[name] = whole if parts is None else _reduced(group, job.source, parts)
+        write_file(job.destination, composites)
+    finally:
+        file.close()
+
+
+def _reduced(group: GroupNode, location: str, parts: frozenset[str]) -> Composite:
+    """Return a composite of some components of another; what it stores tells where it is from."""
+    whole = from_group(group, location)
+    reduced = whole.replace()
+    definition = known_definition(whole.definition)
+    if definition is None or not parts >= set(definition.required):
+        reduced.definition, reduced.definition_version = "", 1
+    reduced._absent = [name for name in whole.absent if name in parts]
+    reduced._parts = {}
+    for name in whole:
+        if name in parts:
+            part = whole._part(name)
+            if isinstance(part, StoredPart):
+                part = CopiedPart(part.node, whole.stored_link(name), location)
+            reduced._parts[name] = part
+    return reduced
+
+
+def _is_there(job: _Job) -> bool:
+    """Return whether an earlier, interrupted call has written a file.
+
+    Raises
+    ------
+    ConflictError
+        If there is something else.
+    """
+    try:
+        file = StoredFile.open(job.destination)
+        try:
+            check_file(file)
+            ids = {name: composite_group(file, name).attr("id", str) for name in composite_names(file)}
+        finally:
+            file.close()
+    except (OSError, CompositeH5Error) as error:
+        raise ConflictError(f"{job.destination}: something else is there: {error}") from error
+    if ids != job.ids:
+        raise ConflictError(f"{job.destination}: holds other composites ({ids}) than are to be written ({job.ids})")
+    return True
+
+
+def _transfer(source: str, destination: str, how: Transfer) -> None:
+    if how == "symlink":
+        os.symlink(source, destination)
+        return
+    if how == "hardlink":
+        # Where it can't be, as between two disks, a copy is as good.
+        with suppress(OSError):
+            os.link(source, destination)
+            return
+    with open(source, "rb") as file:
+        publish(destination, file.read(), replace=False)
