@@ -106,6 +106,28 @@ def test_one_changed_cell_of_a_table_is_found_and_named(data: st.DataObject) -> 
         assert (only.what, only.count, only.at) == (f"column {name}", 1, (row,))
 
 
+@many
+@given(st.data())
+def test_changed_planes_are_counted_by_name(data: st.DataObject) -> None:
+    types = st.sampled_from(["u1", "i2", "i4", "u8", "i8"])
+    (one, other) = (data.draw(hnp.arrays(data.draw(types), (3, 4), elements=st.integers(0, 127))) for _ in "ab")
+    (planes, others) = (
+        {name: bit for name, bit in zip("ABCD", data.draw(st.permutations(range(7))), strict=False) if bit < 5}
+        for _ in "ab"
+    )
+    found = named(diff_values("mask", ch5.Mask(one, planes), ch5.Mask(other, others)))
+    for name in "ABCD":
+        in_a, in_b = ((v >> p[name]) & 1 == 1 if name in p else v < 0 for v, p in ((one, planes), (other, others)))
+        difference = found.get(f"plane {name} pixels")
+        assert (difference.count if difference else 0) == (in_a != in_b).sum()
+        assert (f"plane {name}" in found) == (planes.get(name) != others.get(name))
+    rest, other_rest = (
+        v.astype("i8") & (127 - sum(1 << bit for bit in p.values())) for v, p in ((one, planes), (other, others))
+    )
+    difference = found.get("bits without a plane")
+    assert (difference.count if difference else 0) == (rest != other_rest).sum()
+
+
 def test_where_components_are_stored_does_not_matter(tmp_path: Path) -> None:
     _, (linked, _) = write_visit(tmp_path)
     whole = exposure(visit_info=visit_info())
