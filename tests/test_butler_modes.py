@@ -490,6 +490,16 @@ def test_answers_are_independent(mode: Mode, plain: Mode) -> None:
     same(mode, plain, "src.table")
 
 
+def test_a_link_to_what_is_not_there(mode: Mode) -> None:
+    expected: dict[str, type[Exception]] = {
+        "photo_calib": errors.AbsentComponentError,
+        "transmission_curve": errors.NoSuchComponentError,
+    }
+    for name, error in expected.items():
+        with pytest.raises(error if mode.links else errors.NotACompositeFileError):
+            link(mode.butler, mode.refs["calexp"], name)
+
+
 def test_an_overlay(mode: Mode) -> None:
     better = simple_wcs((30, 40))
     better.wcs.crval = [150.2, 2.3]
