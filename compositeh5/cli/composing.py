@@ -7,6 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from .common import (
+    FINE,
+    FOUND,
     Verb,
     executor,
     file_argument,
