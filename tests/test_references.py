@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -145,10 +147,28 @@ def test_who_links_to_a_file_that_is_gone_or_damaged(tree: Path) -> None:
     assert [item.path for item in report.visited.unread] == [str(visit_path(tree, 2))]
 
 
-def test_a_link_to_a_copy_is_one_to_the_file(tree: Path) -> None:
+def test_a_link_that_finds_another_copy_is_none_to_the_file(tree: Path) -> None:
     copy = tree / "copy.h5"
     shutil.copy(visit_path(tree), copy)
+    assert refs_to(copy, tree).references == ()
+    visit_path(tree).unlink()
     assert len(refs_to(copy, tree).references) == 3
+
+
+def test_links_within_a_file(tree: Path) -> None:
+    shared = ch5.Composite("visit", visit_info={"visit": 5})
+    ch5.write_file(tree / "first.h5", {"visit": shared})
+    ch5.write_file(tree / "both.h5", {"visit": shared, "ccd": ccd(shared.link("visit_info"), 5)})
+    (tree / "first.h5").unlink()
+    path = tree / "both.h5"
+    for name in ("renamed.h5", "again.h5"):
+        path = path.rename(tree / name)
+        assert [(found.composite, found.state) for found in refs(path)] == [("ccd", "moved")]
+        targets.cache.clear()
+        with ch5.open(path, "ccd") as c:
+            assert c["visit_info"]["visit"] == 5
+        assert [file.path for file in relink(tree).files] == [str(path)]
+        assert [(found.place, found.state) for found in refs(path)] == [(str(path), "ok")]
 
 
 # ---- Which files are looked at -------------------------------------------------------------------------------
@@ -172,6 +192,29 @@ def test_files_of_killed_writers_are_ignored(tree: Path) -> None:
     before = files_under(tree)
     (tree / "calexp" / f".calexp_1_0.h5.{'0a' * 8}.tmp").write_bytes(ccd_path(tree).read_bytes()[:100])
     assert files_under(tree) == before
+
+
+def test_files_in_zip_files_are_not_taken_for_none(tree: Path) -> None:
+    with zipfile.ZipFile(tree / "a.zip", "w") as archive:
+        archive.write(ccd_path(tree), "a.h5")
+    with zipfile.ZipFile(tree / "b.zip", "w") as archive:
+        archive.writestr("a.txt", "text")
+    visited = refs_to(visit_path(tree), tree).visited
+    assert [item.path for item in visited.unread] == [str(tree / "a.zip")]
+    assert visited.foreign == (str(tree / "b.zip"),)
+
+
+def test_many_files_are_not_held_open(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path, visits=10, ccds=5)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 12, limits[1]))
+    try:
+        assert verify_files(tree).problems == ()
+        assert len(refs_to(visit_path(tree), tree).references) == 5
+        assert prune(tree).files == ()
+        assert relink(tree).files == ()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_file_with_several_names_is_read_once(tree: Path) -> None:
@@ -281,6 +324,17 @@ def test_what_only_waste_refers_to_is_waste(tmp_path: Path) -> None:
     with ch5.open(visit_path(tmp_path)) as visit:
         ccd(visit.link("header"), 1).write(ccd_path(tmp_path, 1))
     assert [file.path for file in prune(tmp_path, older_than=0).files] == [str(visit_path(tmp_path))]
+
+
+def test_promoted_components_are_pruned_if_asked_for(tree: Path) -> None:
+    with ch5.open(visit_path(tree)) as visit:
+        ch5.Composite(None, {"visit_info": visit.link("visit_info")}).flatten(tree / "promoted.h5")
+        ch5.Composite(None, {"visit_info": visit["visit_info"]}).write(tree / "own.h5")
+    assert prune(tree, older_than=0).files == ()
+    assert [file.path for file in prune(tree, promoted=True, older_than=0).files] == [str(tree / "promoted.h5")]
+    with ch5.open(tree / "promoted.h5") as promoted:
+        ccd(promoted.link("visit_info"), 3).write(tree / "user.h5")
+    assert prune(tree, promoted=True, older_than=0).files == ()
 
 
 def test_a_link_from_anywhere_in_a_composite_keeps_its_target(tree: Path) -> None:

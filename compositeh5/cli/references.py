@@ -72,6 +72,7 @@ def _prune(arguments: argparse.Namespace) -> int:
             report = pruning.prune(
                 *arguments.roots,
                 definitions=arguments.definition or pruning.SHARED,
+                promoted=arguments.promoted,
                 older_than=arguments.older_than * _HOUR,
                 **common,
             )
@@ -186,6 +187,7 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the definition of composites that exist to be shared; may be repeated (default: visit)",
     )
+    parser.add_argument("--promoted", action="store_true", help="promoted components exist to be shared as well")
     parser.add_argument(
         "--older-than",
         type=number(0, 10**6),

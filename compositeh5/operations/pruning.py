@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
+from ..composite import Composite
 from ..container.layout import composite_group, composite_names
 from ..container.reader import StoredFile
 from ..container.source import identity
 from ..errors import InUseError
 from ..opening import from_group
+from ..parts import StoredPart
 from .references import Reference, composite_links, find_references, link_state, meant
 from .running import Progress, silent
 from .tree import Root, Visited, files_under, visit
@@ -73,6 +75,7 @@ class PruneReport:
 def prune(
     *roots: Root,
     definitions: Iterable[str] = SHARED,
+    promoted: bool = False,
     delete: bool = False,
     force: bool = False,
     older_than: float = YOUNG,
@@ -94,6 +97,9 @@ def prune(
         The folders.
     definitions : iterable of str, optional
         Names of the definitions of composites that exist to be shared.
+    promoted : bool, optional
+        Whether components that were promoted exist to be shared as well: composites without a definition that have one
+        component, which is a copy of that of another.
     delete : bool, optional
         Whether to delete the files; else they are only listed.
     force : bool, optional
@@ -117,7 +123,7 @@ def prune(
     tree = files_under(*roots)
     outlines, visited = visit(_outline, tree, executor=executor, progress=progress, step="looking for links")
     users = _users(outlines)
-    names = frozenset(definitions)
+    names = frozenset([*definitions, *([_PROMOTED] if promoted else [])])
     limit = time.time() - older_than
     shared = [outline for outline in outlines if outline.definitions <= names]
     # What a young one refers to is kept, too.
@@ -196,6 +202,10 @@ def remove(
     )
 
 
+_PROMOTED = "a promoted component"
+"""In place of the name of a definition, which this can't be."""
+
+
 @dataclass(frozen=True)
 class _Outline:
     """What is known of a file to tell whether it is waste."""
@@ -219,9 +229,16 @@ def _outline(path: str, file: StoredFile) -> _Outline:
         # Not when it was modified: copying a tree keeps that.
         status.st_ctime,
         tuple(composite.id for composite in composites),
-        frozenset(composite.definition for composite in composites),
+        frozenset(_PROMOTED if _is_promoted(composite) else composite.definition for composite in composites),
         frozenset(found.link.id for composite in composites for found in composite_links(composite)),
     )
+
+
+def _is_promoted(composite: Composite) -> bool:
+    if composite.definition or len(composite) != 1:
+        return False
+    part = composite._part(next(iter(composite)))
+    return isinstance(part, StoredPart) and part.origin is not None
 
 
 def _users(outlines: Iterable[_Outline]) -> Mapping[str, set[str]]:

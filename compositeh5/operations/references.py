@@ -22,7 +22,7 @@ from ..links import Link
 from ..opening import from_group
 from ..parts import LinkedPart, Part, StoredPart, linked_part
 from ..remote import open_file
-from ..targets import Target
+from ..targets import Target, open_target
 from .running import Progress, silent
 from .tree import Root, Tree, Visited, files_under, visit
 
@@ -148,12 +148,23 @@ def link_state(found: StoredLink, location: str | None, *, anywhere: bool = Fals
             if target.place == found.place:
                 return "ok", target.place
             return "moved", f"it isn't {found.place}, but {target.place}"
-    except WrongIdError as error:
-        return "stale id", str(error)
-    except DigestMismatchError as error:
-        return "stale digest", str(error)
-    except BrokenLinkError as error:
-        return "lost", str(error)
+    except (BrokenLinkError, DigestMismatchError) as error:
+        if location is not None and has_target(location, found.link):
+            # From one composite of a file to another: a reader has that open.
+            return "moved", f"it isn't {found.place}, but in the file of the link"
+        if isinstance(error, DigestMismatchError):
+            return "stale digest", str(error)
+        return "stale id" if isinstance(error, WrongIdError) else "lost", str(error)
+
+
+def has_target(place: str, link: Link) -> bool:
+    """Return whether a file has what a link must find."""
+    try:
+        file, _ = open_target(link, place)
+    except (OSError, CompositeH5Error):
+        return False
+    file.close()
+    return True
 
 
 def refs(path: str | os.PathLike[str]) -> tuple[Reference, ...]:
@@ -186,8 +197,8 @@ def refs_to(
 ) -> Referrers:
     """Tell which files below folders link to a file. No component is read.
 
-    A link is to the file if it is to the id of one of its composites; also if the file is a copy, and the link leads to
-    another. If the file is gone, or can't be read, those are meant that lead to its place.
+    A link is to the file if it is to the id of one of its composites, unless it finds that in another file, of which
+    this one is a copy. If the file is gone, or can't be read, those links are meant that lead to its place.
 
     Parameters
     ----------
@@ -224,16 +235,16 @@ def file_links(location: str, file: StoredFile) -> Iterator[tuple[str, StoredLin
 
 
 def meant(target: str) -> tuple[frozenset[str], str]:
-    """Return the ids of the composites that a path, or an id, means, and the place.
+    """Return the ids of the composites that a path, or an id, means, and the place of the file.
 
-    There are none for a file that is gone, or can't be read.
+    There are no ids for a file that is gone, or can't be read; and no place for an id.
     """
     place = os.path.realpath(target)
     try:
         file = StoredFile.open(place)
     except FileNotFoundError:
         with suppress(ValueError):
-            return frozenset({str(uuid.UUID(target))}), place
+            return frozenset({str(uuid.UUID(target))}), ""
         return frozenset(), place
     except (OSError, CompositeH5Error):
         return frozenset(), place
@@ -275,12 +286,15 @@ def find_references(
 
 
 def _references_to(targets: Mapping[str, frozenset[str]], path: str, file: StoredFile) -> list[tuple[str, Reference]]:
-    return [
-        (place, reference(path, name, found))
-        for name, found in file_links(path, file)
-        for place, ids in targets.items()
-        if (found.link.id in ids if ids else os.path.realpath(found.place) == place)
-    ]
+    found = []
+    for name, link in file_links(path, file):
+        for place, ids in targets.items():
+            leads_there = os.path.realpath(link.place) == place
+            if link.link.id in ids or (leads_there and not ids):
+                user = reference(path, name, link)
+                if leads_there or user.state != "ok" or not place:
+                    found.append((place, user))
+    return found
 
 
 def reference(path: str, composite: str, found: StoredLink) -> Reference:

@@ -13,8 +13,7 @@ from typing import NamedTuple, TypeAlias
 from ..container.layout import BY_ID
 from ..container.reader import StoredFile
 from ..errors import CompositeH5Error
-from ..targets import open_target
-from .references import Reference, StoredLink, file_links, reference
+from .references import Reference, StoredLink, file_links, has_target, reference
 from .rewriting import rewrite
 from .running import Progress, each, silent
 from .tree import Root, Tree, Unread, Visited, files_under, visit
@@ -154,11 +153,5 @@ def _nearest(found: StoredLink, start: str, candidates: Mapping[str, tuple[str, 
     def distance(place: str) -> tuple[int, str]:
         return os.path.relpath(place, os.path.dirname(start)).count("/"), place
 
-    for place in sorted(candidates.get(found.link.id, ()), key=distance):
-        try:
-            file, _ = open_target(found.link, place)
-        except (OSError, CompositeH5Error):
-            continue
-        file.close()
-        return place
-    return None
+    near = sorted(candidates.get(found.link.id, ()), key=distance)
+    return next((place for place in near if has_target(place, found.link)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import TypeAlias, TypeVar
 
 from ..container.layout import check_file
 from ..container.reader import StoredFile
-from ..errors import CompositeH5Error, NotACompositeFileError
+from ..errors import CompositeH5Error, CorruptFileError, NotACompositeFileError
 from .running import Progress, each, silent
 
 Result = TypeVar("Result")
@@ -206,7 +207,8 @@ def _visit(function: Callable[[str, StoredFile], Result], path: str) -> tuple[Re
         except NotACompositeFileError:
             if path.lower().endswith(_HDF5):
                 raise
-            return None
+            zipped = _zipped(path)
+            return Unread(path, f"a zip file: the {zipped} HDF5 files in it aren't looked into") if zipped else None
         try:
             check_file(file)
             return (function(path, file),)
@@ -216,3 +218,14 @@ def _visit(function: Callable[[str, StoredFile], Result], path: str) -> tuple[Re
             file.close()
     except (OSError, CompositeH5Error) as error:
         return Unread(path, str(error))
+
+
+def _zipped(path: str) -> int:
+    """Return the number of HDF5 files in a zip file; 0 for another file."""
+    if not zipfile.is_zipfile(path):
+        return 0
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(name.lower().endswith(_HDF5) for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise CorruptFileError(f"{path}: {error}") from error
