@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import h5py
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -656,6 +657,36 @@ def test_a_composite_has_no_component_that_joins_others(tmp_path: Path) -> None:
         with pytest.raises((errors.DefinitionError, RuntimeError)) as caught:
             butler.put(impostor, "calexp", CCD)
         assert "has no component assembly" in str(caught.value.__cause__ or caught.value)
+
+
+def test_recipes_for_components_that_no_definition_has(tmp_path: Path) -> None:
+    classes = {
+        "OfTheSunV1": {
+            "pytype": "compositeh5.Composite",
+            "delegate": "compositeh5.butler.delegate.CompositeDelegate",
+            "components": {"image": "CompositeH5ImageV1", "heliometer": "CompositeH5ImageV1"},
+        }
+    }
+    formatter = "compositeh5.butler.formatter.CompositeFormatter"
+    formatters = {
+        "OfTheSunV1": {"formatter": formatter, "parameters": {"recipe": "sun"}},
+        "write_recipes": {formatter: {"default": {"image": {"gzip": 2}}, "sun": {"heliometer": {"gzip": 3}}}},
+    }
+    butler = create_repo_with(
+        tmp_path, {"storageClasses": classes, "datastore": {**FILE, "formatters": formatters}}, own_roots=True
+    )
+    dataset_type = DatasetType("theirs", ("instrument",), "OfTheSunV1", universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
+    register_dataset_type(butler, "calexp", "exposure")
+    plane = ch5.Image(pixels((300, 400)))
+    butler.put(ch5.Composite(None, image=plane, heliometer=plane), dataset_type, instrument="DemoCam")
+    butler.put(exposure((300, 400)), "calexp", CCD)
+    levels = {}
+    for path in files_of(tmp_path):
+        with h5py.File(path) as stored:
+            names = {"image", "heliometer"}.intersection(stored["composite"])
+            levels |= {(len(names), name): stored["composite"][name].compression_opts for name in names}
+    assert levels == {(1, "image"): 2, (2, "image"): 1, (2, "heliometer"): 3}
 
 
 def test_a_storage_class_whose_composites_can_not_be_disassembled(tmp_path: Path) -> None:

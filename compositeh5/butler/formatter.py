@@ -138,33 +138,31 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         return Composite(None, {piece or ALONE: in_memory_dataset})
 
     def _chosen_recipes(self) -> Recipes:
-        recipes = {name: read_recipes(name, settings) for name, settings in self.write_recipes.items()}
-        if recipes:
-            self._check_components(recipes)
-        chosen = self.write_parameters.get("recipe")
-        if chosen is None:
-            return recipes.get(OTHERS, {})
-        if chosen not in recipes:
+        name = self.write_parameters.get("recipe")
+        if name is None:
+            name = OTHERS
+        elif name not in self.write_recipes:
             raise ConfigurationError(
-                f"{self.dataset_ref.datasetType.name}: there is no recipe {chosen!r} among the write_recipes of "
-                f"{self.name()}{suggest(chosen, recipes)}"
+                f"{self.dataset_ref.datasetType.name}: there is no recipe {name!r} among the write_recipes of "
+                f"{self.name()}{suggest(name, self.write_recipes)}"
             )
-        return recipes[chosen]
+        recipes = read_recipes(name, self.write_recipes.get(name, {}))
+        if recipes:
+            self._check_components(name, recipes)
+        return recipes
 
-    def _check_components(self, recipes: Mapping[str, Recipes]) -> None:
-        # A recipe may be for other dataset types. The Butler has no list of storage classes, so those of others that no
-        # definition describes aren't known here.
+    def _check_components(self, name: str, recipes: Recipes) -> None:
+        # One recipe may serve many dataset types, so it may be for components that this one doesn't have.
         storage_class = self.dataset_ref.datasetType.storageClass
         known = {ALONE, OTHERS}.union(
-            storage_class.components, *(get_definition(name).components for name in definition_names())
+            storage_class.components, *(get_definition(each).components for each in definition_names())
         )
-        for name, recipe in recipes.items():
-            for component in recipe:
-                if component not in known:
-                    raise ConfigurationError(
-                        f"recipe {name!r}: neither a definition nor the storage class {storage_class.name} has a "
-                        f"component {component!r}{suggest(component, known)}"
-                    )
+        for component in recipes:
+            if component not in known:
+                raise ConfigurationError(
+                    f"recipe {name!r}: neither the storage class {storage_class.name} nor a definition has a component "
+                    f"{component!r}{suggest(component, known)}; if others have it, give them a recipe of their own"
+                )
 
     @property
     def _is_composite(self) -> bool:
