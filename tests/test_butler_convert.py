@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
+import yaml
+from astropy import units as u
 from astropy.io import fits
-from astropy.table import Table
-from support import data_file
+from astropy.table import QTable, Table
+from support import data_file, exposure
 
 import compositeh5 as ch5
+from compositeh5 import errors, targets
 from compositeh5.operations.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
@@ -24,16 +32,18 @@ pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra 
 from butler_support import add_instrument, files_of
 from click.testing import CliRunner
 from fits_formatter import FitsFormatter
-from lsst.daf.butler import Butler, DatasetRef, DatasetType, FileDataset
+from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
 from test_convert import hdu_list
 
 from compositeh5.butler.commands_setup import COMMANDS
 from compositeh5.butler.converting import Conversion, convert_dataset_type
+from compositeh5.butler.formatter import CompositeFormatter
 from compositeh5.butler.installing import install
 from compositeh5.convert.fits import read_exposure
 
 VISITS = (903334, 903335)
 PIXEL_DIMENSIONS = ("instrument", "visit", "detector")
+FILE_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
 (COMMAND,) = (command for command in COMMANDS if command.name == "compositeh5-convert")
 
 
@@ -54,21 +64,31 @@ def ingest(butler: Butler, path: Path, dataset_type: DatasetType, **key: Any) ->
     return ref
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return a stock repository with FITS exposures of three detectors of two visits."""
-    root = tmp_path / "repo"
-    Butler.makeRepo(str(root))
-    install(str(root))
-    butler = Butler.from_config(str(root), run="fits")
+def new_repo(folder: Path, scratch: Path, /, **datastore: Any) -> Butler:
+    """Make a stock repository, with FITS exposures of three detectors of two visits."""
+    config = Config({"datastore": datastore} if datastore else {})
+    Butler.makeRepo(str(folder), config=config, forceConfigRoot="root" not in datastore)
+    install(str(folder))
+    butler = Butler.from_config(str(folder), run="fits")
     add_instrument(butler)
-    exposures = DatasetType("calexp_fits", PIXEL_DIMENSIONS, "ExposureF", universe=butler.dimensions)
-    butler.registry.registerDatasetType(exposures)
+    dataset_type = DatasetType("calexp_fits", PIXEL_DIMENSIONS, "ExposureF", universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
     for visit in VISITS:
         for detector in range(3):
-            path = fits_file(tmp_path / "in.fits", visit, detector)
-            ingest(butler, path, exposures, **data_id(visit, detector))
-    return root
+            ingest(butler, fits_file(scratch / "in.fits", visit, detector), dataset_type, **data_id(visit, detector))
+    return butler
+
+
+@pytest.fixture(scope="module")
+def stock_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("convert")
+    new_repo(folder / "repo", folder).close()
+    return folder / "repo"
+
+
+@pytest.fixture
+def root(stock_repo: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stock_repo, tmp_path / "repo"))
 
 
 def convert(root: Path, **more: Any) -> Conversion:
@@ -144,10 +164,44 @@ def test_a_deviating_detector_keeps_its_own(root: Path, tmp_path: Path) -> None:
 
 
 def test_by_processes_and_with_recipes(root: Path) -> None:
-    done = convert(root, processes=2, recipes={"default": ch5.Recipe(gzip=9), "psf": ch5.Recipe()})
-    assert done == Conversion(converted=6)
+    path = root / "butler.yaml"
+    config = yaml.safe_load(path.read_text())
+    formatters = config["datastore"]["formatters"]
+    formatters["write_recipes"] = {
+        CompositeFormatter.name(): {"default": {"table": {"gzip": 7}}, "small": {"default": {"gzip": 9}}}
+    }
+    path.write_text(yaml.safe_dump(config))
+    butler = Butler.from_config(str(root), run="tables")
+    put_table(butler, "ArrowAstropy", Table({"id": np.arange(50000)}))
+    for recipe, level in {None: 7, "small": 9}.items():
+        run = f"h5/{recipe}"
+        done = convert_dataset_type(str(root), "src_table", "src", run=run, collections="tables", recipe=recipe)
+        assert done == Conversion(converted=1)
+        with h5py.File(Butler.from_config(str(root), collections=run).getURI("src", TABLE).ospath) as file:
+            levels: list[int | None] = []
+            file.visititems(lambda _, node, found=levels: found.append(getattr(node, "compression_opts", None)))
+        assert set(levels) == {None, level}
+    with pytest.raises(errors.ConfigurationError, match="no recipe 'smal' .*did you mean 'small'"):
+        convert(root, recipe="smal")
+    assert convert(root, processes=2, recipe="small") == Conversion(converted=6)
     butler = Butler.from_config(str(root), collections="h5")
     assert butler.get("calexp", data_id(VISITS[1], 2))["image"].shape == (30, 20)
+    assert not list(root.glob(".compositeh5-*"))
+
+
+def test_what_dead_runs_left_is_removed_but_nothing_of_living_ones(root: Path) -> None:
+    dead, living = root / ".compositeh5-convert-dead", root / ".compositeh5-convert-living"
+    for folder in (dead, living):
+        folder.mkdir()
+        (folder / "unfinished.h5").write_bytes(b"")
+    lock = os.open(living, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        convert(root, where="instrument = 'DemoCam' and visit = 903334")
+        assert list(root.glob(".compositeh5-*")) == [living]
+    finally:
+        os.close(lock)
+    convert(root)
     assert not list(root.glob(".compositeh5-*"))
 
 
@@ -164,6 +218,7 @@ def test_a_killed_conversion_is_continued(root: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = convert(root)
+    assert not list(root.glob(".compositeh5-*"))
     assert done.converted + done.present == 6
     butler = Butler.from_config(str(root), collections="h5")
     for ref in butler.query_datasets("calexp"):
@@ -172,20 +227,108 @@ def test_a_killed_conversion_is_continued(root: Path) -> None:
             assert stored["visit_info"]["id"] == ref.dataId["visit"]
 
 
-@pytest.mark.parametrize("storage_class", ["AstropyTable", "ArrowAstropy"])
-def test_tables(root: Path, storage_class: str) -> None:
-    if storage_class == "ArrowAstropy":
-        pytest.importorskip("pyarrow", reason="Parquet needs it")
-    table = Table({"id": np.arange(50), "flux": np.linspace(0, 1, 50)})
-    butler = Butler.from_config(str(root), run="tables")
+TABLE = data_id(903334, 1)
+
+
+def put_table(butler: Butler, storage_class: str, table: Any) -> None:
     dataset_type = DatasetType("src_table", PIXEL_DIMENSIONS, storage_class, universe=butler.dimensions)
     butler.registry.registerDatasetType(dataset_type)
-    butler.put(table, "src_table", data_id(903334, 1))
+    butler.put(table, "src_table", TABLE, run="tables")
+
+
+@pytest.mark.parametrize(
+    ("storage_class", "given"),
+    [
+        ("AstropyTable", lambda table: table),
+        ("AstropyQTable", QTable),
+        ("ArrowAstropy", lambda table: table),
+        ("ArrowTable", lambda table: parquet().astropy_to_arrow(table)),
+        ("ArrowNumpy", lambda table: table.as_array()),
+        ("ArrowNumpyDict", lambda table: {name: np.asarray(table[name]) for name in table.colnames}),
+        ("DataFrame", lambda table: table.to_pandas()),
+    ],
+)
+def test_tables(root: Path, storage_class: str, given: Callable[[Table], Any]) -> None:
+    if storage_class == "DataFrame":
+        pytest.importorskip("pandas", reason="needs pandas (the extra `test`)")
+    table = Table({"id": np.arange(50), "flux": np.linspace(0, 1, 50), "name": [f"s{i}" for i in range(50)]})
+    put_table(Butler.from_config(str(root), writeable=True, run="tables"), storage_class, given(table))
     done = convert_dataset_type(str(root), "src_table", "src", run="h5", collections="tables")
     assert done == Conversion(converted=1)
-    got = Butler.from_config(str(root), collections="h5").get("src.table", data_id(903334, 1))
-    for name in ("id", "flux"):
-        np.testing.assert_array_equal(got[name], table[name])
+    got = Butler.from_config(str(root), collections="h5").get("src.table", TABLE)
+    for name in table.colnames:
+        assert list(got[name]) == list(table[name])
+
+
+def parquet() -> Any:
+    return pytest.importorskip("lsst.daf.butler.formatters.parquet")
+
+
+def test_units_of_a_table_are_kept(root: Path) -> None:
+    table = QTable({"flux": np.arange(3.0) * u.nJy})
+    put_table(Butler.from_config(str(root), writeable=True, run="tables"), "AstropyQTable", table)
+    convert_dataset_type(str(root), "src_table", "src", run="h5", collections="tables")
+    assert Butler.from_config(str(root), collections="h5").get("src.table", TABLE)["flux"].unit == u.nJy
+
+
+TEMPLATES = {
+    "a": "{run}/{datasetType}/{instrument}_{visit}_{detector:?}",
+    "b": "{datasetType}_{instrument}_{visit}_{detector:?}_{run}",
+}
+
+
+def test_a_chain_of_datastores(tmp_path: Path) -> None:
+    children = [
+        {
+            "cls": FILE_DATASTORE,
+            "root": f"<butlerRoot>/{name}",
+            "records": {"table": f"records_{name}"},
+            "templates": {"default": template},
+        }
+        for name, template in TEMPLATES.items()
+    ]
+    memory = {"cls": "lsst.daf.butler.datastores.inMemoryDatastore.InMemoryDatastore"}
+    chain = {
+        "cls": "lsst.daf.butler.datastores.chainedDatastore.ChainedDatastore",
+        "datastores": [memory, *children],
+    }
+    root = tmp_path / "chain"
+    new_repo(root, tmp_path, **chain)
+    assert convert(root) == Conversion(converted=6)
+    assert len(list((root / "a").rglob("*.h5"))) == len(list((root / "b").rglob("*.h5"))) == 6 + 2
+    # In each, other software finds the visits as well.
+    for path in [*(root / "a").rglob("*.h5"), *(root / "b").rglob("*.h5")]:
+        with h5py.File(path) as file:
+            assert file["composite/visit_info/id"][()] in VISITS
+    butler = Butler.from_config(str(root), collections="h5")
+    shutil.rmtree(root / "a")
+    assert butler.get("calexp.visit_info", data_id(VISITS[1], 2))["id"] == VISITS[1]
+    assert not list(Path(tempfile.gettempdir()).glob(".compositeh5-convert-*/*"))
+
+
+def test_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    object_store = pytest.importorskip("object_store")
+    with object_store.object_store(monkeypatch):
+        new_repo(tmp_path / "remote", tmp_path, cls=FILE_DATASTORE, root="s3://data/repo")
+        assert convert(tmp_path / "remote") == Conversion(converted=6)
+        assert convert(tmp_path / "remote") == Conversion(present=6)
+        butler = Butler.from_config(str(tmp_path / "remote"), collections="h5")
+        assert butler.getURI("calexp", data_id(903335, 2)).scheme == "s3"
+        targets.cache.clear()
+        assert butler.get("calexp.visit_info", data_id(903335, 2))["id"] == 903335
+
+
+def test_datasets_of_several_files_are_refused(root: Path) -> None:
+    path = root / "butler.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["datastore"]["composites"] = {"disassembled": {"CompositeH5ExposureV1": True}}
+    path.write_text(yaml.safe_dump(config))
+    butler = Butler.from_config(str(root), run="apart")
+    dataset_type = DatasetType("apart", PIXEL_DIMENSIONS, "CompositeH5ExposureV1", universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
+    butler.put(exposure((30, 40)), "apart", TABLE)
+    with pytest.raises(errors.DefinitionError, match="a file for each component"):
+        convert_dataset_type(str(root), "apart", "calexp", run="h5", collections="apart")
 
 
 def test_real_exposures(root: Path, tmp_path: Path) -> None:
@@ -213,7 +356,7 @@ def test_the_command(root: Path) -> None:
     assert "0 datasets converted, 3 were there" in failed.output
     assert "Not converted" in failed.output
     unknown = CliRunner().invoke(COMMAND, [str(root), "nothing", "calexp", "h5", "--collections", "fits"])
-    assert unknown.exit_code == 1
+    assert unknown.exit_code == 2
     assert "nothing" in unknown.output
 
 

@@ -75,7 +75,7 @@ def test_the_command_says_what_it_did(root: Path) -> None:
     assert again.output == "Nothing was missing.\n"
     assert sorted(path.name for path in root.glob("butler.yaml*")) == ["butler.yaml", "butler.yaml.backup1"]
     failed = CliRunner().invoke(command, [str(root / "none")])
-    assert failed.exit_code == 1
+    assert failed.exit_code == 2
     assert str(root / "none") in failed.output
 
 
@@ -253,7 +253,7 @@ def test_the_recipe_follows_a_disassembled_component(root: Path) -> None:
     ("recipes", "chosen", "message"),
     [
         ({"small": {"image": {"gzpi": 3}}}, None, "recipe 'small': component 'image': .*did you mean 'gzip'"),
-        ({"small": {"imgae": {"gzip": 3}}}, None, "recipe 'small': .* component 'imgae'; did you mean 'image'"),
+        ({"small": {"imgae": {"gzip": 3}}}, "small", "recipe 'small': .* component 'imgae'; did you mean 'image'"),
         ({"small": {}}, "smal", "no recipe 'smal' .*did you mean 'small'"),
     ],
 )

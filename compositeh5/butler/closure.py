@@ -139,18 +139,14 @@ def retrieve_closure(
 
     Parameters
     ----------
-    butler : Butler
-        The repository.
-    refs : iterable of DatasetRef
-        The datasets.
+    butler, refs
+        The repository, and the datasets.
     destination : path
         The folder. Files get the same paths under it as in the repository, so that links work there.
-    transfer : str, optional
-        How files are transferred; as for ``Butler.retrieveArtifacts``.
     overwrite : bool, optional
         Whether files that are there are replaced.
-    missing : {"error", "ignore"}, optional
-        As for `linked_refs`.
+    transfer, missing
+        As for ``Butler.retrieveArtifacts``, and for `linked_refs`.
 
     Returns
     -------
@@ -183,18 +179,14 @@ def export_closure(
 
     Parameters
     ----------
-    butler : Butler
-        The repository.
-    refs : iterable of DatasetRef
-        The datasets.
+    butler, refs
+        The repository, and the datasets.
     directory : path
         The folder, which is made if there is none.
     filename : str, optional
         Name of the file in it that describes the export.
-    transfer : str, optional
-        How files are transferred; as for ``Butler.export``.
-    missing : {"error", "ignore"}, optional
-        As for `linked_refs`.
+    transfer, missing
+        As for ``Butler.export``, and for `linked_refs`.
 
     Returns
     -------

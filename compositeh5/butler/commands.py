@@ -1,41 +1,30 @@
-"""The sub-commands of ``butler`` for datasets that link to others.
-
-They are found through the entry-point group ``butler.cli``. The exit code is 0, 1 if `compositeh5-check` finds
-something, and 2 for what is an error.
-"""
+"""The sub-commands of ``butler`` for datasets that link to others, which the entry point ``butler.cli`` makes known."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
-from lsst.daf.butler import Butler, ButlerUserError, DatasetRef
+from lsst.daf.butler import Butler, DatasetRef
 from lsst.daf.butler.cli.opt import (
     collections_option,
     dataset_type_option,
     destination_argument,
     directory_argument,
-    options_file_option,
-    repo_argument,
     transfer_option,
     where_option,
 )
-from lsst.daf.butler.cli.utils import ButlerCommand
 
-from ..errors import CompositeH5Error
 from .checking import check, users_of
-from .closure import export_closure, linked_refs, retrieve_closure, transfer_closure
+from .closure import Missing, export_closure, linked_refs, retrieve_closure, transfer_closure
+from .commands_common import FOUND, REPO, command, reported
 from .commands_setup import COMMANDS as SETUP_COMMANDS
 from .relinking import relink
 from .stored import describe
 
-FOUND, COULD_NOT = 1, 2
-"""The exit codes but for success."""
-
-_REPO = repo_argument(required=True, help="REPO is the path or URI of a repository, or its label.")
 _TRANSFER = transfer_option(default="copy")
 _IGNORE_MISSING = click.option(
     "--ignore-missing", is_flag=True, help="Leave out linked datasets that the repository doesn't have."
@@ -52,37 +41,21 @@ _SELECTION = (
 
 def commands() -> list[click.Command]:
     """Return all sub-commands of this package."""
-    return [*_COMMANDS, *SETUP_COMMANDS]
+    return [_links, _transfer, _export, _retrieve, _check, _relink, *SETUP_COMMANDS]
 
 
-def _command(name: str, *parameters: Callable[..., Any]) -> Callable[[Callable[..., None]], None]:
-    """Return a decorator that makes a function a command with these arguments and options."""
-
-    def decorate(function: Callable[..., None]) -> None:
-        for parameter in reversed([*parameters, options_file_option()]):
-            function = parameter(function)
-        command: Any = click.command(name, cls=ButlerCommand)
-        _COMMANDS.append(command(function))
-
-    return decorate
-
-
-_COMMANDS: list[click.Command] = []
-
-
-@_command("compositeh5-links", _REPO, *_SELECTION, _IGNORE_MISSING)
+@command("compositeh5-links", REPO, *_SELECTION, _IGNORE_MISSING)
 def _links(repo: str, ignore_missing: bool, **selection: Any) -> None:
     """List the datasets to which the selected ones link, directly or through others.
 
     One line for each: dataset type, data ID, run and id.
     """
-    with _reported():
-        butler = Butler.from_config(repo)
-        for ref in linked_refs(butler, _selected(butler, **selection), missing=_missing(ignore_missing)):
+    with _selection(repo, selection) as (butler, refs):
+        for ref in linked_refs(butler, refs, missing=_missing(ignore_missing)):
             click.echo(describe(ref))
 
 
-@_command(
+@command(
     "compositeh5-transfer",
     click.argument("source", required=True),
     click.argument("target", required=True),
@@ -95,16 +68,15 @@ def _transfer(source: str, target: str, transfer: str, ignore_missing: bool, **s
 
     SOURCE and TARGET are the paths or URIs of the repositories.
     """
-    with _reported():
-        from_butler, to_butler = Butler.from_config(source), Butler.from_config(target, writeable=True)
-        refs = _selected(from_butler, **selection)
-        moved = transfer_closure(from_butler, to_butler, refs, transfer=transfer, missing=_missing(ignore_missing))
+    with _selection(source, selection) as (butler, refs):
+        into = Butler.from_config(target, writeable=True)
+        moved = transfer_closure(butler, into, refs, transfer=transfer, missing=_missing(ignore_missing))
         click.echo(_count(refs, moved, "transferred"))
 
 
-@_command(
+@command(
     "compositeh5-export",
-    _REPO,
+    REPO,
     directory_argument(required=True, help="DIRECTORY is the folder to export to, for `butler import`."),
     *_SELECTION,
     _TRANSFER,
@@ -112,37 +84,33 @@ def _transfer(source: str, target: str, transfer: str, ignore_missing: bool, **s
 )
 def _export(repo: str, directory: str, transfer: str, ignore_missing: bool, **selection: Any) -> None:
     """Export the selected datasets, and all to which they link. Disassembled ones become one file each."""
-    with _reported():
-        butler = Butler.from_config(repo)
-        refs = _selected(butler, **selection)
+    with _selection(repo, selection) as (butler, refs):
         saved = export_closure(butler, refs, directory, transfer=transfer, missing=_missing(ignore_missing))
         click.echo(_count(refs, saved, "exported"))
 
 
-@_command(
+@command(
     "compositeh5-retrieve",
-    _REPO,
+    REPO,
     destination_argument(required=True, help="DESTINATION is the folder to copy to."),
     *_SELECTION,
     _TRANSFER,
-    click.option("--clobber", is_flag=True, help="Replace files that are there."),
+    click.option("--clobber", "overwrite", is_flag=True, help="Replace files that are there."),
     _IGNORE_MISSING,
 )
 def _retrieve(
-    repo: str, destination: str, transfer: str, clobber: bool, ignore_missing: bool, **selection: Any
+    repo: str, destination: str, transfer: str, overwrite: bool, ignore_missing: bool, **selection: Any
 ) -> None:
     """Copy the files of the selected datasets, and of all to which they link. Their links work in the copy."""
-    with _reported():
-        butler = Butler.from_config(repo)
-        refs = _selected(butler, **selection)
-        missing = _missing(ignore_missing)
-        for uri in retrieve_closure(butler, refs, destination, transfer=transfer, overwrite=clobber, missing=missing):
+    how: dict[str, Any] = {"transfer": transfer, "overwrite": overwrite, "missing": _missing(ignore_missing)}
+    with _selection(repo, selection) as (butler, refs):
+        for uri in retrieve_closure(butler, refs, destination, **how):
             click.echo(uri.ospath if uri.isLocal else str(uri))
 
 
-@_command(
+@command(
     "compositeh5-check",
-    _REPO,
+    REPO,
     *_SELECTION,
     click.option(
         "--if-removed", is_flag=True, help="Tell what would break if the selected datasets (of a RUN) were removed."
@@ -157,10 +125,8 @@ def _check(repo: str, if_removed: bool, **selection: Any) -> None:
     """
     if if_removed and not any(selection.values()):
         raise click.UsageError("--if-removed needs a selection of the datasets to remove")
-    with _reported():
-        butler = Butler.from_config(repo)
-        refs = _selected(butler, lost=True, **selection)
-        found = Counter[str]()
+    found = Counter[str]()
+    with _selection(repo, selection, lost=True) as (butler, refs):
         for checked in users_of(butler, refs) if if_removed else check(butler, refs):
             found[checked.state] += 1
             if checked.state != "ok":
@@ -170,22 +136,31 @@ def _check(repo: str, if_removed: bool, **selection: Any) -> None:
         click.get_current_context().exit(FOUND)
 
 
-@_command("compositeh5-relink", _REPO, *_SELECTION)
+@command("compositeh5-relink", REPO, *_SELECTION)
 def _relink(repo: str, **selection: Any) -> None:
     """Make links lead to where the repository has their targets now, as after an import to other paths.
 
     Ids, URIs and contents stay the same. What an interrupted call didn't finish is finished. Files that the
     repository doesn't hold itself are listed, and stay as they are: the exit code is then 1.
     """
-    with _reported():
-        butler = Butler.from_config(repo, writeable=True)
-        done = relink(butler, _selected(butler, **selection))
+    with _selection(repo, selection, writeable=True) as (butler, refs):
+        done = relink(butler, refs)
     for ref in done.changed:
         click.echo(describe(ref))
     for what in done.left:
         click.echo(f"Left: {what}", err=True)
     if done.left:
         click.get_current_context().exit(FOUND)
+
+
+@contextmanager
+def _selection(
+    repo: str, options: dict[str, Any], *, writeable: bool = False, lost: bool = False
+) -> Iterator[tuple[Butler, list[DatasetRef]]]:
+    """Open a repository, and select the datasets that the options name, with errors reported."""
+    with reported():
+        butler = Butler.from_config(repo, writeable=writeable)
+        yield butler, _selected(butler, lost=lost, **options)
 
 
 def _selected(
@@ -195,7 +170,7 @@ def _selected(
     collections: Iterable[str],
     where: str,
     find_first: bool,
-    lost: bool = False,
+    lost: bool,
 ) -> list[DatasetRef]:
     """Return the datasets that the options select; with ``lost``, also those whose files aren't there."""
     refs: list[DatasetRef] = butler.query_all_datasets(
@@ -207,23 +182,10 @@ def _selected(
     return [ref for ref in refs if stored[ref]]
 
 
-def _missing(ignore: bool) -> Any:
+def _missing(ignore: bool) -> Missing:
     return "ignore" if ignore else "error"
 
 
 def _count(given: list[DatasetRef], closure: list[DatasetRef], done: str) -> str:
     own = len({ref.id for ref in given})
     return f"Datasets {done}: {own}, and {len(closure) - own} to which they link"
-
-
-class _CouldNotError(click.ClickException):
-    exit_code = COULD_NOT
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Make what is expected to go wrong one line for the user."""
-    try:
-        yield
-    except (CompositeH5Error, ButlerUserError, OSError) as error:
-        raise _CouldNotError(str(error)) from error

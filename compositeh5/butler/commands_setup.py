@@ -2,71 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
-from lsst.daf.butler import ButlerUserError
-from lsst.daf.butler.cli.opt import (
-    collections_option,
-    options_file_option,
-    processes_option,
-    repo_argument,
-    where_option,
-)
+from lsst.daf.butler.cli.opt import collections_option, processes_option, where_option
 from lsst.daf.butler.cli.progress import ClickProgressHandler
-from lsst.daf.butler.cli.utils import ButlerCommand
 from lsst.daf.butler.progress import Progress
 
-from ..errors import ConfigurationError, DefinitionError
-
-__all__ = ["COMMANDS"]
-
-
-_REPO = "REPO is the path or URI of a repository, or its label."
+from .commands_common import FOUND, REPO, command, reported
+from .converting import convert_dataset_type
+from .installing import install
 
 
-@click.command("compositeh5-install", cls=ButlerCommand)
-@repo_argument(required=True, help=_REPO)  # type: ignore[untyped-decorator]
-@options_file_option()  # type: ignore[untyped-decorator]
+@command("compositeh5-install", REPO)
 def install_command(repo: str) -> None:
     """Make an existing repository able to store composites.
 
     Adds storage classes and formatters to its butler.yaml; nothing that is there is changed. Doing it again does no
     harm.
     """
-    from .installing import install
-
-    try:
+    with reported():
         backup = install(repo)
-    except (ConfigurationError, OSError) as error:
-        raise click.ClickException(str(error)) from error
     click.echo("Nothing was missing." if backup is None else f"Installed; the former configuration is {backup}")
 
 
-@click.command("compositeh5-convert", cls=ButlerCommand)
-@repo_argument(required=True, help=_REPO)  # type: ignore[untyped-decorator]
-@click.argument("source")
-@click.argument("target")
-@click.argument("run")
-@collections_option(required=True)  # type: ignore[untyped-decorator]
-@where_option()  # type: ignore[untyped-decorator]
-@processes_option()  # type: ignore[untyped-decorator]
-@options_file_option()  # type: ignore[untyped-decorator]
-def convert_command(
-    repo: str, source: str, target: str, run: str, collections: tuple[str, ...], where: str, processes: int
-) -> None:
+@command(
+    "compositeh5-convert",
+    REPO,
+    click.argument("source"),
+    click.argument("target"),
+    click.argument("run"),
+    collections_option(required=True),
+    where_option(),
+    click.option("--recipe", help="Name of the recipe to compress by; by default the configuration chooses."),
+    processes_option(),
+)
+def convert_command(repo: str, source: str, target: str, **more: Any) -> None:
     """Convert the datasets of a type to composites.
 
     SOURCE is the dataset type of FITS exposures or tables; TARGET that of the composites, in the collection RUN. What
     the detectors of a visit have in common is stored once. If it is stopped, do it again: what is there is kept.
     """
-    from .converting import convert_dataset_type
-
     Progress.set_handler(ClickProgressHandler())
     try:
-        done = convert_dataset_type(
-            repo, source, target, run=run, collections=collections, where=where, processes=processes
-        )
-    except (ButlerUserError, DefinitionError, OSError) as error:
-        raise click.ClickException(str(error)) from error
+        with reported():
+            done = convert_dataset_type(repo, source, target, **more)
     finally:
         Progress.set_handler(None)
     click.echo(f"{done.converted} datasets converted, {done.present} were there")
@@ -75,7 +55,7 @@ def convert_command(
     for failure in done.failures:
         click.echo(f"Not converted: {failure}", err=True)
     if done.failures:
-        raise SystemExit(1)
+        click.get_current_context().exit(FOUND)
 
 
 COMMANDS: list[click.Command] = [install_command, convert_command]

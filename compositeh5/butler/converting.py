@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from lsst.daf.butler import Butler, DataCoordinate, DatasetRef, DatasetType, FileDataset, StorageClassFactory
 from lsst.daf.butler.progress import Progress
+from lsst.resources import ResourcePath
 
 from ..composite import Composite
-from ..container.publish import write_durably
 from ..convert.fits import MAGIC, read_exposure
 from ..definition import Definition, get_definition
 from ..errors import DefinitionError
 from ..links import Link
-from ..recipes import OTHERS, Recipes
+from ..opening import open_composite
 from .dataset_types import register_dataset_type, storage_class_name
-from .datasets import as_dataset, location_of
+from .datasets import location_of
+from .datastores import file_datastores, formatter_for, predicted_uri
 from .formatter import CompositeFormatter
-from .linking import link
+from .relinking import relink
+from .stored import open_ref
 
 VISIT = "visit"
 """Definition of the composites that hold what others share."""
+
+STAGING = ".compositeh5-convert-"
+"""What the names of the folders for unfinished files begin with."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class _Output:
     """A dataset that is to be made, and where its file will be."""
 
     ref: DatasetRef
-    location: str
+    uri: ResourcePath
 
 
 @dataclass(frozen=True)
@@ -56,12 +65,11 @@ class _Group:
     """Datasets that are converted together or not at all: those that share components."""
 
     repository: str
-    folder: str
     pairs: Sequence[tuple[DatasetRef, _Output]]
     shared: Sequence[str]
     visit: _Output | None
     links: dict[str, Link]
-    recipes: Recipes
+    recipe: str | None
 
 
 @dataclass
@@ -82,16 +90,18 @@ def convert_dataset_type(
     where: str = "",
     visit_dataset_type: str = "visit_metadata",
     processes: int = 1,
-    recipes: Recipes | None = None,
+    recipe: str | None = None,
 ) -> Conversion:
     """Convert the datasets of one type to composites of another type.
 
     FITS files of exposures become composites of the definition ``exposure``, tables (of Astropy or in Parquet files)
-    those of ``source_catalog``. What the detectors of a visit have in common is stored once, and linked.
+    those of ``source_catalog``. What the detectors of a visit have in common is stored once, and linked. Components are
+    compressed as they are when such a dataset is put.
 
     A visit is converted as a whole or not at all. Datasets that are there already are left as they are, so a
-    conversion that was stopped is continued by starting it again. One that was killed leaves its temporary folder,
-    named ``.compositeh5-…``, in the datastore's root or, if there are several, where temporary files go.
+    conversion that was stopped is continued by starting it again. Several may run at once. Unfinished files are in a
+    folder in the root of the datastore, or, if that is remote or there are several, where temporary files go; what one
+    that was killed leaves there, the next removes.
 
     Parameters
     ----------
@@ -109,8 +119,9 @@ def convert_dataset_type(
         Name of the dataset type of what is shared by a visit.
     processes : int, optional
         How many visits are converted at a time, each by a process.
-    recipes : mapping of str to Recipe, optional
-        How components are compressed; the recipes of the repository's configuration are not used.
+    recipe : str, optional
+        Name of one of the repository's recipes (``write_recipes`` in its configuration of formatters), in place of that
+        which the configuration chooses.
 
     Returns
     -------
@@ -120,7 +131,9 @@ def convert_dataset_type(
     Raises
     ------
     DefinitionError
-        If the repository can't store composites yet.
+        If the repository can't store composites yet, or the datasets are stored as several files each.
+    ConfigurationError
+        If there is no such recipe, or one is wrong, or the repository stores these composites in another format.
     Exception
         What the Butler raises for dataset types and collections that it doesn't know, and if the target is there but is
         of another type.
@@ -146,26 +159,28 @@ def convert_dataset_type(
     converted = 0
     deviations: list[str] = []
     failures: list[str] = []
-    roots = [root for root in butler.get_datastore_roots().values() if root is not None]
-    # Moving a file into a folder of the same file system is one rename.
-    beside = roots[0].ospath if len(roots) == 1 and roots[0].isLocal else None
+    groups = [
+        _group(butler, repository, members, target_type, visit_type, run, shared, recipe)
+        for members in _by_visit(missing, visit_type)
+    ]
+    for group in groups[:1]:
+        # What is wrong with the configuration is wrong for all.
+        _, output = group.pairs[0]
+        formatter_for(butler, output.ref, output.uri, recipe)
+    datastores = file_datastores(butler)
     progress = Progress("compositeh5.butler.converting")
     with (
-        tempfile.TemporaryDirectory(prefix=".compositeh5-", dir=beside) as folder,
+        _staging_folder(datastores) as folder,
         progress.bar(total=len(missing), desc=f"Converting {source}") as bar,
         _executor(repository, processes) as executor,
     ):
-        groups = [
-            _group(butler, repository, folder, members, target_type, visit_type, run, shared, recipes or {})
-            for members in _by_visit(missing, visit_type)
-        ]
-        running = {executor.submit(_stage, group): group for group in groups}
+        running = {executor.submit(_stage, group, folder): group for group in groups}
         try:
             for done in as_completed(running):
                 group = running.pop(done)
                 try:
                     staged = done.result()
-                    _ingest(butler, staged, "move" if len(roots) == 1 else "copy")
+                    _ingest(butler, staged, len(datastores))
                 except Exception as error:
                     # The other visits have nothing to do with it.
                     failures.append(f"{group.pairs[0][0].dataId}: {error}")
@@ -188,9 +203,59 @@ def _executor(repository: str, processes: int) -> Executor:
     )
 
 
+@contextmanager
+def _staging_folder(datastores: Sequence[Any]) -> Iterator[str]:
+    """Give a folder for unfinished files, and remove those that killed runs have left.
+
+    A run holds the lock of its folder as long as it lives.
+    """
+    # Moving a file into a folder of the same file system is one rename.
+    is_near = len(datastores) == 1 and datastores[0].root.isLocal
+    parent = Path(datastores[0].root.ospath if is_near else tempfile.gettempdir())
+    for left in parent.glob(f"{STAGING}*"):
+        with _locked(left) as is_dead:
+            if is_dead:
+                shutil.rmtree(left, ignore_errors=True)
+    while True:
+        folder = tempfile.mkdtemp(prefix=STAGING, dir=parent)
+        with _locked(folder) as is_ours:
+            # Between the two steps, another run may have taken it for a dead one's.
+            if is_ours and os.path.isdir(folder):
+                try:
+                    yield folder
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
+                return
+
+
+@contextmanager
+def _locked(folder: str | os.PathLike[str]) -> Iterator[bool]:
+    """Lock a folder, and tell whether that was possible: it is there, and nobody else's."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, PermissionError):
+        yield False
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(fd)
+
+
 def _definition_name(butler: Butler, ref: DatasetRef) -> str:
-    with butler.getURI(ref).open("rb") as file:
+    with _uri(butler, ref).open("rb") as file:
         return "exposure" if file.read(len(MAGIC)) == MAGIC else "source_catalog"
+
+
+def _uri(butler: Butler, ref: DatasetRef) -> ResourcePath:
+    uris = butler.getURIs(ref)
+    if uris.primaryURI is None:
+        raise DefinitionError(f"{ref}: is stored as a file for each component; only whole files can be converted")
+    return uris.primaryURI
 
 
 def _shared(definition: Definition, dataset_type: DatasetType) -> list[str]:
@@ -214,18 +279,17 @@ def _by_visit(refs: Iterable[DatasetRef], visit_type: DatasetType | None) -> Ite
 def _group(
     butler: Butler,
     repository: str,
-    folder: str,
     refs: Sequence[DatasetRef],
     target_type: DatasetType,
     visit_type: DatasetType | None,
     run: str,
     shared: Sequence[str],
-    recipes: Recipes,
+    recipe: str | None,
 ) -> _Group:
     def output(dataset_type: DatasetType, data_id: DataCoordinate) -> _Output:
         # The names of files need the records. Asking for them in the query would leave out visits that lack some.
         ref = DatasetRef(dataset_type, butler.registry.expandDataId(data_id), run=run)
-        return _Output(ref, location_of(butler.getURI(ref, predict=True).replace(fragment="")))
+        return _Output(ref, predicted_uri(butler, ref))
 
     visit: _Output | None = None
     links: dict[str, Link] = {}
@@ -235,30 +299,30 @@ def _group(
         if known is None:
             visit = output(visit_type, data_id)
         else:
-            links = {name: link(butler, known, name) for name in shared}
+            with open_ref(butler, known) as stored:
+                links = {name: stored.stored_link(name) for name in shared if name in stored}
     pairs = [(ref, output(target_type, ref.dataId)) for ref in refs]
-    return _Group(repository, folder, pairs, shared, visit, links, recipes)
+    return _Group(repository, pairs, shared, visit, links, recipe)
 
 
-def _stage(group: _Group) -> _Staged:
+def _stage(group: _Group, folder: str) -> _Staged:
     """Write the files of a group to a temporary folder, with links as they must be in the places where they will be."""
     butler = Butler.from_config(group.repository)
     staged, links = _Staged(), dict(group.links)
 
-    def write(composite: Composite, output: _Output) -> Composite:
-        made = as_dataset(composite, output.ref, None)
-        path = os.path.join(group.folder, f"{output.ref.id}{CompositeFormatter.default_extension}")
-        write_durably(path, made.file_image(output.location, recipes=_fitting(group.recipes, made)))
-        made.location = output.location
+    def write(composite: Composite, output: _Output) -> str:
+        path = os.path.join(folder, f"{output.ref.id}{CompositeFormatter.default_extension}")
+        formatter_for(butler, output.ref, output.uri, group.recipe).write_local_file(composite, ResourcePath(path))
         staged.files.append((path, output.ref))
-        return made
+        return path
 
     for source, output in group.pairs:
         composite = _read(butler, source)
         common = [name for name in group.shared if name in composite]
         if common and not links and group.visit is not None:
-            visit = write(Composite(VISIT, {name: composite[name] for name in common}), group.visit)
-            links = {name: visit.link(name) for name in common}
+            path = write(Composite(VISIT, {name: composite[name] for name in common}), group.visit)
+            with open_composite(path, location=location_of(group.visit.uri)) as visit:
+                links = {name: visit.stored_link(name) for name in common}
         equal = {
             name: links[name]
             for name in common
@@ -270,18 +334,16 @@ def _stage(group: _Group) -> _Staged:
     return staged
 
 
-def _fitting(recipes: Recipes, composite: Composite) -> Recipes:
-    return {name: recipe for name, recipe in recipes.items() if name in composite or name == OTHERS}
-
-
 def _read(butler: Butler, ref: DatasetRef) -> Composite:
-    uri = butler.getURI(ref)
-    with uri.as_local() as local, open(local.ospath, "rb") as file:
+    with _uri(butler, ref).as_local() as local, open(local.ospath, "rb") as file:
         if file.read(len(MAGIC)) == MAGIC:
             return read_exposure(local.ospath, data_id=dict(ref.dataId.required))
     return Composite("source_catalog", table=butler.get(ref, storageClass="ArrowAstropy"))
 
 
-def _ingest(butler: Butler, staged: _Staged, transfer: str) -> None:
+def _ingest(butler: Butler, staged: _Staged, datastores: int) -> None:
     files: list[Any] = [FileDataset(path, refs=[ref], formatter=CompositeFormatter) for path, ref in staged.files]
-    butler.ingest(*files, transfer=transfer)
+    butler.ingest(*files, transfer="move" if datastores == 1 else "copy")
+    if datastores > 1:
+        # The files were written for their places in the first.
+        relink(butler, [ref for _, ref in staged.files])
