@@ -79,9 +79,6 @@ class Reference(StoredLink):
     state: State
     detail: str
 
-    def __str__(self) -> str:
-        return f"{self.state}: {self.path}: {self.component} -> {self.link}: {self.detail}"
-
 
 @dataclass(frozen=True)
 class Referrers:
@@ -289,8 +286,10 @@ def _references_to(targets: Mapping[str, frozenset[str]], path: str, file: Store
     found = []
     for name, link in file_links(path, file):
         for place, ids in targets.items():
+            if ids and link.link.id not in ids:
+                continue
             leads_there = os.path.realpath(link.place) == place
-            if link.link.id in ids or (leads_there and not ids):
+            if ids or leads_there:
                 user = reference(path, name, link)
                 if leads_there or user.state != "ok" or not place:
                     found.append((place, user))

@@ -108,7 +108,6 @@ def files_under(*roots: Root) -> Tree:
     names: dict[tuple[int, int], set[str]] = {}
     unread: set[Unread] = set()
     for root in real_roots:
-        os.stat(root)
         for found in _walk(root, tuple(real_roots)):
             if isinstance(found, Unread):
                 unread.add(found)

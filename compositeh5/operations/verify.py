@@ -56,9 +56,6 @@ class Problem:
     finding: Finding
     detail: str
 
-    def __str__(self) -> str:
-        return f"{self.finding}: {self.detail if self.path in self.detail else f'{self.path}: {self.detail}'}"
-
 
 @dataclass(frozen=True)
 class Verification:
