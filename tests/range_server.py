@@ -65,15 +65,16 @@ def range_server(root: Path) -> Iterator[RangeServer]:
                     return self.reply(403, b"")
                 if not path.is_file():
                     return self.reply(404, b"")
-                content = path.read_bytes()
-                asked = self.headers.get("Range")
+                asked, size = self.headers.get("Range"), path.stat().st_size
                 if asked is None or not store.knows_ranges:
-                    return self.reply(200, content)
+                    return self.reply(200, path.read_bytes())
                 first, last = (int(n) for n in asked.removeprefix("bytes=").split("-"))
-                if first >= len(content):
+                if first >= size:
                     return self.reply(416, b"")
-                part = content[first : last + 1]
-                return self.reply(206, part, f"bytes {first}-{first + len(part) - 1}/{len(content)}")
+                with path.open("rb") as file:
+                    file.seek(first)
+                    part = file.read(last + 1 - first)
+                return self.reply(206, part, f"bytes {first}-{first + len(part) - 1}/{size}")
 
         do_GET = do_HEAD = do_OPTIONS = answer
 
