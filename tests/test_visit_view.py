@@ -69,7 +69,8 @@ def write_detectors(root: Path, *, visits: tuple[int, ...] = (903334,), **change
 
 def test_the_detectors_that_link_to_a_visit(view: VisitView, simulated: Path) -> None:
     assert view.detectors == DETECTORS
-    assert list(view) == list(DETECTORS)
+    with pytest.raises(TypeError, match="not iterable"):
+        list(view)  # type: ignore[call-overload]
     assert view.data_id == VISIT
     assert view.locations == {d: str(detector_path(simulated, d)) for d in DETECTORS}
     with view.open(7) as ccd:
@@ -179,7 +180,7 @@ def test_what_is_shared_is_read_once(simulated: Path) -> None:
     with open_visit(simulated / "calexp") as view:
         assert view.visit is None
         assert view.visit_info["exposure_time"] == 30 * u.s
-        with pytest.raises(NoSuchComponentError, match="no detector has a component 'camera'"):
+        with pytest.raises(NoSuchComponentError, match="there is no component 'camera' of detector 0, 1"):
             view.shared("camera")
 
 
@@ -227,6 +228,11 @@ def test_tables_are_joined(tmp_path: Path) -> None:
     assert sources.colnames == ["detector", "id"]
     assert sources["detector"].tolist() == [0, 0, 1, 1, 2, 2]
     assert sources["id"].tolist() == [1, 2, 11, 12, 21, 22]
+    record = ch5.Composite(None, table={"id": 3}, data_id={"visit": 1, "detector": 3})
+    record.write(tmp_path / "src_3.h5")
+    with open_visit(tmp_path) as view, pytest.raises(FormatError, match="of detector 3 is no table"):
+        view.table("table")
+    (tmp_path / "src_3.h5").unlink()
     other = ch5.Composite("source_catalog", table=QTable({"name": ["a"]}), data_id={"visit": 1, "detector": 4})
     other.write(tmp_path / "src_4.h5")
     with open_visit(tmp_path) as view, pytest.raises(FormatError, match="can't be joined"):
@@ -245,7 +251,7 @@ def test_detectors_without_a_component_are_named(tmp_path: Path) -> None:
         assert kept["missing"].tolist() == ["", "absent", "unknown"]
         assert kept["mean"].mask.tolist() == [False, True, True]
         assert view.table("photo_calib", missing="skip")["detector"].tolist() == [0]
-        with pytest.raises(NoSuchComponentError, match="no detector has a component 'phot_calib'"):
+        with pytest.raises(NoSuchComponentError, match="there is no component 'phot_calib' of detector 0, 1, 2"):
             view.read("phot_calib", missing="skip")
         with pytest.raises(ValueError, match="'error', 'skip' or 'keep'"):
             view.read("photo_calib", missing="ignore")  # type: ignore[arg-type]
@@ -363,6 +369,28 @@ def test_positions_in_catalogs(tmp_path: Path) -> None:
         assert view.containing(SkyCoord(150.1, 2.2, unit="deg"))["y"].tolist() == [pytest.approx(9.5)]
     with open_visit(tmp_path) as view, pytest.raises(FormatError, match="neither a plane of pixels nor its WCS"):
         view.containing(SkyCoord(150.1, 2.2, unit="deg"))
+
+
+def test_detectors_without_a_wcs(tmp_path: Path) -> None:
+    folder = write_detectors(tmp_path, d0={"wcs": None}, d2={"photo_calib": ch5.PhotoCalib(2.0)})
+    for detector in (0, 1, 2):
+        # Definitions may want an image; these composites have none.
+        with ch5.open(folder / f"903334_{detector}.h5") as ccd:
+            more = {} if detector == 2 else {"image": ccd["image"]}
+            bare = ch5.Composite(None, wcs=ccd["wcs"] if detector else None, **more, data_id=ccd.data_id)
+        bare.write(folder / f"903334_{detector}.h5", replace=True)
+    position = SkyCoord(150.1, 2.2, unit="deg")
+    with open_visit(folder) as view:
+        for _ in range(2):
+            with pytest.raises(AbsentComponentError, match="'wcs' is absent for detector 0"):
+                view.containing(position)
+            assert view.containing(position, missing="skip")["detector"].tolist() == [1, 2]
+        assert view.containing(position, detectors=[2])["detector"].tolist() == [2]
+        with pytest.raises(ValueError, match="'error' or 'skip'"):
+            view.containing(position, missing="keep")
+        assert np.isfinite(view.picture(step=5, missing="skip")["image"].array).sum() == pytest.approx(24, abs=4)
+        with pytest.raises(NoSuchComponentError, match="'image' is unknown for detector 2"):
+            view.picture(step=5, detectors=[1, 2])
 
 
 def test_positions_and_tables_read_no_pixel(tmp_path: Path) -> None:

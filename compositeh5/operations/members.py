@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -119,7 +120,7 @@ def there(found: Mapping[Detector, Any], name: str, missing: Missing, where: str
     gone = {detector: value for detector, value in found.items() if isinstance(value, NotThere)}
     states = {value.state for value in gone.values()}
     if states == {"unknown"} and len(gone) == len(found):
-        raise NoSuchComponentError(f"{where}: no detector has a component {name!r}")
+        raise NoSuchComponentError(f"{where}: there is no component {name!r} of {listed(found)}")
     if missing == "error" and gone:
         what = "; ".join(
             f"{state} for {listed(detector for detector, value in gone.items() if value.state == state)}"
@@ -135,6 +136,12 @@ def there(found: Mapping[Detector, Any], name: str, missing: Missing, where: str
         )
         raise kind(f"{where}: component {name!r} is {what} (missing='skip' leaves them out){reason}")
     return {detector: value for detector, value in found.items() if missing == "keep" or detector not in gone}
+
+
+def unlike_most(values: Mapping[Detector, Hashable]) -> dict[Detector, Hashable]:
+    """Return those values that aren't what most are."""
+    (most, _), *others = Counter(values.values()).most_common()
+    return {detector: value for detector, value in values.items() if value != most} if others else {}
 
 
 def listed(detectors: Iterable[Detector]) -> str:
@@ -177,6 +184,8 @@ def joined(parts: Mapping[Detector, Any], name: str, missing: Missing) -> QTable
     from astropy.table import QTable, TableMergeError, vstack
 
     tables = {detector: part for detector, part in parts.items() if hasattr(part, "colnames")}
+    if others := [detector for detector, part in parts.items() if isinstance(part, dict)] if tables else []:
+        raise FormatError(f"component {name!r} of {listed(others)} is no table, but that of {listed(tables)} is")
     if not tables:
         return table_of([_row(detector, part, missing) for detector, part in parts.items()], {DIMENSION: "int"})
     for detector, table in tables.items():

@@ -61,6 +61,7 @@ def mosaic(images: Mapping[Any, Reduced], footprints: Mapping[Any, Footprint], s
     if len({image.unit for image in images.values()}) > 1:
         units = "; ".join(f"{key}: {image.unit}" for key, image in images.items())
         raise FormatError(f"the images are in different units: {units}")
+    footprints = {key: footprints[key] for key in images}
     wcs = _tangent_plane(list(footprints.values()), step)
     limits = np.array([_limits(covered, wcs) for covered in footprints.values()])
     first, last = np.floor(limits[:, 0].min(axis=0)), np.ceil(limits[:, 1].max(axis=0))

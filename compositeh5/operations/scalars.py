@@ -189,10 +189,13 @@ def table_of(rows: Sequence[Row], first: Mapping[str, str]) -> QTable:
     from astropy.table import QTable
 
     table = QTable()
-    for name in [*first, *sorted({name for row in rows for name in row} - first.keys())]:
+    names = [*first, *sorted({name for row in rows for name in row} - first.keys())]
+    for name in names:
         scalars = [row.get(name) for row in rows]
         for number, family in enumerate(_families(scalars) or [_Family(first.get(name, "text"), "")]):
             title = f"{name} [{family.unit or family.type}]" if number else name
+            while number and (title in names or title in table.colnames):
+                title += "_"
             table[title] = family.column(scalars)
             meta = {"field": name} if number else {}
             if family.type == "float" and _is_logarithmic(family.unit):

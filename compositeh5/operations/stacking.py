@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError
+from .members import Detector, unlike_most
 
 if TYPE_CHECKING:
     from dask.array import Array
@@ -73,7 +73,8 @@ class _Stack:
         first, *rest = index
         chosen = np.arange(len(self.planes))[first]
         if not chosen.size:
-            return np.broadcast_to(np.zeros((), self.dtype), self.shape)[index]
+            nothing: NDArray[Any] = np.broadcast_to(np.zeros((), self.dtype), self.shape)[index]
+            return nothing
         if chosen.ndim == 0:
             return self._read(int(chosen), tuple(rest))
         return np.stack([self._read(number, tuple(rest)) for number in chosen.tolist()])
@@ -89,14 +90,18 @@ class _Stack:
         return self.name, *(plane.digest for plane in self.planes)
 
 
-def stack(planes: Mapping[Any, Plane], openers: Mapping[Any, Callable[[], Composite]], name: str, chunks: Any) -> Array:
+def stack(
+    planes: Mapping[Detector, Plane], openers: Mapping[Detector, Callable[[], Composite]], name: str, chunks: Any
+) -> Array:
     """Return planes as one array; see `VisitView.to_dask`."""
-    import dask.array as da
-
+    try:
+        import dask.array as da
+    except ImportError as error:
+        raise ImportError("stacked pixels need dask: pip install 'compositeh5[dask]'") from error
     layouts = {key: f"shape {plane.shape}, first pixel {plane.origin}, {plane.dtype}" for key, plane in planes.items()}
-    (most, _), *others = Counter(layouts.values()).most_common()
-    if others:
-        deviating = "; ".join(f"{key}: {layout}" for key, layout in layouts.items() if layout != most)
+    if others := unlike_most(layouts):
+        most = next(layout for key, layout in layouts.items() if key not in others)
+        deviating = "; ".join(f"{key}: {layout}" for key, layout in others.items())
         raise FormatError(f"component {name!r} can't be stacked: most have {most}, but {deviating}; choose `detectors`")
     stored = _Stack(tuple(openers[key] for key in planes), name, tuple(planes.values()))
     # One array, and not one for each detector, lets dask push slices down to what is read.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -25,6 +24,7 @@ from .members import (
     listed,
     table_part,
     there,
+    unlike_most,
 )
 from .picture import mosaic, reduced
 from .running import Progress, each, silent
@@ -47,8 +47,9 @@ class VisitView:
 
     Methods that read a component have the parameters ``detectors``, those that are wanted, by default all; and
     ``missing``, what to do about detectors that don't have it, because it is absent (known to be None), lost (linked,
-    and not found) or unknown (the composite says nothing of it). ``"error"`` names them, ``"skip"`` leaves them out,
-    ``"keep"`` gives None, and in tables a masked row.
+    and not found) or unknown (the composite says nothing of it). ``"error"``, the default, raises an
+    `AbsentComponentError`, `BrokenLinkError` or `NoSuchComponentError` that names them; ``"skip"`` leaves them out;
+    ``"keep"`` gives None, and in tables a masked row. A component that is unknown to all is always an error.
 
     Parameters
     ----------
@@ -85,10 +86,8 @@ class VisitView:
         """The open composite of what the detectors share; None if only those of the detectors are known."""
         self._executor, self._progress, self._context = executor, progress, context
         self._shared: dict[str, Any] = {}
-        self._footprints: dict[Detector, Footprint] = {}
+        self._footprints: dict[Detector, Footprint | NotThere] = {}
         self._closed = False
-
-    # ---- Which there are -----------------------------------------------------------------------------------
 
     @property
     def detectors(self) -> tuple[Detector, ...]:
@@ -151,10 +150,8 @@ class VisitView:
 
         Raises
         ------
-        BrokenLinkError, AbsentComponentError, NoSuchComponentError
-            If detectors don't have it, and ``missing`` is "error"; the last also if none has it.
         OSError, CompositeH5Error
-            If a file can't be read.
+            If a file can't be read; see also the class.
         """
         found = self._each(name, partial(Composite.read, name=name, **parameters), detectors, missing)
         return {detector: None if isinstance(value, NotThere) else value for detector, value in found.items()}
@@ -200,7 +197,7 @@ class VisitView:
         FormatError
             If tables differ in their columns.
         OSError, CompositeH5Error
-            As `read` does.
+            As for `read`.
         """
         found = self._each(name, partial(table_part, name, parameters), detectors, missing)
         return joined(found, name, missing)
@@ -220,8 +217,6 @@ class VisitView:
         ------
         DigestMismatchError
             If it isn't the same for all detectors; the message names those that deviate from most.
-        BrokenLinkError, AbsentComponentError, NoSuchComponentError
-            If detectors don't have it.
         """
         self._check_open()
         if name not in self._shared:
@@ -229,21 +224,19 @@ class VisitView:
                 with self._context():
                     self._shared[name] = self.visit[name]
             else:
-                self._check_equal(name)
+                digests = self._each(name, partial(Composite.component_digest, name=name), None, "error")
+                if deviating := unlike_most(digests):
+                    what = f"component {name!r} of {listed(deviating)} isn't the same as that of most"
+                    raise DigestMismatchError(f"{self!r}: {what}")
                 self._shared[name] = self.read(name, detectors=self.detectors[:1])[self.detectors[0]]
         value = self._shared[name]
         return kinds.get(kinds.infer(value)).share(value)
 
-    def _check_equal(self, name: str) -> None:
-        found = self._each(name, partial(Composite.component_digest, name=name), None, "error")
-        (most, _), *others = Counter(found.values()).most_common()
-        if others:
-            deviating = listed(detector for detector, digest in found.items() if digest != most)
-            raise DigestMismatchError(f"{self!r}: component {name!r} of {deviating} isn't the same as that of most")
-
     # ---- On the sky, and pixels ----------------------------------------------------------------------------
 
-    def containing(self, positions: SkyCoord) -> QTable:
+    def containing(
+        self, positions: SkyCoord, *, detectors: Sequence[Detector] | None = None, missing: Missing = "error"
+    ) -> QTable:
         """Tell which detectors contain sky positions, and at which of their pixels.
 
         Only WCS, and the boxes of the images, are read, once for many calls. Nothing else needs to be known of the
@@ -253,6 +246,8 @@ class VisitView:
         ----------
         positions : SkyCoord
             One position or many, of shape () or (n,).
+        detectors, missing
+            See the class; "keep" isn't possible here.
 
         Returns
         -------
@@ -264,18 +259,17 @@ class VisitView:
 
         Raises
         ------
-        BrokenLinkError, AbsentComponentError, NoSuchComponentError
-            If detectors have no WCS.
         FormatError
             If it can't be known what a WCS covers, for there are neither images nor ``pixel_shape``.
         """
-        return containing(self._covered(None), positions)
+        return containing(self._covered(detectors, missing), positions)
 
-    def _covered(self, detectors: Sequence[Detector] | None) -> dict[Detector, Footprint]:
+    def _covered(self, detectors: Iterable[Detector] | None, missing: Missing) -> dict[Detector, Footprint]:
+        if missing == "keep":
+            raise ValueError("missing should be 'error' or 'skip': a detector without WCS has no place to be kept at")
         chosen = [member.detector for member in self._chosen(detectors)]
-        new = [detector for detector in chosen if detector not in self._footprints]
-        self._footprints |= self._each("wcs", footprint, new, "error")
-        return {detector: self._footprints[detector] for detector in chosen}
+        self._footprints |= self._found("wcs", footprint, [key for key in chosen if key not in self._footprints])
+        return there({detector: self._footprints[detector] for detector in chosen}, "wcs", missing, repr(self))
 
     def to_dask(self, name: str = "image", *, detectors: Sequence[Detector] | None = None, chunks: Any = -1) -> Array:
         """Return the pixels of all detectors as one lazy array. Needs the extra ``dask``.
@@ -304,14 +298,19 @@ class VisitView:
             If the components differ in box or type; the message says which.
         TypeError
             If they aren't arrays.
-        BrokenLinkError, AbsentComponentError, NoSuchComponentError
-            If detectors don't have it.
         """
         planes = self._each(name, partial(plane_of, name), detectors, "error")
         openers = {detector: self._members[detector].open for detector in planes}
         return stack(planes, openers, name, chunks)
 
-    def picture(self, name: str = "image", *, step: int = 16, detectors: Sequence[Detector] | None = None) -> Composite:
+    def picture(
+        self,
+        name: str = "image",
+        *,
+        step: int = 16,
+        detectors: Sequence[Detector] | None = None,
+        missing: Missing = "error",
+    ) -> Composite:
         """Return a picture of the visit: the images of all detectors at reduced size, where they are on the sky.
 
         Each of its pixels is the mean of ``step`` by ``step`` pixels of the detector there, without those that are NaN;
@@ -324,8 +323,8 @@ class VisitView:
             Name of a component of kind ``image``.
         step : int, optional
             Rows and columns that become one.
-        detectors : sequence, optional
-            The detectors that are wanted, by default all.
+        detectors, missing
+            See the class, for the images and for the WCS; "keep" isn't possible here.
 
         Returns
         -------
@@ -340,16 +339,13 @@ class VisitView:
             If the images differ in their units.
         TypeError
             If the components are no images.
-        BrokenLinkError, AbsentComponentError, NoSuchComponentError
-            If detectors don't have them, or a WCS.
         """
         if step < 1:
             raise ValueError(f"the step should be at least 1, not {step}")
-        images = self._each(name, partial(reduced, name, step), detectors, "error")
-        image, wcs = mosaic(images, self._covered(detectors), step)
+        covered = self._covered(detectors, missing)
+        images = self._each(name, partial(reduced, name, step), covered, missing)
+        image, wcs = mosaic(images, covered, step)
         return Composite(None, image=image, wcs=wcs, data_id=self.data_id)
-
-    # ---- The files -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Close the file of the visit."""
@@ -363,39 +359,41 @@ class VisitView:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[Detector]:
-        return iter(self._members)
-
-    def __len__(self) -> int:
-        return len(self._members)
+    # Over detectors, or components? Neither by chance, as Python would have it.
+    __iter__ = None
 
     def __repr__(self) -> str:
         ids = " ".join(f"{key}={value}" for key, value in self.data_id.items())
-        return f"<VisitView {ids} ({len(self)} detectors{', closed' if self._closed else ''})>"
+        return f"<VisitView {ids} ({len(self._members)} detectors{', closed' if self._closed else ''})>"
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"{self!r}: was closed; read what is needed inside of the `with` block")
 
-    def _chosen(self, detectors: Sequence[Detector] | None) -> list[Member]:
+    def _chosen(self, detectors: Iterable[Detector] | None) -> list[Member]:
         self._check_open()
         if detectors is None:
             return list(self._members.values())
-        if unknown := [detector for detector in detectors if detector not in self._members]:
-            raise NoSuchComponentError(f"{self!r}: there is no {listed(unknown)}; there are {listed(self)}")
-        return [self._members[detector] for detector in dict.fromkeys(detectors)]
+        chosen = dict.fromkeys(detectors)
+        if unknown := [detector for detector in chosen if detector not in self._members]:
+            raise NoSuchComponentError(f"{self!r}: there is no {listed(unknown)}; there are {listed(self._members)}")
+        return [self._members[detector] for detector in chosen]
 
     def _each(
         self,
         name: str,
-        function: Callable[[Composite], _Result],
-        detectors: Sequence[Detector] | None,
+        function: Callable[[Composite], Any],
+        detectors: Iterable[Detector] | None,
         missing: Missing,
     ) -> dict[Detector, Any]:
         """Return what a function gives for each composite that has a component of this name."""
+        return there(self._found(name, function, detectors), name, missing, repr(self))
+
+    def _found(
+        self, name: str, function: Callable[[Composite], _Result], detectors: Iterable[Detector] | None
+    ) -> dict[Detector, _Result | NotThere]:
         members = self._chosen(detectors)
         work = partial(if_there, name, function)
         with self._context():
             results = each(work, members, executor=self._executor, progress=self._progress, step=f"reading {name}")
-            found = {member.detector: result for member, result in zip(members, results, strict=True)}
-        return there(found, name, missing, repr(self))
+            return {member.detector: result for member, result in zip(members, results, strict=True)}
