@@ -12,6 +12,7 @@ from .kinds.psf import Psf
 from .kinds.record import Record
 from .links import Link
 from .opening import open_composite as open
+from .operations.gather import gather
 from .operations.overlay import choose, compose
 from .operations.sharing import split, write_together
 from .recipes import Recipe
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "choose",
     "compose",
+    "gather",
     "get_definition",
     "load_definition",
     "open",

@@ -33,6 +33,8 @@ class ComponentInfo:
         Size of its arrays in memory, and of their bytes in the file.
     target : str
         Where the link leads.
+    origin : str
+        Where the content was copied from, if it was.
     note : str
         Why it is lost.
     """
@@ -48,6 +50,7 @@ class ComponentInfo:
     nbytes: int = 0
     stored_bytes: int = 0
     target: str = ""
+    origin: str = ""
     note: str = ""
 
 
@@ -85,6 +88,7 @@ def _info(name: str, part: Part) -> ComponentInfo:
             nbytes=sizes[0],
             stored_bytes=sizes[1],
             target=target,
+            origin="" if part.origin is None or target else f"{part.origin} in {part.origin.uri}",
             note=note,
         )
     finally:

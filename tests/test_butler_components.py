@@ -23,7 +23,7 @@ pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra 
 from butler_support import RUN, create_repo, create_repo_with, files_of
 from lsst.daf.butler import Butler, DatasetRef, DatasetType
 
-from compositeh5.butler import link, put_component, put_links, put_overlay, put_visit, register_dataset_type
+from compositeh5.butler import gather, link, put_component, put_links, put_overlay, put_visit, register_dataset_type
 
 CCD = {"instrument": "DemoCam", "visit": 903334, "detector": 4}
 VISIT = {"instrument": "DemoCam", "visit": 903334}
@@ -90,6 +90,59 @@ def digests(composite: ch5.Composite) -> dict[str, str]:
 
 
 CALIB = ch5.PhotoCalib(57.5, 0.25)
+
+
+# ---- Stages, versions and lists -------------------------------------------------------------------------------
+
+
+def test_an_overlay_tells_stages_origins_and_history(butler: Butler) -> None:
+    _, base = put_base(butler)
+    first = put_overlay(butler, base, {"wcs": better_wcs()}, "calexp", run="u/jointcal", stage="jointcal", keep=["wcs"])
+    second = put_overlay(butler, first, {"photo_calib": CALIB}, "calexp", run="u/fgcm", stage="fgcm")
+    c = butler.get(second)
+    assert [step["id"] for step in c.provenance["history"]] == [str(base.id), str(first.id)]
+    assert [step.get("run") for step in c.provenance["history"]] == [RUN, "u/jointcal"]
+    assert c.component_origin("image").id == str(base.id)
+    assert c.component_origin("wcs").run == "u/jointcal"
+    assert c.versions("wcs") == ("jointcal", "single_frame")
+    assert c.read_version("wcs", "single_frame").wcs.crval.tolist() == [150.1, 2.2]
+    with pytest.raises(errors.StageError, match="wcs is at jointcal, single_frame"):
+        c.require_stage("fgcm")
+    assert c.require_stage("fgcm", fallback="jointcal").fallbacks == {"wcs": "jointcal"}
+    chosen = c.require_stage("single_frame", ["wcs"])
+    assert chosen["wcs"].wcs.crval.tolist() == [150.1, 2.2]
+
+
+def test_versions_are_not_disassembled(apart: Butler) -> None:
+    _, base = put_base(apart)
+    with pytest.raises(Exception, match="several versions of components; these can't be disassembled"):
+        put_overlay(apart, base, {"wcs": better_wcs()}, "calexp", run="u/j", stage="jointcal", keep=["wcs"])
+
+
+def test_a_list_of_all_detectors_of_a_visit(butler: Butler) -> None:
+    whole = ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT)
+    ccds = [
+        exposure((30, 40)).replace(
+            {"image": ch5.Image(np.full((30, 40), d, np.float32))}, data_id={**CCD, "detector": d}
+        )
+        for d in (3, 1, 2)
+    ]
+    put_visit(butler, whole, ccds)
+    butler.registry.registerDatasetType(
+        DatasetType("mosaic", ["instrument", "visit"], "CompositeH5RawV1", universe=butler.dimensions)
+    )
+    members = gather(butler, "calexp", "image", VISIT, key="detector", expected=[1, 2, 3])
+    with counted_reads() as count:
+        ref = put_links(butler, "mosaic", {"amplifiers": members}, VISIT)
+        assert count() < 200_000
+    targets.cache.clear()
+    assert [image.array[0, 0] for image in butler.get(ref)["amplifiers"]] == [1, 2, 3]
+    assert [image.array[0, 0] for image in butler.get("mosaic.amplifiers", VISIT, parameters={"items": [2]})] == [3]
+    with pytest.raises(errors.NoSuchComponentError, match="missing for detector = 4, 5; it is there for 1, 2, 3"):
+        gather(butler, "calexp", "image", VISIT, key="detector", expected=range(1, 6))
+    assert len(gather(butler, "calexp", "image", VISIT, key="detector", expected=range(1, 6), missing="skip")) == 3
+    with pytest.raises(errors.NoSuchComponentError, match="there is no composite"):
+        gather(butler, "calexp", "image", {**VISIT, "visit": 903335}, key="detector")
 
 
 # ---- Overlays -----------------------------------------------------------------------------------------------

@@ -312,9 +312,37 @@ def test_a_stored_list_of_links_is_checked(tmp_path: Path) -> None:
         group = file["composite/amplifiers"]
         record = json.loads(group.attrs["links"])
         del group.attrs["links"]
-        group.attrs["links"] = json.dumps({"0": record["0"], "1": record["0"]})
+        group.attrs["links"] = np.bytes_(json.dumps({"0": record["0"], "1": record["0"]}))
     with (
         ch5.open(tmp_path / "raw.h5") as c,
         pytest.raises(errors.FormatError, match="links 1 are recorded, but missing"),
     ):
         c["amplifiers"]
+
+
+def test_a_list_is_gathered_from_a_partial_key(tmp_path: Path) -> None:
+    paths = amplifiers(tmp_path, 12)
+    with counted_reads() as count:
+        links = ch5.gather(reversed(paths), "image", key="amplifier", expected=range(12))
+        ch5.Composite("raw", amplifiers=links, data_id={"exposure": 7, "detector": 1}).write(tmp_path / "raw.h5")
+        assert count() < 12 * 32 * 1024
+    with ch5.open(tmp_path / "raw.h5") as c:
+        assert [image.array[0, 0] for image in c["amplifiers"]] == list(range(12))
+    paths[10].unlink()
+    left = [path for path in paths if path.exists()]
+    with pytest.raises(
+        errors.NoSuchComponentError, match="'image' is missing for amplifier = 10; it is there for 0, 1, 2"
+    ):
+        ch5.gather(left, "image", key="amplifier", expected=range(12))
+    assert len(ch5.gather(left, "image", key="amplifier", expected=range(12), missing="skip")) == 11
+    with pytest.raises(errors.ConflictError, match="another one with amplifier=3"):
+        ch5.gather([paths[3], paths[3]], "image", key="amplifier")
+    with pytest.raises(errors.DefinitionError, match="no 'detektor'"):
+        ch5.gather(left, "image", key="detektor")
+    ch5.Composite(image=None, data_id={"exposure": 8, "detector": 1, "amplifier": 2}).write(tmp_path / "other.h5")
+    with pytest.raises(errors.ConflictError, match="'exposure': 8.*but the others are of"):
+        ch5.gather([paths[3], tmp_path / "other.h5"], "image", key="amplifier")
+    with pytest.raises(errors.NoSuchComponentError, match="missing for amplifier = 2"):
+        ch5.gather([tmp_path / "other.h5"], "image", key="amplifier")
+    with pytest.raises(errors.NoSuchComponentError, match="there is no composite"):
+        ch5.gather([], "image", key="amplifier")

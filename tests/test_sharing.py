@@ -141,6 +141,7 @@ def test_a_flattened_file_is_the_same_composite_without_links(overlaid: Path, tm
         assert flat.versions("wcs") == ("jointcal", "single_frame")
         assert flat.read_version("wcs", "single_frame").wcs.crval.tolist() == [150.1, 2.2]
         np.testing.assert_array_equal(flat["image"].array, exposure()["image"].array)
+        assert flat.components()["image"].origin == f"{origins['image']} in {origins['image'].uri}"
     listing = tool("h5ls", "-r", moved).stdout
     assert "External Link" not in listing
     dump = tool("h5dump", "-a", "/composite/image/origin_link", moved).stdout

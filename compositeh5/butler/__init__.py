@@ -6,7 +6,7 @@ them. But for the demonstration, this is the only part of the package that impor
 
 from .checking import CheckedLink, check, users_of
 from .closure import export_closure, linked_refs, retrieve_closure, transfer_closure
-from .components import put_component, put_links, put_overlay
+from .components import gather, put_component, put_links, put_overlay
 from .dataset_types import register_dataset_type
 from .linking import link
 from .relinking import Relinking, relink
@@ -19,6 +19,7 @@ __all__ = [
     "Relinking",
     "check",
     "export_closure",
+    "gather",
     "link",
     "linked_refs",
     "open_visit",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
 
 from lsst.daf.butler import (
     Butler,
@@ -19,6 +20,7 @@ from ..composite import Composite
 from ..definition import Definition
 from ..errors import NoSuchComponentError
 from ..links import DataId, Link
+from ..operations.gather import in_order
 from .dataset_types import register_dataset_type
 from .formatter import ALONE
 from .linking import link
@@ -26,6 +28,9 @@ from .stored import is_composite, located, open_ref
 
 Source: TypeAlias = DatasetRef | DeferredDatasetHandle
 """A stored dataset: its ref, or the handle that tasks get for deferred inputs."""
+
+OneSource: TypeAlias = Source | tuple[Source, str] | Link
+"""A stored dataset, with the name of the component there if it is another, or a link."""
 
 
 def put_overlay(
@@ -37,6 +42,7 @@ def put_overlay(
     data_id: DataId | None = None,
     run: str | None = None,
     stage: str = "",
+    keep: Iterable[str] = (),
 ) -> DatasetRef:
     """Store a composite that is a stored one with some components changed.
 
@@ -61,11 +67,13 @@ def put_overlay(
         The run, which is made if there is none; by default that of the Butler.
     stage : str, optional
         The processing step that made the changed components.
+    keep : iterable of str, optional
+        The components of which the version that is replaced is kept as well; see `Composite.versions`.
 
     Returns
     -------
     DatasetRef
-        The overlay. Its provenance names the base as input.
+        The overlay. Its provenance names the base as input, and under ``history`` the steps that led to it.
 
     Raises
     ------
@@ -81,7 +89,6 @@ def put_overlay(
         If the handle has parameters.
     """
     base_ref = _ref(base)
-    overlay = _linked(butler, base_ref).replace(components, stage=stage, provenance={})
     wanted = {**base_ref.dataId.required, **(data_id or {})}
     try:
         butler.get_dataset_type(dataset_type)
@@ -90,7 +97,9 @@ def put_overlay(
         butler.registry.registerDatasetType(
             DatasetType(dataset_type, dimensions, base_ref.datasetType.storageClass_name, universe=butler.dimensions)
         )
-    return _put(butler, overlay, dataset_type, wanted, run, [base_ref])
+    # What the base keeps of earlier versions is copied.
+    with _overlaid(butler, base_ref, components, stage, keep) as overlay:
+        return _put(butler, overlay, dataset_type, wanted, run, [base_ref])
 
 
 def put_component(
@@ -150,7 +159,7 @@ def put_component(
 def put_links(
     butler: Butler,
     dataset_type: str,
-    sources: Mapping[str, Source | tuple[Source, str] | Link],
+    sources: Mapping[str, OneSource | list[OneSource]],
     data_id: DataId,
     *,
     definition: str | Definition | None = None,
@@ -168,7 +177,7 @@ def put_links(
     sources : mapping
         For the name of each component, the dataset that has it: a ref or handle (of a composite with a component of
         that name, or of a dataset that is such a component), that of a component (``ref.makeComponentRef("wcs")``), a
-        pair of one and the name of the component there, or a `Link`.
+        pair of one and the name of the component there, or a `Link`; or a list of these, such as `gather` gives.
     data_id : mapping
         Data ID of the composite.
     definition : str or Definition, optional
@@ -192,32 +201,86 @@ def put_links(
     DefinitionError
         If components are missing, or not of the definition.
     """
-    inputs: list[DatasetRef] = []
-    found: dict[str, Link] = {}
-    for name, source in sources.items():
+    inputs: dict[DatasetRef, None] = {}
+
+    def linked(source: OneSource, name: str) -> Link:
         if isinstance(source, Link):
-            found[name] = source
-        else:
-            ref, component = _dataset_and_component(source, name)
-            inputs.append(ref)
-            target = link(butler, ref, component)
-            # One that leads on says where the end was when it was made; the Butler knows where it is.
-            found[name] = (located(butler, target) or target) if target.id != str(ref.id) else target
+            return source
+        ref, component = _dataset_and_component(source, name)
+        inputs[ref] = None
+        target = link(butler, ref, component)
+        # One that leads on says where the end was when it was made; the Butler knows where it is.
+        return (located(butler, target) or target) if target.id != str(ref.id) else target
+
+    found = {
+        name: [linked(item, name) for item in source] if isinstance(source, list) else linked(source, name)
+        for name, source in sources.items()
+    }
     if definition is not None:
         register_dataset_type(butler, dataset_type, definition)
     storage_class = butler.get_dataset_type(dataset_type).storageClass
     composite = storage_class.delegate().assemble(found).replace(stage=stage)
-    return _put(butler, composite, dataset_type, data_id, run, inputs)
+    return _put(butler, composite, dataset_type, data_id, run, list(inputs))
 
 
-def _linked(butler: Butler, ref: DatasetRef) -> Composite:
-    """Return a composite like a stored one, with links to where its components are stored now."""
+def gather(
+    butler: Butler,
+    dataset_type: str,
+    component: str,
+    data_id: DataId,
+    *,
+    key: str,
+    expected: Iterable[int | str] | None = None,
+    missing: Literal["error", "skip"] = "error",
+    collections: str | list[str] | None = None,
+) -> list[DatasetRef]:
+    """Return the datasets that a partial data ID means, as the items of a list-valued component.
+
+    Parameters
+    ----------
+    butler : Butler
+        The repository.
+    dataset_type : str
+        Name of their dataset type.
+    component : str
+        Name of the component.
+    data_id : mapping
+        Data ID but for one key.
+    key : str
+        That key. The list is in the order of its values.
+    expected : iterable of int or str, optional
+        The values of the key of which there must be a dataset.
+    missing : {"error", "skip"}, optional
+        What to do about expected datasets that are not there.
+    collections : str or list of str, optional
+        Where they are looked for; by default in the collections of the Butler.
+
+    Returns
+    -------
+    list of DatasetRef
+        The component of each dataset, for `put_links`.
+
+    Raises
+    ------
+    NoSuchComponentError
+        If datasets are missing; the message names all. Also if there is none at all.
+    """
+    refs = butler.query_datasets(dataset_type, collections, data_id=dict(data_id), explain=False)
+    found = {ref.dataId[key]: ref.makeComponentRef(component) for ref in refs}
+    return in_order(found, component, key, expected, missing)
+
+
+@contextmanager
+def _overlaid(
+    butler: Butler, ref: DatasetRef, components: Mapping[str, Any], stage: str, keep: Iterable[str]
+) -> Iterator[Composite]:
+    """Give an overlay of a stored composite, with links to where its components are stored now."""
     with open_ref(butler, ref) as stored:
-        targets = {name: stored.link(name) for name in stored}
+        overlay = stored.overlay(components, stage=stage, keep=keep)
         # A component that is linked already may have moved since. Where the Butler doesn't know it, it stays the part
         # that it is, which knows the path from the base's file as well as the recorded place.
-        now = {name: located(butler, target) if name in stored.links else target for name, target in targets.items()}
-        return stored.replace({name: target for name, target in now.items() if target is not None})
+        now = {name: located(butler, target) for name, target in stored.links.items() if name not in components}
+        yield overlay.replace({name: target for name, target in now.items() if target is not None})
 
 
 def _dataset_and_component(source: Source | tuple[Source, str], name: str) -> tuple[DatasetRef, str]:

@@ -23,7 +23,7 @@ from lsst.resources import ResourcePath
 
 from .. import kinds
 from ..composite import Composite
-from ..definition import definition_names, get_definition
+from ..definition import VERSIONS, definition_names, get_definition
 from ..errors import DefinitionError, NoSuchComponentError, OutsideError, UnsupportedParameterError, suggest
 from ..geometry import Box
 from ..opening import open_composite, open_dataset
@@ -194,7 +194,8 @@ def source_of(uri: ResourcePath) -> ResourcePath | str:
 def check_components(composite: Composite, storage_class: StorageClass) -> None:
     """Raise `DefinitionError` if a composite has components that could not be got from such a dataset."""
     known = storage_class.components.keys() - {ASSEMBLY}
-    if unknown := [name for name in composite if known and name not in known]:
+    # Every composite may have other versions of its components.
+    if unknown := [name for name in composite if known and name not in {*known, VERSIONS}]:
         raise DefinitionError(
             f"{composite!r}: the storage class {storage_class.name} has no component {', '.join(unknown)}"
         )

@@ -9,7 +9,7 @@ from lsst.daf.butler import DatasetComponent, DatasetProvenance, DatasetRef, Sto
 
 from .. import kinds
 from ..composite import Composite
-from ..definition import definition_names, get_definition
+from ..definition import VERSIONS, definition_names, get_definition
 from ..errors import DefinitionError
 from ..parts import MemoryPart
 from .dataset_types import storage_class_name
@@ -44,6 +44,11 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
             raise DefinitionError(
                 f"composites of the storage class {self.storageClass.name} can't be disassembled: it needs a component "
                 f"{ASSEMBLY!r} of storage class CompositeH5AssemblyV1"
+            )
+        if VERSIONS in whole:
+            raise DefinitionError(
+                f"{whole!r}: has several versions of components; these can't be disassembled: store it whole, or "
+                f"replace({{{VERSIONS!r}: None}})"
             )
         components = self.storageClass.components
         pieces = take_apart(whole, [name for name in components if name != ASSEMBLY])
