@@ -67,7 +67,7 @@ def ingest(butler: Butler, path: Path, dataset_type: DatasetType, **key: Any) ->
 def new_repo(folder: Path, scratch: Path, /, **datastore: Any) -> Butler:
     """Make a stock repository, with FITS exposures of three detectors of two visits."""
     config = Config({"datastore": datastore} if datastore else {})
-    Butler.makeRepo(str(folder), config=config, forceConfigRoot="root" not in datastore)
+    Butler.makeRepo(str(folder), config=config, forceConfigRoot=not datastore)
     install(str(folder))
     butler = Butler.from_config(str(folder), run="fits")
     add_instrument(butler)

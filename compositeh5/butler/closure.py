@@ -21,7 +21,7 @@ from ..links import Link
 from ..operations.references import StoredLink
 from .datasets import open_uri
 from .formatter import CompositeFormatter
-from .stored import dataset_links, describe, is_composite, open_ref, relinked, target_ref
+from .stored import dataset_links, describe, is_composite, open_ref, relinked, stored_among, target_ref
 
 Missing = Literal["error", "ignore"]
 
@@ -69,16 +69,16 @@ def linked_refs(butler: Butler, refs: Iterable[DatasetRef], *, missing: Missing 
         seen |= users.keys()
         targets = {str(ref.id): ref for ref in butler.get_many_datasets(map(uuid.UUID, users))}
         for id_, (_, found) in users.items():
-            if id_ not in targets and (target := target_ref(butler, found.link)) is not None:
-                targets[id_] = target
-        stored = butler.stored_many(targets.values())
-        lost += [
-            f"{describe(ref)}: {found.component} -> {found.link}"
-            for id_, (ref, found) in users.items()
-            if id_ not in targets or not stored[targets[id_]]
-        ]
-        found_refs = [targets[id_] for id_ in users if id_ in targets]
-        layer = {ref.id: ref for ref in found_refs if stored[ref] and ref.id not in known}
+            if id_ not in targets and (other := target_ref(butler, found.link)) is not None:
+                targets[id_] = other
+        stored = {ref.id for ref in stored_among(butler, targets.values())}
+        layer = {}
+        for id_, (ref, found) in users.items():
+            target = targets.get(id_)
+            if target is None or target.id not in stored:
+                lost.append(f"{describe(ref)}: {found.component} -> {found.link}")
+            elif target.id not in known:
+                layer[target.id] = target
         known |= layer
     if lost and missing == "error":
         raise BrokenLinkError(f"linked datasets aren't stored in this repository: {'; '.join(lost)}")
@@ -203,9 +203,16 @@ def export_closure(
     os.makedirs(folder, exist_ok=True)
     apart = [ref for ref in closure if is_composite(ref) and butler.getURIs(ref).primaryURI is None]
     paths = {ref.id: os.path.join(folder, ref.run, ref.datasetType.name, f"{ref.id}.h5") for ref in apart}
+    # Of several datasets in one file, the Butler would fail to export the second.
+    together: dict[str, list[DatasetRef]] = {}
+    for ref in closure:
+        if ref.id not in paths:
+            together.setdefault(str(butler.getURI(ref)), []).append(ref)
+    exported: dict[uuid.UUID, FileDataset] = {}
 
     def note_path(dataset: FileDataset) -> FileDataset:
-        paths.update((ref.id, os.path.join(folder, os.fspath(dataset.path))) for ref in dataset.refs)
+        (first,) = dataset.refs
+        exported[first.id] = dataset
         return dataset
 
     def link_of(found: StoredLink) -> Link | None:
@@ -214,11 +221,17 @@ def export_closure(
         return None if path is None else replace(found.link, uri=path)
 
     with butler.export(directory=folder, filename=filename, format="yaml", transfer=transfer) as export:
-        export.saveDatasets([ref for ref in closure if ref not in apart], rewrite=note_path)
+        export.saveDatasets([first for first, *_ in together.values()], rewrite=note_path)
+        for first, *others in together.values():
+            file = exported[first.id]
+            for ref in others:
+                _save_file(export, ref, file)
+            paths |= {ref.id: os.path.join(folder, os.fspath(file.path)) for ref in [first, *others]}
         for ref in apart:
             with _open_joined(butler, ref) as whole:
                 whole.write(paths[ref.id], replace=True)
-            _save_file(export, ref, os.path.relpath(paths[ref.id], folder))
+            path = os.path.relpath(paths[ref.id], folder)
+            _save_file(export, ref, FileDataset(path, [ref], formatter=get_full_type_name(CompositeFormatter)))
         for path in dict.fromkeys(paths[ref.id] for ref in filter(is_composite, closure)):
             # Without a transfer, or with one by symbolic links, the file is that of the repository.
             if path.startswith(f"{folder}{os.sep}") and os.path.isfile(path) and not os.path.islink(path):
@@ -242,12 +255,15 @@ def _open_joined(butler: Butler, ref: DatasetRef) -> Iterator[Composite]:
         yield whole
 
 
-def _save_file(export: RepoExportContext, ref: DatasetRef, path: str) -> None:
-    """Add a dataset whose file we have written to an export."""
+def _save_file(export: RepoExportContext, ref: DatasetRef, file: FileDataset) -> None:
+    """Add a dataset to an export whose file is there."""
     export.saveDataIds([ref.dataId])
-    # The export has no public way to add a file that its datastore didn't write.
-    formatter = get_full_type_name(CompositeFormatter)
-    export._datasets[ref.datasetType][ref.run].append(FileDataset(path, [ref], formatter=formatter))
+    # The export has no public way to add a dataset without its file. It lists files by dataset type and run.
+    files = export._datasets[ref.datasetType][ref.run]
+    if file in files:
+        file.refs.append(ref)
+    else:
+        files.append(FileDataset(file.path, [ref], formatter=file.formatter))
 
 
 def _closure(butler: Butler, refs: Iterable[DatasetRef], missing: Missing) -> list[DatasetRef]:

@@ -23,7 +23,7 @@ from .closure import Missing, export_closure, linked_refs, retrieve_closure, tra
 from .commands_common import FOUND, REPO, command, reported
 from .commands_setup import COMMANDS as SETUP_COMMANDS
 from .relinking import relink
-from .stored import describe
+from .stored import describe, stored_among
 
 _TRANSFER = transfer_option(default="copy")
 _IGNORE_MISSING = click.option(
@@ -176,10 +176,7 @@ def _selected(
     refs: list[DatasetRef] = butler.query_all_datasets(
         list(collections) or "*", name=list(dataset_type) or "*", where=where, find_first=find_first, limit=None
     )
-    if lost:
-        return refs
-    stored = butler.stored_many(refs)
-    return [ref for ref in refs if stored[ref]]
+    return refs if lost else stored_among(butler, refs)
 
 
 def _missing(ignore: bool) -> Missing:
