@@ -80,6 +80,20 @@ def test_an_image_is_two_requests(server: RangeServer) -> None:
     assert gets(server) == 2
 
 
+def test_some_columns_of_a_large_table_are_two_requests(server: RangeServer, files: Path) -> None:
+    from astropy.table import Table
+
+    rng = np.random.default_rng(1)
+    table = Table({f"c{i}": rng.random(160_000) for i in range(12)})
+    ch5.Composite(None, table=table).write(files / "table.h5")
+    with ch5.open(f"{server.url}/table.h5") as c:
+        part = c.read("table", columns=["c3", "c7", "c11"], rows=slice(10, 150_000))
+    assert gets(server) == 2
+    assert server.sent < (files / "table.h5").stat().st_size
+    for name in ("c3", "c7", "c11"):
+        np.testing.assert_array_equal(part[name], table[name][10:150_000])
+
+
 def test_a_cutout_of_planes_that_are_near_is_two_requests(server: RangeServer, files: Path) -> None:
     box = ch5.Box(700, 764, 700, 764)
     with ch5.open(f"{server.url}/small.h5") as c, ch5.open(files / "small.h5") as local:

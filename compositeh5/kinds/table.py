@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..container.names import escape_name, unescape_name
-from ..container.nodes import Array, AttrValue, Group, GroupNode, Node
+from ..container.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node
+from ..container.reader import fetch_together
 from ..errors import CompositeH5Error, EncodeError, FormatError, NoSuchComponentError
 from . import record
 from ._units import unit_from_text, unit_to_text
@@ -109,6 +110,9 @@ def decode(node: Node, *, columns: str | Iterable[str] | None = None, rows: Any 
         names = _chosen(names, [columns] if isinstance(columns, str) else list(columns), node.where)
     column_meta = record.decode(node[_COLUMN_META]).to_dict() if _COLUMN_META in node else {}
     nodes = [node[escape_name(name)] for name in names]
+    if columns is not None or rows is not None:
+        selection = () if covering is None else (covering,)
+        fetch_together((child, selection) for child in nodes if isinstance(child, ArrayNode) and child.ndim)
     try:
         table = table_class(
             [_decode_column(child, length, covering, index) for child in nodes],
