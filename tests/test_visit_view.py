@@ -433,14 +433,16 @@ def test_stacked_pixels(view: VisitView, simulated: Path) -> None:
         view.to_dask("psf")
 
 
-def test_stacked_pixels_are_read_by_the_workers_of_dask(view: VisitView) -> None:
+def test_workers_of_dask_read_pixels_and_components(view: VisitView, simulated: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
     stacked = view.to_dask("image")
     expected = np.mean([image.array for image in view["image"].values()], axis=0, dtype=np.float64)
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        cluster.get_client(),
+        cluster.get_client() as client,
+        open_visit(simulated / "calexp", executor=client.get_executor()) as other,
     ):
+        assert (other.table("photo_calib") == view.table("photo_calib")).all()
         assert np.allclose(stacked.mean(axis=0, dtype=np.float64).compute(), expected)
 
 

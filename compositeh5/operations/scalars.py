@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -34,6 +34,9 @@ _SHARED = 256
 _shared: dict[tuple[Link | None, str], dict[str, Scalar]] = {}
 
 _INT64 = range(-(2**63), 2**63)
+# Making the text of a unit takes long, and there are few of them.
+_unit_text = lru_cache(1024)(unit_to_text)
+
 _FILL: dict[str, Any] = {
     "bool": False,
     "int": 0,
@@ -93,7 +96,7 @@ def _scalars(composite: Composite, name: str, value: Any) -> dict[str, Scalar]:
         case "photo_calib":
             from astropy.units import nJy
 
-            unit = unit_to_text(nJy / value.instrumental_unit)
+            unit = _unit_text(nJy / value.instrumental_unit)
             return {f"{name}.{part}": Scalar("float", unit, getattr(value, part)) for part in ("mean", "error")}
         case _:
             return _of_wcs(composite, name, value)
@@ -138,7 +141,7 @@ def _of_object(name: str, value: Any) -> Iterator[tuple[str, Scalar]]:
         parts: dict[str, Any] = {"lon": value.lon, "lat": value.lat, "height": value.height}
         yield from _of_value(name, parts)
     elif isinstance(value, Quantity):
-        yield name, Scalar("float", unit_to_text(value.unit), float(value.value))
+        yield name, Scalar("float", _unit_text(value.unit), float(value.value))
     elif isinstance(value, Time):
         yield name, Scalar("time", value.scale, (float(value.jd1), float(value.jd2)))
     elif isinstance(value, SkyCoord | BaseCoordinateFrame):
@@ -152,15 +155,16 @@ def _of_wcs(composite: Composite, name: str, wcs: WCS) -> dict[str, Scalar]:
     """Return the ICRS positions of the middle of the image, and of its outer corners from its first pixel on."""
     if not wcs.has_celestial:
         return {}
+    sky_wcs = wcs if wcs.naxis == 2 else wcs.celestial
     try:
         # The shape that the WCS knows spares a look at pixels, which may be in another file.
-        shape = tuple(reversed(wcs.celestial.pixel_shape or ())) or image_box(composite).shape
+        shape = tuple(reversed(sky_wcs.pixel_shape or ())) or image_box(composite).shape
     except OutsideError:
         return {}
     y1, x1 = (n - 0.5 for n in shape)
     x = np.array([-0.5, x1, x1, -0.5, (x1 - 0.5) / 2])
     y = np.array([-0.5, -0.5, y1, y1, (y1 - 0.5) / 2])
-    sky = wcs.celestial.pixel_to_world(x, y).icrs
+    sky = sky_wcs.pixel_to_world(x, y).icrs
     found: dict[str, Scalar] = {}
     for part, degrees in (("ra", sky.ra.deg.tolist()), ("dec", sky.dec.deg.tolist())):
         if np.isfinite(degrees).all():
@@ -296,7 +300,7 @@ def _values(column: Any) -> tuple[str, str, list[Any]]:
     if hasattr(column, "jd1"):
         parts = (getattr(part, "unmasked", part).tolist() for part in (column.jd1, column.jd2))
         return "time", column.scale, list(zip(*parts, strict=True))
-    unit = unit_to_text(column.unit) if getattr(column, "unit", None) is not None else ""
+    unit = _unit_text(column.unit) if getattr(column, "unit", None) is not None else ""
     values = getattr(column, "value", column)
     data = np.asarray(getattr(values, "unmasked", values))
     if data.ndim > 1:
