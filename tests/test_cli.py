@@ -75,7 +75,7 @@ def test_help_and_version_need_no_astropy() -> None:
     assert command("--version").stdout == f"compositeh5 {ch5.__version__}\n"
 
 
-@pytest.mark.parametrize("verb", ["ls", "info", "get", "convert", "demo"])
+@pytest.mark.parametrize("verb", ["ls", "info", "get", "convert", "demo", "index", "visit"])
 def test_each_verb_explains_itself_with_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main([verb, "--help"])
