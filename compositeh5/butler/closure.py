@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
@@ -14,14 +13,12 @@ from lsst.daf.butler.transfers import RepoExportContext
 from lsst.resources import ResourcePath
 from lsst.utils.introspection import get_full_type_name
 
-from ..composite import Composite
 from ..container.publish import publish
 from ..errors import BrokenLinkError
 from ..links import Link
 from ..operations.references import StoredLink
-from .datasets import open_uri
 from .formatter import CompositeFormatter
-from .stored import dataset_links, describe, is_composite, open_ref, relinked, stored_among, target_ref
+from .stored import dataset_links, describe, is_composite, open_joined, relinked, stored_targets, target_ref
 
 Missing = Literal["error", "ignore"]
 
@@ -67,15 +64,11 @@ def linked_refs(butler: Butler, refs: Iterable[DatasetRef], *, missing: Missing 
                 if found.link.id not in seen:
                     users.setdefault(found.link.id, (ref, found))
         seen |= users.keys()
-        targets = {str(ref.id): ref for ref in butler.get_many_datasets(map(uuid.UUID, users))}
-        for id_, (_, found) in users.items():
-            if id_ not in targets and (other := target_ref(butler, found.link)) is not None:
-                targets[id_] = other
-        stored = {ref.id for ref in stored_among(butler, targets.values())}
+        targets = stored_targets(butler, (found.link for _, found in users.values()))
         layer = {}
         for id_, (ref, found) in users.items():
             target = targets.get(id_)
-            if target is None or target.id not in stored:
+            if target is None:
                 lost.append(f"{describe(ref)}: {found.component} -> {found.link}")
             elif target.id not in known:
                 layer[target.id] = target
@@ -228,7 +221,7 @@ def export_closure(
                 _save_file(export, ref, file)
             paths |= {ref.id: os.path.join(folder, os.fspath(file.path)) for ref in [first, *others]}
         for ref in apart:
-            with _open_joined(butler, ref) as whole:
+            with open_joined(butler, ref) as whole:
                 whole.write(paths[ref.id], replace=True)
             path = os.path.relpath(paths[ref.id], folder)
             _save_file(export, ref, FileDataset(path, [ref], formatter=get_full_type_name(CompositeFormatter)))
@@ -239,20 +232,6 @@ def export_closure(
                 if image is not None:
                     publish(path, image, replace=True)
     return closure
-
-
-@contextmanager
-def _open_joined(butler: Butler, ref: DatasetRef) -> Iterator[Composite]:
-    """Open a disassembled composite as one whose components are stored, not linked."""
-    uris = butler.getURIs(ref).componentURIs
-    with ExitStack() as stack:
-        assembly = stack.enter_context(open_ref(butler, ref))
-        whole = assembly.replace(id=assembly.id)
-        for name, target in assembly.links.items():
-            if target.id == assembly.id:
-                piece = stack.enter_context(open_uri(uris[name], ref=ref))
-                whole._parts[name] = piece._part(name)
-        yield whole
 
 
 def _save_file(export: RepoExportContext, ref: DatasetRef, file: FileDataset) -> None:

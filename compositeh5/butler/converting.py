@@ -170,7 +170,7 @@ def convert_dataset_type(
     datastores = file_datastores(butler)
     progress = Progress("compositeh5.butler.converting")
     with (
-        _staging_folder(datastores) as folder,
+        staging_folder(datastores) as folder,
         progress.bar(total=len(missing), desc=f"Converting {source}") as bar,
         _executor(repository, processes) as executor,
     ):
@@ -204,7 +204,7 @@ def _executor(repository: str, processes: int) -> Executor:
 
 
 @contextmanager
-def _staging_folder(datastores: Sequence[Any]) -> Iterator[str]:
+def staging_folder(datastores: Sequence[Any]) -> Iterator[str]:
     """Give a folder for unfinished files, and remove those that killed runs have left.
 
     A run holds the lock of its folder as long as it lives.

@@ -6,8 +6,9 @@ written without a Butler and ingested under other ids: `target_ref` then finds t
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from lsst.daf.butler import Butler, ButlerUserError, DatasetRef, DatasetType
@@ -65,6 +66,30 @@ def open_ref(butler: Butler, ref: DatasetRef) -> Iterator[Composite]:
         raise NotACompositeFileError(f"{ref}: is in memory ({uri}), not in a file")
     with open_uri(uri, ref=ref) as composite:
         yield composite
+
+
+@contextmanager
+def open_joined(butler: Butler, ref: DatasetRef) -> Iterator[Composite]:
+    """Open a stored composite; one that is disassembled as if its components were in one file.
+
+    Raises
+    ------
+    FileNotFoundError, NotACompositeFileError
+        As `open_ref` does.
+    """
+    uris = butler.getURIs(ref).componentURIs
+    with ExitStack() as stack:
+        assembly = stack.enter_context(open_ref(butler, ref))
+        if not uris:
+            yield assembly
+            return
+        whole = assembly.replace(id=assembly.id)
+        whole.location = assembly.location
+        for name, target in assembly.links.items():
+            if target.id == assembly.id:
+                piece = stack.enter_context(open_uri(uris[name], ref=ref))
+                whole._parts[name] = piece._part(name)
+        yield whole
 
 
 def dataset_links(butler: Butler, ref: DatasetRef) -> list[StoredLink]:
@@ -134,6 +159,17 @@ def target_ref(butler: Butler, link: Link) -> DatasetRef | None:
     inside. A link that knows no data ID only finds a dataset of its id.
     """
     return butler.get_dataset(link.id) or next(_ingested(butler, link), None)
+
+
+def stored_targets(butler: Butler, links: Iterable[Link]) -> dict[str, DatasetRef]:
+    """Return the datasets to which links lead, by the ids of the links; without those that aren't stored."""
+    known = {link.id: link for link in links}
+    targets = {str(ref.id): ref for ref in butler.get_many_datasets(map(uuid.UUID, known))}
+    for id_, link in known.items():
+        if id_ not in targets and (other := target_ref(butler, link)) is not None:
+            targets[id_] = other
+    stored = {ref.id for ref in stored_among(butler, targets.values())}
+    return {id_: ref for id_, ref in targets.items() if ref.id in stored}
 
 
 def located(butler: Butler, link: Link) -> Link | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -340,13 +340,13 @@ def _new_ids(wanted: _File) -> dict[str, str]:
     """Return the ids that the composites of a file will have: others than now for those of which parts are left out."""
     file = StoredFile.open(wanted.path)
     try:
-        groups = {name: composite_group(file, name) for name in wanted.needs}
-        return {
-            name: (groups[name] if parts is None else group_of(_reduced(groups[name], wanted.path, parts))).attr(
-                "id", str
-            )
-            for name, parts in wanted.needs.items()
-        }
+        ids = {}
+        for name, parts in wanted.needs.items():
+            group: GroupNode = composite_group(file, name)
+            if parts is not None:
+                group = group_of(reduced(from_group(group, wanted.path), parts))
+            ids[name] = group.attr("id", str)
+        return ids
     finally:
         file.close()
 
@@ -369,28 +369,30 @@ def _write(job: _Job) -> None:
 
             group, _ = relinked_group(composite_group(file, name), job.source, link_of)
             whole = from_group(group, job.source)
-            composites[name] = whole if parts is None else _reduced(group, job.source, parts)
+            composites[name] = whole if parts is None else reduced(whole, parts)
         write_file(job.destination, composites)
     finally:
         file.close()
 
 
-def _reduced(group: GroupNode, location: str, parts: frozenset[str]) -> Composite:
-    """Return a composite of some components of another; what it stores tells where it is from."""
-    whole = from_group(group, location)
-    reduced = whole.replace()
+def reduced(whole: Composite, names: Collection[str]) -> Composite:
+    """Return a composite of some components of another that is stored, and must stay open.
+
+    What it stores tells where it is from. It has the definition only if it has all components that this requires.
+    """
+    result = whole.replace()
     definition = known_definition(whole.definition)
-    if definition is None or not parts >= set(definition.required):
-        reduced.definition, reduced.definition_version = "", 1
-    reduced._absent = [name for name in whole.absent if name in parts]
-    reduced._parts = {}
+    if definition is None or not set(definition.required).issubset(names):
+        result.definition, result.definition_version = "", 1
+    result._absent = [name for name in whole.absent if name in names]
+    result._parts = {}
     for name in whole:
-        if name in parts:
+        if name in names:
             part = whole._part(name)
             if isinstance(part, StoredPart):
-                part = CopiedPart(part.node, whole.stored_link(name), location)
-            reduced._parts[name] = part
-    return reduced
+                part = CopiedPart(part.node, whole.stored_link(name), part.location)
+            result._parts[name] = part
+    return result
 
 
 def _is_there(job: _Job) -> bool:
