@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,17 +36,23 @@ FORMATTER = "compositeh5.butler.formatter.CompositeFormatter"
 FILE_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Return a stock repository that has seen some use."""
-    root = tmp_path / "repo"
+@pytest.fixture(scope="module")
+def stock_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("install") / "repo"
     Butler.makeRepo(str(root))
     butler = Butler.from_config(str(root), run="old")
     add_instrument(butler)
     dataset_type = DatasetType("notes", ("instrument", "visit"), "StructuredDataDict", universe=butler.dimensions)
     butler.registry.registerDatasetType(dataset_type)
     butler.put({"seeing": 0.7}, "notes", VISIT)
+    butler.close()
     return root
+
+
+@pytest.fixture
+def root(stock_repo: Path, tmp_path: Path) -> Path:
+    """Return a stock repository that has seen some use."""
+    return Path(shutil.copytree(stock_repo, tmp_path / "repo"))
 
 
 def put_composites(root: Path, **recipe: Any) -> Butler:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,21 @@ def butler(tmp_path: Path) -> Butler:
 
 
 def repository(root: Path, **changes: Any) -> Butler:
+    if not changes:
+        shutil.copytree(_plain_repository(), root)
+        return Butler.from_config(str(root), run=RUN)
+    return _new_repository(root, changes)
+
+
+@cache
+def _plain_repository() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="compositeh5-tests-"))
+    atexit.register(shutil.rmtree, folder)
+    _new_repository(folder / "repo", {}).close()
+    return folder / "repo"
+
+
+def _new_repository(root: Path, changes: dict[str, Any]) -> Butler:
     butler = create_repo_with(root, changes)
     for name, definition in (("calexp", "exposure"), ("visit_metadata", "visit")):
         register_dataset_type(butler, name, definition)
