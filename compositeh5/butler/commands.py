@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
 from lsst.daf.butler import Butler, DatasetRef
-from lsst.daf.butler.cli.opt import (
-    collections_option,
-    dataset_type_option,
-    destination_argument,
-    directory_argument,
-    transfer_option,
-    where_option,
-)
+from lsst.daf.butler.cli.opt import destination_argument, directory_argument
 
 from .checking import check, users_of
-from .closure import Missing, export_closure, linked_refs, retrieve_closure, transfer_closure
-from .commands_common import FOUND, REPO, command, reported
+from .closure import export_closure, linked_refs, retrieve_closure, transfer_closure
+from .commands_common import FOUND, IGNORE_MISSING, REPO, SELECTION, TRANSFER, command, missing_links, selecting
 from .commands_setup import COMMANDS as SETUP_COMMANDS
 from .relinking import relink
-from .stored import describe, stored_among
-
-_TRANSFER = transfer_option(default="copy")
-_IGNORE_MISSING = click.option(
-    "--ignore-missing", is_flag=True, help="Leave out linked datasets that the repository doesn't have."
-)
-_SELECTION = (
-    dataset_type_option(help="Dataset types of the datasets, which may have wildcards; all by default."),
-    collections_option(help="Collections of the datasets, which may have wildcards; all by default."),
-    where_option(help="A Butler query expression for the data IDs of the datasets."),
-    click.option(
-        "--find-first", is_flag=True, help="For each data ID take the dataset of the first collection that has one."
-    ),
-)
+from .stored import describe
 
 
 def commands() -> list[click.Command]:
@@ -44,14 +22,14 @@ def commands() -> list[click.Command]:
     return [_links, _transfer, _export, _retrieve, _check, _relink, *SETUP_COMMANDS]
 
 
-@command("compositeh5-links", REPO, *_SELECTION, _IGNORE_MISSING)
+@command("compositeh5-links", REPO, *SELECTION, IGNORE_MISSING)
 def _links(repo: str, ignore_missing: bool, **selection: Any) -> None:
     """List the datasets to which the selected ones link, directly or through others.
 
     One line for each: dataset type, data ID, run and id.
     """
-    with _selection(repo, selection) as (butler, refs):
-        for ref in linked_refs(butler, refs, missing=_missing(ignore_missing)):
+    with selecting(repo, selection) as (butler, refs):
+        for ref in linked_refs(butler, refs, missing=missing_links(ignore_missing)):
             click.echo(describe(ref))
 
 
@@ -59,18 +37,18 @@ def _links(repo: str, ignore_missing: bool, **selection: Any) -> None:
     "compositeh5-transfer",
     click.argument("source", required=True),
     click.argument("target", required=True),
-    *_SELECTION,
-    _TRANSFER,
-    _IGNORE_MISSING,
+    *SELECTION,
+    TRANSFER,
+    IGNORE_MISSING,
 )
 def _transfer(source: str, target: str, transfer: str, ignore_missing: bool, **selection: Any) -> None:
     """Transfer the selected datasets of one repository, and all to which they link, to another.
 
     SOURCE and TARGET are the paths or URIs of the repositories.
     """
-    with _selection(source, selection) as (butler, refs):
+    with selecting(source, selection) as (butler, refs):
         into = Butler.from_config(target, writeable=True)
-        moved = transfer_closure(butler, into, refs, transfer=transfer, missing=_missing(ignore_missing))
+        moved = transfer_closure(butler, into, refs, transfer=transfer, missing=missing_links(ignore_missing))
         click.echo(_count(refs, moved, "transferred"))
 
 
@@ -78,14 +56,14 @@ def _transfer(source: str, target: str, transfer: str, ignore_missing: bool, **s
     "compositeh5-export",
     REPO,
     directory_argument(required=True, help="DIRECTORY is the folder to export to, for `butler import`."),
-    *_SELECTION,
-    _TRANSFER,
-    _IGNORE_MISSING,
+    *SELECTION,
+    TRANSFER,
+    IGNORE_MISSING,
 )
 def _export(repo: str, directory: str, transfer: str, ignore_missing: bool, **selection: Any) -> None:
     """Export the selected datasets, and all to which they link. Disassembled ones become one file each."""
-    with _selection(repo, selection) as (butler, refs):
-        saved = export_closure(butler, refs, directory, transfer=transfer, missing=_missing(ignore_missing))
+    with selecting(repo, selection) as (butler, refs):
+        saved = export_closure(butler, refs, directory, transfer=transfer, missing=missing_links(ignore_missing))
         click.echo(_count(refs, saved, "exported"))
 
 
@@ -93,17 +71,17 @@ def _export(repo: str, directory: str, transfer: str, ignore_missing: bool, **se
     "compositeh5-retrieve",
     REPO,
     destination_argument(required=True, help="DESTINATION is the folder to copy to."),
-    *_SELECTION,
-    _TRANSFER,
+    *SELECTION,
+    TRANSFER,
     click.option("--clobber", "overwrite", is_flag=True, help="Replace files that are there."),
-    _IGNORE_MISSING,
+    IGNORE_MISSING,
 )
 def _retrieve(
     repo: str, destination: str, transfer: str, overwrite: bool, ignore_missing: bool, **selection: Any
 ) -> None:
     """Copy the files of the selected datasets, and of all to which they link. Their links work in the copy."""
-    how: dict[str, Any] = {"transfer": transfer, "overwrite": overwrite, "missing": _missing(ignore_missing)}
-    with _selection(repo, selection) as (butler, refs):
+    how: dict[str, Any] = {"transfer": transfer, "overwrite": overwrite, "missing": missing_links(ignore_missing)}
+    with selecting(repo, selection) as (butler, refs):
         for uri in retrieve_closure(butler, refs, destination, **how):
             click.echo(uri.ospath if uri.isLocal else str(uri))
 
@@ -111,7 +89,7 @@ def _retrieve(
 @command(
     "compositeh5-check",
     REPO,
-    *_SELECTION,
+    *SELECTION,
     click.option(
         "--if-removed", is_flag=True, help="Tell what would break if the selected datasets (of a RUN) were removed."
     ),
@@ -126,7 +104,7 @@ def _check(repo: str, if_removed: bool, **selection: Any) -> None:
     if if_removed and not any(selection.values()):
         raise click.UsageError("--if-removed needs a selection of the datasets to remove")
     found = Counter[str]()
-    with _selection(repo, selection, lost=True) as (butler, refs):
+    with selecting(repo, selection, lost=True) as (butler, refs):
         for checked in users_of(butler, refs) if if_removed else check(butler, refs):
             found[checked.state] += 1
             if checked.state != "ok":
@@ -136,14 +114,14 @@ def _check(repo: str, if_removed: bool, **selection: Any) -> None:
         click.get_current_context().exit(FOUND)
 
 
-@command("compositeh5-relink", REPO, *_SELECTION)
+@command("compositeh5-relink", REPO, *SELECTION)
 def _relink(repo: str, **selection: Any) -> None:
     """Make links lead to where the repository has their targets now, as after an import to other paths.
 
     Ids, URIs and contents stay the same. What an interrupted call didn't finish is finished. Files that the
     repository doesn't hold itself are listed, and stay as they are: the exit code is then 1.
     """
-    with _selection(repo, selection, writeable=True) as (butler, refs):
+    with selecting(repo, selection, writeable=True) as (butler, refs):
         done = relink(butler, refs)
     for ref in done.changed:
         click.echo(describe(ref))
@@ -151,36 +129,6 @@ def _relink(repo: str, **selection: Any) -> None:
         click.echo(f"Left: {what}", err=True)
     if done.left:
         click.get_current_context().exit(FOUND)
-
-
-@contextmanager
-def _selection(
-    repo: str, options: dict[str, Any], *, writeable: bool = False, lost: bool = False
-) -> Iterator[tuple[Butler, list[DatasetRef]]]:
-    """Open a repository, and select the datasets that the options name, with errors reported."""
-    with reported():
-        butler = Butler.from_config(repo, writeable=writeable)
-        yield butler, _selected(butler, lost=lost, **options)
-
-
-def _selected(
-    butler: Butler,
-    *,
-    dataset_type: Iterable[str],
-    collections: Iterable[str],
-    where: str,
-    find_first: bool,
-    lost: bool,
-) -> list[DatasetRef]:
-    """Return the datasets that the options select; with ``lost``, also those whose files aren't there."""
-    refs: list[DatasetRef] = butler.query_all_datasets(
-        list(collections) or "*", name=list(dataset_type) or "*", where=where, find_first=find_first, limit=None
-    )
-    return refs if lost else stored_among(butler, refs)
-
-
-def _missing(ignore: bool) -> Missing:
-    return "ignore" if ignore else "error"
 
 
 def _count(given: list[DatasetRef], closure: list[DatasetRef], done: str) -> str:

@@ -1,25 +1,47 @@
-"""What the sub-commands of ``butler`` share: how they are made, and what they do about errors.
+"""What the sub-commands of ``butler`` share: how they are made, how datasets are selected, and errors.
 
 The exit code is 0, 1 if a command finds something or leaves something undone, and 2 for what is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
-from lsst.daf.butler import ButlerUserError
-from lsst.daf.butler.cli.opt import options_file_option, repo_argument
+from lsst.daf.butler import Butler, ButlerUserError, DatasetRef
+from lsst.daf.butler.cli.opt import (
+    collections_option,
+    dataset_type_option,
+    options_file_option,
+    repo_argument,
+    transfer_option,
+    where_option,
+)
 from lsst.daf.butler.cli.utils import ButlerCommand
 
 from ..errors import CompositeH5Error
+from .closure import Missing
+from .stored import stored_among
 
 FOUND, COULD_NOT = 1, 2
 """The exit codes but for success."""
 
 REPO = repo_argument(required=True, help="REPO is the path or URI of a repository, or its label.")
+
+TRANSFER = transfer_option(default="copy")
+IGNORE_MISSING = click.option(
+    "--ignore-missing", is_flag=True, help="Leave out linked datasets that the repository doesn't have."
+)
+SELECTION = (
+    dataset_type_option(help="Dataset types of the datasets, which may have wildcards; all by default."),
+    collections_option(help="Collections of the datasets, which may have wildcards; all by default."),
+    where_option(help="A Butler query expression for the data IDs of the datasets."),
+    click.option(
+        "--find-first", is_flag=True, help="For each data ID take the dataset of the first collection that has one."
+    ),
+)
 
 
 def command(name: str, *parameters: Callable[..., Any]) -> Callable[[Callable[..., None]], click.Command]:
@@ -41,6 +63,37 @@ def reported() -> Iterator[None]:
         yield
     except (CompositeH5Error, ButlerUserError, OSError) as error:
         raise _CouldNotError(str(error)) from error
+
+
+@contextmanager
+def selecting(
+    repo: str, options: dict[str, Any], *, writeable: bool = False, lost: bool = False
+) -> Iterator[tuple[Butler, list[DatasetRef]]]:
+    """Open a repository, and select the datasets that the options name, with errors reported."""
+    with reported():
+        butler = Butler.from_config(repo, writeable=writeable)
+        yield butler, _selected(butler, lost=lost, **options)
+
+
+def _selected(
+    butler: Butler,
+    *,
+    dataset_type: Iterable[str],
+    collections: Iterable[str],
+    where: str,
+    find_first: bool,
+    lost: bool,
+) -> list[DatasetRef]:
+    """Return the datasets that the options select; with ``lost``, also those whose files aren't there."""
+    refs: list[DatasetRef] = butler.query_all_datasets(
+        list(collections) or "*", name=list(dataset_type) or "*", where=where, find_first=find_first, limit=None
+    )
+    return refs if lost else stored_among(butler, refs)
+
+
+def missing_links(ignore: bool) -> Missing:
+    """Return what is to be done about links to datasets that the repository doesn't have."""
+    return "ignore" if ignore else "error"
 
 
 class _CouldNotError(click.ClickException):
