@@ -50,6 +50,7 @@ from lsst.daf.butler import Butler, DatasetRef, DatasetType, FileDataset
 from lsst.resources import ResourcePath
 
 from compositeh5.butler import Relinking, check, export_closure, link, linked_refs, register_dataset_type, relink
+from compositeh5.butler.datastores import file_datastores, stored_files
 from compositeh5.butler.formatter import CompositeFormatter
 
 
@@ -222,6 +223,18 @@ def test_a_file_of_several_composites(butler: Butler, tmp_path: Path) -> None:
     assert {(c.ref, c.state) for c in check(butler, refs)} == {(ref, "ok") for ref in refs}
     assert content(butler, refs) == expected
     assert [butler.get(ref).data_id["detector"] for ref in refs] == [0, 1]
+
+
+@ON_SQLITE
+def test_recorded_sizes_and_checksums_are_those_of_the_new_files(tmp_path: Path, repositories: Repositories) -> None:
+    butler = repositories.with_camera(tmp_path / "checksums", {"checksum": True})
+    visit_ref, (ref,) = put_ccds(butler, 1)
+    (before,) = stored_files(file_datastores(butler)[0], [ref])[ref.id]
+    move_file(butler, visit_ref, "elsewhere/in/a/deep/folder/visit.h5")
+    assert relink(butler).changed == (ref,)
+    (after,) = stored_files(file_datastores(butler)[0], [ref])[ref.id]
+    assert after.record.checksum not in (None, before.record.checksum)
+    assert after.record == after.measured()
 
 
 @ON_SQLITE
