@@ -1,5 +1,8 @@
 """Composite scientific objects in HDF5: components stored once, shared by links, read alone."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
 from .composite import Composite
 from .definition import Definition, get_definition, load_definition, register_definition
@@ -12,11 +15,44 @@ from .kinds.psf import Psf
 from .kinds.record import Record
 from .links import Link
 from .opening import open_composite as open
-from .operations.gather import gather
-from .operations.overlay import choose, compose
-from .operations.sharing import split, write_together
 from .recipes import Recipe
 from .writing import write_file
+
+if TYPE_CHECKING:
+    from .operations.diff import diff
+    from .operations.gather import gather
+    from .operations.index import index, open_index
+    from .operations.migrate import migrate
+    from .operations.overlay import choose, compose
+    from .operations.promote import promote
+    from .operations.pruning import prune, remove
+    from .operations.references import refs, refs_to
+    from .operations.relinking import relink
+    from .operations.sharing import split, write_together
+    from .operations.subset import subset
+    from .operations.verify import verify_files
+    from .operations.visit_files import open_visit
+
+_OPERATIONS = {
+    "choose": "overlay",
+    "compose": "overlay",
+    "diff": "diff",
+    "gather": "gather",
+    "index": "index",
+    "migrate": "migrate",
+    "open_index": "index",
+    "open_visit": "visit_files",
+    "promote": "promote",
+    "prune": "pruning",
+    "refs": "references",
+    "refs_to": "references",
+    "relink": "relinking",
+    "remove": "pruning",
+    "split": "sharing",
+    "subset": "subset",
+    "verify_files": "verify",
+    "write_together": "sharing",
+}
 
 __all__ = [
     "Box",
@@ -33,12 +69,38 @@ __all__ = [
     "__version__",
     "choose",
     "compose",
+    "diff",
     "gather",
     "get_definition",
+    "index",
     "load_definition",
+    "migrate",
     "open",
+    "open_index",
+    "open_visit",
+    "promote",
+    "prune",
+    "refs",
+    "refs_to",
     "register_definition",
+    "relink",
+    "remove",
     "split",
+    "subset",
+    "verify_files",
     "write_file",
     "write_together",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Operations are loaded when they are asked for: most scripts only read.
+    if name in _OPERATIONS:
+        value = getattr(import_module(f"{__name__}.operations.{_OPERATIONS[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
