@@ -17,9 +17,7 @@ from astropy.table import QTable
 from linked_trees import ccd, ccd_path, write_shared
 
 import compositeh5 as ch5
-from compositeh5 import errors
-from compositeh5.operations import subset, verify_files
-from compositeh5.operations.index import index, open_index
+from compositeh5 import errors, index, open_index, subset, verify_files
 from compositeh5.operations.running import each
 
 distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")

@@ -18,10 +18,10 @@ from astropy.wcs import WCS
 from support import data_file
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors, prune, remove, subset, targets, verify_files
 from compositeh5.convert.fits import read_exposure
 from compositeh5.demo.simulate import Camera, simulate_exposure, simulate_visit
-from compositeh5.operations import Problem, prune, remove, subset, verify_files
+from compositeh5.operations.verify import Problem
 
 CAMERA = Camera(12, 64)
 TRACTS = {9812: range(1, 5), 9813: range(4, 8)}
