@@ -12,6 +12,7 @@ from support import counted_reads, exposure, simple_wcs, tool, visit_info, write
 
 import compositeh5 as ch5
 from compositeh5 import errors, targets
+from compositeh5.cli import main
 from compositeh5.operations.verify import verify
 
 
@@ -181,6 +182,16 @@ def test_versions_are_kept_named_and_chosen(tree: Path) -> None:
     native = tool("h5ls", "-rE", tree / "elsewhere/deeper/c.h5").stdout
     assert "/composite/versions/wcs/single_frame" in native
     assert "unable to open" not in native
+
+
+def test_versions_are_compared(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with ch5.open(ccd(tree)) as base:
+        base.overlay(wcs=better_wcs(), stage="jointcal", keep=["wcs"]).write(tree / "c.h5")
+    file = str(tree / "c.h5")
+    assert main(["diff", file, file, "--component", "wcs", "--stages", "single_frame", "jointcal"]) == 1
+    assert "CRVAL1" in capsys.readouterr().out
+    assert main(["diff", file, file, "--component", "wcs", "--stages", "jointcal", "jointcal"]) == 0
+    assert main(["diff", file, file, "--component", "wcs", "--stages", "jointcal", "fgcm"]) == 2
 
 
 def test_a_stage_can_be_that_of_a_version(tree: Path) -> None:

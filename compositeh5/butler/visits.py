@@ -11,11 +11,9 @@ from lsst.resources import ResourcePath
 
 from .. import kinds
 from ..composite import Composite
-from ..container.names import unescape_name
-from ..container.nodes import GroupNode, Node
 from ..definition import get_definition
 from ..errors import DefinitionError, DigestMismatchError
-from ..integrity import digest
+from ..operations.sharing import differing_fields
 from .dataset_types import register_dataset_type
 from .linking import link
 
@@ -137,13 +135,4 @@ def _deviations(ccd: Composite, visit: Composite, name: str) -> Iterator[str]:
         return
     own, common = (kinds.encode(composite[name], composite.kind(name)) for composite in (ccd, visit))
     detector = " ".join(f"{key}={value}" for key, value in ccd.data_id.items() if key not in visit.data_id)
-    yield f"{detector}: {name} differs in {', '.join(_different(own, common)) or 'its attributes'}"
-
-
-def _different(own: Node, common: Node) -> list[str]:
-    """Return the names of the children that two groups don't have in common."""
-    if not (isinstance(own, GroupNode) and isinstance(common, GroupNode)):
-        return []
-    digests = [{name: digest(child) for name, child in group.items()} for group in (own, common)]
-    names = {**digests[0], **digests[1]}
-    return [unescape_name(name, own.where) for name in names if digests[0].get(name) != digests[1].get(name)]
+    yield f"{detector}: {name} differs in {', '.join(differing_fields(own, common)) or 'its attributes'}"

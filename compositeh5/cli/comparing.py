@@ -27,7 +27,15 @@ def _diff(arguments: argparse.Namespace) -> int:
 
     with ExitStack() as stack:
         # One of several composites in a file is opened here; all else is left to `diff`, which also takes FITS files.
-        one, other = (stack.enter_context(opened(p)) if "::" in p else p for p in (arguments.a, arguments.b))
+        one, other = (
+            stack.enter_context(opened(path)) if "::" in path or arguments.stages else path
+            for path in (arguments.a, arguments.b)
+        )
+        if arguments.stages:
+            one, other = (
+                composite.require_stage(stage, arguments.component)
+                for composite, stage in zip((one, other), arguments.stages, strict=True)
+            )
         comparison = diff(one, other, components=arguments.component or None)
     if arguments.json:
         print_json(plain({"identical": comparison.identical, **asdict(comparison)}))
@@ -81,6 +89,9 @@ def _diff_arguments(parser: argparse.ArgumentParser) -> None:
         "--component", metavar="NAME", action="append", help="compare this one; can be repeated (default: all)"
     )
     parser.add_argument(
+        "--stages", nargs=2, metavar="STAGE", help="compare these versions of the components; A and B can be one file"
+    )
+    parser.add_argument(
         "--attributes", action="store_true", help="other attributes (data ID, run, stages, provenance) count as well"
     )
     parser.add_argument("--all", action="store_true", help="show all differences, not only 20 of each component")
@@ -100,6 +111,7 @@ VERBS = {
         """
         compositeh5 diff calexp.h5 calexp_jointcal.h5
         compositeh5 diff calexp.fits calexp.h5
+        compositeh5 diff calexp.h5 calexp.h5 --component wcs --stages single_frame jointcal
         compositeh5 diff a.h5 b.h5 --component wcs --json | jq '.components[].differences'""",
     ),
     "migrate": Verb(
