@@ -11,12 +11,14 @@ from .dataset_types import register_dataset_type
 from .linking import link
 from .relinking import Relinking, relink
 from .resolving import use_butler
+from .subset import Subset, subset
 from .visit_view import open_visit
 from .visits import put_visit
 
 __all__ = [
     "CheckedLink",
     "Relinking",
+    "Subset",
     "check",
     "export_closure",
     "gather",
@@ -30,6 +32,7 @@ __all__ = [
     "register_dataset_type",
     "relink",
     "retrieve_closure",
+    "subset",
     "transfer_closure",
     "use_butler",
     "users_of",

@@ -13,13 +13,14 @@ from .checking import check, users_of
 from .closure import export_closure, linked_refs, retrieve_closure, transfer_closure
 from .commands_common import FOUND, IGNORE_MISSING, REPO, SELECTION, TRANSFER, command, missing_links, selecting
 from .commands_setup import COMMANDS as SETUP_COMMANDS
+from .commands_subset import COMMANDS as SUBSET_COMMANDS
 from .relinking import relink
 from .stored import describe
 
 
 def commands() -> list[click.Command]:
     """Return all sub-commands of this package."""
-    return [_links, _transfer, _export, _retrieve, _check, _relink, *SETUP_COMMANDS]
+    return [_links, _transfer, _export, _retrieve, _check, _relink, *SETUP_COMMANDS, *SUBSET_COMMANDS]
 
 
 @command("compositeh5-links", REPO, *SELECTION, IGNORE_MISSING)
