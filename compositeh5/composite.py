@@ -112,7 +112,7 @@ class Composite(Mapping[str, Any]):
         """Name of the definition; empty if it has none."""
         self.definition_version = definition_version
         """Version of the definition."""
-        self.data_id: dict[str, int | str] = _checked_data_id(data_id or {})
+        self.data_id: dict[str, int | str] = checked_data_id(data_id or {})
         """Data ID."""
         self.dataset_type = dataset_type
         """Name of the dataset type in a Butler; empty if unknown."""
@@ -124,16 +124,20 @@ class Composite(Mapping[str, Any]):
         """Id (UUID) of the composite; empty for one that was neither given one nor written."""
         self.provenance: dict[str, Any] = dict(provenance or {})
         """How it came to be."""
-        self.fallbacks: dict[str, str] = {}
-        """Components that `require_stage` took from an earlier stage, and which."""
-        self.location: str | None = None
-        """Where it is stored: an absolute path or a URL; None if it is not."""
         self.recorded_digest = ""
         """Digest that the file records; empty for a composite in memory."""
         self._parts: dict[str, Part] = {}
         self._absent: list[str] = []
-        self._digests: dict[str, str] = {}
         self._signal = ""
+        self._set_state(None)
+
+    def _set_state(self, location: str | None) -> None:
+        """Set what isn't content."""
+        self.location: str | None = location
+        """Where it is stored: an absolute path or a URL; None if it is not."""
+        self.fallbacks: dict[str, str] = {}
+        """Components that `require_stage` took from an earlier stage, and which."""
+        self._digests: dict[str, str] = {}
         self._file: StoredFile | None = None
         self._targets: list[targets.Target] = []
         self._closed = False
@@ -583,7 +587,7 @@ class Composite(Mapping[str, Any]):
     # The file
 
     def close(self) -> None:
-        """Close the file, and those of its links. Values that were read stay usable."""
+        """Close the file, and those of its links. Values and attributes that were read stay usable."""
         self._closed = self._closed or self._file is not None
         for target in self._targets:
             target.close()
@@ -603,6 +607,8 @@ class Composite(Mapping[str, Any]):
             self.close()
 
     def __repr__(self) -> str:
+        if self._closed:
+            return f"<Composite {self.location} closed>"
         ids = " ".join(f"{key}={value}" for key, value in self.data_id.items())
         names = ", ".join(
             f"{name} -> {part.link.dataset_type or part.link.definition or 'link'}"
@@ -610,7 +616,7 @@ class Composite(Mapping[str, Any]):
             else name
             for name, part in self._parts.items()
         )
-        words = [self.definition, ids, f"({names})", "closed" if self._closed else ""]
+        words = [self.definition, ids, f"({names})"]
         return f"<Composite {' '.join(word for word in words if word)}>"
 
 
@@ -637,7 +643,8 @@ def _item(value: Any, kind: str | None, name: str, stage: str) -> Part:
     return LinkedPart(value)
 
 
-def _checked_data_id(data_id: Mapping[str, Any]) -> dict[str, int | str]:
+def checked_data_id(data_id: Mapping[str, Any]) -> dict[str, int | str]:
+    """Return a data ID with plain numbers and text, in order of its keys; anything else is an `EncodeError`."""
     checked: dict[str, int | str] = {}
     for key, value in sorted(data_id.items()):
         # numpy's integers are common here; JSON has no place for them.

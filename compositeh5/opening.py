@@ -6,17 +6,17 @@ import os
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 from . import links, targets
-from .composite import Composite
+from .composite import Composite, checked_data_id
 from .container.layout import BY_ID, check_file, composite_group, composite_group_by_id, composite_names
 from .container.nodes import ExternalLink, GroupNode, Node
 from .container.reader import StoredFile
-from .errors import CompositeH5Error, ConflictError, FormatError, NoSuchComponentError
+from .errors import CompositeH5Error, ConflictError, EncodeError, FormatError, NoSuchComponentError
 from .integrity import read_json
 from .links import DataId
-from .parts import StoredPart, linked_part
+from .parts import Part, StoredPart, linked_part
 from .remote import Uri, open_file, shown
 
 Source = str | os.PathLike[str] | IO[bytes] | Uri
@@ -35,7 +35,8 @@ def open_composite(
 ) -> Composite:
     """Open a composite for reading.
 
-    Nothing but its attributes is read until a component is asked for.
+    Nothing is read of its attributes and components until they are asked for; later than `Composite.close` they can't
+    be.
 
     Parameters
     ----------
@@ -207,7 +208,7 @@ def file_info(path: str | os.PathLike[str]) -> FileInfo:
 
 
 def from_group(group: GroupNode, location: str | None, anywhere: bool = False) -> Composite:
-    """Return the composite that a group holds; its components are read from the group when asked for.
+    """Return the composite that a group holds; its attributes and components are read when asked for.
 
     Raises
     ------
@@ -216,38 +217,71 @@ def from_group(group: GroupNode, location: str | None, anywhere: bool = False) -
     """
     if group.attr("kind", str) != "composite":
         raise FormatError(f"{group.where}: its kind is {group.attrs['kind']!r}, not 'composite'")
-    composite = Composite.__new__(Composite)
-    try:
-        composite._set(
-            definition=group.attr("definition", str),
-            definition_version=group.attr("definition_version", int),
-            data_id=read_json(group, "data_id", dict),
-            dataset_type=group.attr("dataset_type", str, ""),
-            run=group.attr("run", str, ""),
-            stage=group.attr("stage", str, ""),
-            id=str(uuid.UUID(group.attr("id", str))),
-            provenance=read_json(group, "provenance", dict),
-        )
-    except (ValueError, TypeError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{group.where}: {error}") from error
-    composite._absent = [str(name) for name in read_json(group, "absent", list)]
-    composite._signal = group.attr("signal", str, "")
-    composite.location = location
-    composite.recorded_digest = group.attr("digest", str)
+    return _StoredComposite(group, location, anywhere)
+
+
+class _StoredComposite(Composite):
+    """A composite of a file. What isn't asked for isn't read, so that opening one costs little."""
+
+    def __init__(self, group: GroupNode, location: str | None, anywhere: bool) -> None:
+        # The location changes when the composite is written elsewhere; that of the file doesn't.
+        self._group, self._base, self._anywhere = group, location, anywhere
+        self._set_state(location)
+
+    def __getattr__(self, name: str) -> Any:
+        # Called for what is not there yet.
+        if name not in _READ:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        try:
+            value = _READ[name](self)
+        except (ValueError, TypeError) as error:
+            if isinstance(error, CompositeH5Error) and not isinstance(error, EncodeError):
+                raise
+            raise FormatError(f"{self._group.where}: {error}") from error
+        setattr(self, name, value)
+        return value
+
+    def _part(self, name: str) -> Part:
+        if not self._closed and "_parts" not in vars(self) and isinstance(name, str):
+            node = self._group.get(name)
+            # What a link must find is among the records of all of them.
+            if node is not None and not isinstance(node, ExternalLink):
+                return StoredPart(node, self._base, anywhere=self._anywhere)
+        return super()._part(name)
+
+
+def _stored_parts(composite: _StoredComposite) -> dict[str, Part]:
+    group, location, anywhere = composite._group, composite._base, composite._anywhere
     records = read_json(group, "links", dict)
+    parts: dict[str, Part] = {}
     for name in group:
         if name in records:
             child = group[name]
             if not isinstance(child, ExternalLink):
                 raise FormatError(f"{group.where}/{name}: is recorded as a link, but is stored here")
-            composite._parts[name] = linked_part(child, records[name], location, anywhere=anywhere)
+            parts[name] = linked_part(child, records[name], location, anywhere=anywhere)
         else:
-            composite._parts[name] = _StoredOnDemand(group, name, location, anywhere)
-    if missing := records.keys() - composite._parts.keys():
+            parts[name] = _StoredOnDemand(group, name, location, anywhere)
+    if missing := records.keys() - parts.keys():
         raise FormatError(f"{group.where}: the links {', '.join(sorted(missing))} are recorded, but missing")
-    return composite
+    return parts
+
+
+_READ: dict[str, Callable[[_StoredComposite], Any]] = {
+    "definition": lambda c: c._group.attr("definition", str),
+    "definition_version": lambda c: c._group.attr("definition_version", int),
+    "data_id": lambda c: checked_data_id(read_json(c._group, "data_id", dict)),
+    "dataset_type": lambda c: c._group.attr("dataset_type", str, ""),
+    "run": lambda c: c._group.attr("run", str, ""),
+    "stage": lambda c: c._group.attr("stage", str, ""),
+    "id": lambda c: str(uuid.UUID(c._group.attr("id", str))),
+    "provenance": lambda c: read_json(c._group, "provenance", dict),
+    "recorded_digest": lambda c: c._group.attr("digest", str),
+    "_absent": lambda c: [str(name) for name in read_json(c._group, "absent", list)],
+    "_signal": lambda c: c._group.attr("signal", str, ""),
+    "_parts": _stored_parts,
+}
+"""How each attribute of a composite is read from its group."""
 
 
 class _StoredOnDemand(StoredPart):

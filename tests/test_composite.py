@@ -121,9 +121,51 @@ def test_a_newer_kind_version_spoils_only_its_component(path: Path) -> None:
 def test_a_file_that_is_not_as_it_should_be(path: Path, change, error, message) -> None:
     with h5py.File(path, "r+") as file:
         change(file)
-    with pytest.raises(error, match=message) as caught:
-        ch5.open(path)
+    with pytest.raises(error, match=message) as caught, ch5.open(path) as c:
+        c.load()
     assert str(path) in str(caught.value)
+
+
+def test_a_bad_attribute_spoils_only_itself(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["composite"].attrs["provenance"] = np.bytes_("{")
+    with ch5.open(path) as c:
+        assert c["image"].shape == (300, 400)
+        with pytest.raises(errors.FormatError, match="'provenance' isn't valid JSON"):
+            c.provenance
+
+
+def test_attributes_that_were_read_outlive_the_file(path: Path) -> None:
+    with ch5.open(path) as c:
+        data_id = c.data_id
+    assert c.data_id is data_id
+    with pytest.raises(errors.ClosedError, match="closed"):
+        c.provenance
+
+
+def test_reading_one_component_takes_no_work_for_the_others(tmp_path: Path) -> None:
+    def calls(count: int) -> int:
+        values = {f"x{i}": np.arange(i, i + 3) for i in range(count)}
+        source = ch5.Composite(None, values)
+        source.write(tmp_path / f"{count}.h5")
+        made = 0
+
+        def note(frame: object, event: str, arg: object) -> None:
+            nonlocal made
+            made += event in ("call", "c_call")
+
+        with ch5.open(tmp_path / f"{count}.h5") as opened:
+            opened["x1"]  # What is only done once is done.
+        sys.setprofile(note)
+        try:
+            with ch5.open(tmp_path / f"{count}.h5") as opened:
+                opened["x1"]
+        finally:
+            sys.setprofile(None)
+        return made
+
+    # HDF5 itself may read the metadata of a larger file in more pieces.
+    assert calls(300) < calls(3) * 1.3
 
 
 def test_what_is_not_a_composite_file(tmp_path: Path) -> None:
