@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -55,7 +56,10 @@ def canonical_json(value: Any) -> str:
         If the value has parts that JSON lacks.
     """
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        # Lone surrogates can't be stored.
+        text.encode()
+        return text
     except (TypeError, ValueError) as error:
         raise EncodeError(f"{value!r} can't be written as JSON: {error}") from error
 
@@ -70,12 +74,24 @@ def read_json(node: Node, name: str, of_type: type[_T]) -> _T:
     """
     text = joined_text(node, name)
     try:
-        value = json.loads(text) if text else of_type()
+        value = json.loads(text, parse_constant=_no_number, parse_float=_finite) if text else of_type()
+        if "\\u" in text:
+            # Escapes are the only way to lone surrogates.
+            canonical_json(value)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{node.where}: attribute {name!r} isn't valid JSON: {error}") from error
     if not isinstance(value, of_type):
         raise FormatError(f"{node.where}: attribute {name!r} should hold a JSON {of_type.__name__}")
     return value
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
 
 
 def _node_hash(node: Node) -> bytes:
