@@ -8,13 +8,11 @@ found out what is needed, by reading no more than attributes; then what is linke
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple, TypeAlias
 
 from .. import kinds
 from ..composite import Composite
@@ -32,16 +30,8 @@ from ..writing import group_of, write_file
 from .references import StoredLink, part_links
 from .rewriting import relinked_group
 from .running import Progress, each, silent
+from .subset_plan import Found, Job, Needs, Plan, Transfer, Want, Wanted
 from .tree import Root, Visited, files_under, visit
-
-Transfer: TypeAlias = Literal["copy", "hardlink", "symlink"]
-"""How files that are needed whole, and as they are, get to their new place."""
-
-Needs: TypeAlias = dict[str, frozenset[str] | None]
-"""For the names of the composites of a file that are needed, their components; None for all."""
-
-OUTSIDE = "linked"
-"""Folder for what was linked to from outside of the source."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +112,7 @@ def subset(
     found, visited = visit(
         partial(_selected, definition, wanted), tree, executor=executor, progress=progress, step="selecting"
     )
-    plan = _Plan(root, target, {file.path: file for file in found if file.needs})
+    plan = Plan(root, target, {file.path: file for file in found if file.needs})
     if not plan.files:
         raise NoSuchComponentError(
             f"{root}: none of its {visited.files} files has a composite"
@@ -152,138 +142,10 @@ def subset(
     )
 
 
-class _File(NamedTuple):
-    """A file, what is needed of it, and the links of that."""
-
-    path: str
-    names: tuple[str, ...]
-    needs: Needs
-    links: tuple[tuple[str, StoredLink], ...]
-    """With the names of the composites that have them."""
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all of it is needed."""
-        return set(self.needs) == set(self.names) and all(parts is None for parts in self.needs.values())
-
-
-class _Want(NamedTuple):
-    """A link, and the file that has it."""
-
-    link: Link
-    place: str
-    base: str
-
-
-class _Found(NamedTuple):
-    """Where the target of a link is."""
-
-    path: str
-    composite: str
-
-
-@dataclass
-class _Plan:
-    """What is needed, as far as that is known."""
-
-    root: str
-    target: str
-    files: dict[str, _File]
-    lost: list[str] = field(default_factory=list)
-    places: dict[tuple[Link, str], _Found | None] = field(default_factory=dict)
-    """Where the targets of links are, by the place that the path in the file leads to; None for lost ones."""
-    added: dict[str, dict[str, set[str]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(set)))
-    """Components that links need, by file and composite."""
-    ids: dict[tuple[str, str], str] = field(default_factory=dict)
-    """Ids that composites will have, by file and name."""
-
-    def unresolved(self) -> list[_Want]:
-        """Return the links of which the targets are not known yet, each once."""
-        wants: dict[tuple[Link, str], _Want] = {}
-        for file in self.files.values():
-            for _, found in file.links:
-                key = (found.link, found.place)
-                if key not in self.places:
-                    wants.setdefault(key, _Want(found.link, found.place, file.path))
-        return list(wants.values())
-
-    def resolve(self, wants: list[_Want], results: list[_Found | str]) -> None:
-        """Note where targets are."""
-        for want, result in zip(wants, results, strict=True):
-            if isinstance(result, str):
-                self.lost.append(result)
-                self.places[want.link, want.place] = None
-            else:
-                self.places[want.link, want.place] = result
-                self.added[result.path][result.composite].add(want.link.component)
-
-    def to_look_at(self, selected: Mapping[str, frozenset[str]]) -> list[tuple[str, Needs, frozenset[str]]]:
-        """Return the files of which more is needed than was known, that, and their composites that weren't selected."""
-        more: list[tuple[str, Needs, frozenset[str]]] = []
-        for path, composites in self.added.items():
-            known = self.files[path].needs if path in self.files else {}
-            needs = dict(known)
-            for name, parts in composites.items():
-                before = known.get(name, frozenset())
-                needs[name] = None if before is None else before | parts
-            if needs != known:
-                more.append((path, needs, frozenset(needs) - selected.get(path, frozenset())))
-        return more
-
-    def looked_at(self, files: Iterable[_File]) -> None:
-        """Note what is needed of files."""
-        self.files |= {file.path: file for file in files}
-
-    def name_all(self, found: Iterable[Mapping[str, str]]) -> None:
-        """Note the ids that composites will have."""
-        for path, ids in zip(self.files, found, strict=True):
-            self.ids |= {(path, name): id_ for name, id_ in ids.items()}
-
-    def destination(self, file: _File) -> str:
-        """Return where a file will be."""
-        path = os.path.relpath(file.path, self.root)
-        parts = sorted({part for parts in file.needs.values() for part in parts or ()})
-        if path.startswith(os.pardir):
-            # Two of the same name may come from different folders.
-            path = os.path.join(OUTSIDE, self.ids[file.path, next(iter(file.needs))], os.path.basename(path))
-        if parts:
-            stem, extension = os.path.splitext(path)
-            path = f"{stem}.{'+'.join(parts)}{extension}"
-        return os.path.join(self.target, path)
-
-    def job(self, file: _File, transfer: Transfer) -> _Job:
-        """Return how a file is to be written."""
-        destination = self.destination(file)
-        links: dict[tuple[str, str], Link] = {}
-        same = file.is_whole
-        for name, found in file.links:
-            place = self.places[found.link, found.place]
-            if place is not None:
-                there = self.destination(self.files[place.path])
-                link = replace(found.link, id=self.ids[place.path, place.composite], uri=there)
-                links[name, found.component] = link
-                before = relative_location(found.place, file.path), found.link.id
-                same &= (relative_location(there, destination), link.id) == before
-        ids = {name: self.ids[file.path, name] for name in file.needs}
-        return _Job(file.path, destination, file.needs, ids, links, transfer if same else None)
-
-
-class _Job(NamedTuple):
-    """A file that is to be written."""
-
-    source: str
-    destination: str
-    needs: Needs
-    ids: dict[str, str]
-    links: dict[tuple[str, str], Link]
-    transfer: Transfer | None
-    """None if it isn't to be the same file."""
-
-
 # ---- What is done with each file, in any process -------------------------------------------------------------
 
 
-def _selected(definition: str | None, wanted: frozenset[str] | None, path: str, file: StoredFile) -> _File:
+def _selected(definition: str | None, wanted: frozenset[str] | None, path: str, file: StoredFile) -> Wanted:
     """Return what of a file is selected."""
     needs: Needs = {}
     for name in composite_names(file):
@@ -297,19 +159,19 @@ def _selected(definition: str | None, wanted: frozenset[str] | None, path: str, 
     return _file(path, file, needs)
 
 
-def _located(want: _Want) -> _Found | str:
+def _located(want: Want) -> Found | str:
     """Return where the target of a link is, or why it is lost."""
     try:
         with (target := Target(want.link, want.base, relative_location(want.place, want.base), stored=True)):
             for name in composite_names(target.file):
                 if composite_group(target.file, name).attr("id", str) == want.link.id:
-                    return _Found(os.path.realpath(target.place), name)
+                    return Found(os.path.realpath(target.place), name)
     except CompositeH5Error as error:
         return f"{want.base}: {error}"
     return f"{want.base}: {want.link} was replaced meanwhile"
 
 
-def _needed(want: tuple[str, Needs, frozenset[str]]) -> _File:
+def _needed(want: tuple[str, Needs, frozenset[str]]) -> Wanted:
     """Return what of a file comes along if some of it is needed.
 
     Of the composites named last that is all, but for the sake of pixels that aren't needed.
@@ -327,16 +189,16 @@ def _needed(want: tuple[str, Needs, frozenset[str]]) -> _File:
         file.close()
 
 
-def _file(path: str, file: StoredFile, needs: Needs) -> _File:
+def _file(path: str, file: StoredFile, needs: Needs) -> Wanted:
     links: list[tuple[str, StoredLink]] = []
     for name, parts in needs.items():
         composite = from_group(composite_group(file, name), path)
         for component in composite if parts is None else parts:
             links += ((name, found) for found in part_links(component, composite._part(component), path))
-    return _File(path, composite_names(file), needs, tuple(links))
+    return Wanted(path, composite_names(file), needs, tuple(links))
 
 
-def _new_ids(wanted: _File) -> dict[str, str]:
+def _new_ids(wanted: Wanted) -> dict[str, str]:
     """Return the ids that the composites of a file will have: others than now for those of which parts are left out."""
     file = StoredFile.open(wanted.path)
     try:
@@ -351,7 +213,7 @@ def _new_ids(wanted: _File) -> dict[str, str]:
         file.close()
 
 
-def _write(job: _Job) -> None:
+def _write(job: Job) -> None:
     """Write a file, unless it is there."""
     if os.path.lexists(job.destination) and _is_there(job):
         return
@@ -395,7 +257,7 @@ def reduced(whole: Composite, names: Collection[str]) -> Composite:
     return result
 
 
-def _is_there(job: _Job) -> bool:
+def _is_there(job: Job) -> bool:
     """Return whether an earlier, interrupted call has written a file.
 
     Raises
