@@ -52,13 +52,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import DefinitionError, suggest
 from .links import Link
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 __all__ = [
     "ComponentDefinition",
@@ -193,7 +194,7 @@ def load_definition(path: str | os.PathLike[str] | Traversable) -> Definition:
     """
     from .definition_reader import read_file
 
-    return read_file(path if isinstance(path, Traversable) else Path(path))
+    return read_file(Path(path) if isinstance(path, str | os.PathLike) else path)
 
 
 def get_definition(name: str) -> Definition:
@@ -260,6 +261,8 @@ def definition_names() -> list[str]:
 
 @cache
 def _shipped_files() -> Mapping[str, Traversable]:
+    from importlib.resources import files
+
     folder = files(__package__) / "definitions"
     return {file.name.removesuffix(".yaml"): file for file in folder.iterdir() if file.name.endswith(".yaml")}
 

@@ -6,7 +6,6 @@ and what was found, and names the file and the full HDF5 path where there is one
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 
 
@@ -112,6 +111,8 @@ class UnsupportedParameterError(CompositeH5Error, TypeError, ValueError):
 
 def did_you_mean(name: object, valid: Collection[str]) -> str:
     """Return the end of a message about a wrong name: the nearest valid one; empty if none is near."""
+    import difflib
+
     close = difflib.get_close_matches(str(name), valid, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 

@@ -13,17 +13,18 @@ files in an object store, whose size must be known, and schemes that ``lsst.reso
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from http import HTTPStatus
 from queue import Empty, LifoQueue
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from .container.reader import StoredFile
 from .container.source import BlockSource, FileSource, ReadAt
 from .errors import CompositeH5Error, CorruptFileError, RefusedError, TransferError
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile, ZipInfo
 
 ZIP_PATH = "#zip-path="
 """What stands between the location of a zip file and the name of a member."""
@@ -114,7 +115,9 @@ def read_member(outer: str, name: str, limit: int) -> bytes:
     CorruptFileError
         If it isn't a zip file.
     """
-    with open_source(outer) as source, _zip_errors(outer), zipfile.ZipFile(source) as archive:
+    from zipfile import ZipFile
+
+    with open_source(outer) as source, _zip_errors(outer), ZipFile(source) as archive:
         stream = archive.open(_member(archive, outer, name))
         return _limited(stream.read, limit, member_location(outer, name))
 
@@ -201,6 +204,8 @@ def _http_reader(uri: Any, name: str) -> Reader:
 
     Its streams begin with OPTIONS and HEAD.
     """
+    from http import HTTPStatus
+
     total: int | None = None
     whole: bytes | None = None
 
@@ -256,12 +261,14 @@ def _fsspec_reader(location: str, name: str, missing: Exception) -> Reader:
 
 
 def _open_member(outer: str, name: str) -> BlockSource:
+    from zipfile import ZIP_STORED, ZipFile
+
     with ExitStack() as stack:
         source = stack.enter_context(open_source(outer))
         where = member_location(outer, name)
-        with _zip_errors(outer), zipfile.ZipFile(source) as archive:
+        with _zip_errors(outer), ZipFile(source) as archive:
             info = _member(archive, outer, name)
-            if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            if info.compress_type != ZIP_STORED or info.flag_bits & 1:
                 raise RefusedError(f"{where}: compressed or encrypted; HDF5 files are only read where they are stored")
             source.seek(info.header_offset)
             header = source.read(_LOCAL_HEADER)
@@ -278,7 +285,7 @@ def _open_member(outer: str, name: str) -> BlockSource:
         return member
 
 
-def _member(archive: zipfile.ZipFile, outer: str, name: str) -> zipfile.ZipInfo:
+def _member(archive: ZipFile, outer: str, name: str) -> ZipInfo:
     try:
         return archive.getinfo(name)
     except KeyError:
@@ -287,9 +294,11 @@ def _member(archive: zipfile.ZipFile, outer: str, name: str) -> zipfile.ZipInfo:
 
 @contextmanager
 def _zip_errors(outer: str) -> Iterator[None]:
+    from zipfile import BadZipFile
+
     try:
         yield
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (BadZipFile, NotImplementedError, RuntimeError) as error:
         if isinstance(error, CompositeH5Error):
             raise
         raise CorruptFileError(f"{outer}: can't be read as a zip file: {error}") from error

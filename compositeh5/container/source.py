@@ -10,7 +10,6 @@ import io
 import os
 import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 from ..errors import CorruptFileError, NotACompositeFileError, RefusedError
@@ -204,6 +203,8 @@ class BlockSource(_Source):
         if len(self._blocks) * BLOCK > KEPT:
             for n in set(self._blocks) - wanted - {0}:
                 self._blocks.pop(n, None)
+        from concurrent.futures import ThreadPoolExecutor
+
         requests = list(_merged(missing))
         threads = min(threads, len(requests))
         with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:

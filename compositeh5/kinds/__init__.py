@@ -29,12 +29,14 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..container.nodes import Node
 from ..errors import EncodeError, UnknownKindError, UnsupportedParameterError, UnsupportedVersionError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 BUILTIN = (
     "array", "bytes", "composite", "image", "list", "mask", "photo_calib", "psf", "record", "table", "text", "wcs",
@@ -210,6 +212,8 @@ def decode(node: Node, **parameters: Any) -> Any:
 
 @cache
 def _plugins() -> Mapping[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
     return {entry.name: entry for entry in entry_points(group="compositeh5.kinds") if entry.name not in BUILTIN}
 
 

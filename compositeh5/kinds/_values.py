@@ -192,6 +192,9 @@ def read_only(node: Node) -> Node:
 def _encoder(cls: type, path: str) -> Encoder:
     if (encoder := _ENCODERS.get(cls)) is not None:
         return encoder
+    # numpy loads this module when it is first named.
+    if issubclass(cls, np.ndarray) and cls is np.ma.MaskedArray:
+        return _encode_masked_array
     if issubclass(cls, np.generic):
         return _encode_numpy_scalar
     if issubclass(cls, Mapping):
@@ -496,7 +499,6 @@ _ENCODERS: dict[type, Encoder] = {
     tuple: _encode_sequence,
     np.ndarray: _encode_array,
     np.memmap: _encode_array,
-    np.ma.MaskedArray: _encode_masked_array,
 }
 
 _DECODERS: dict[str, Decoder] = {

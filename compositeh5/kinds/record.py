@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -77,6 +76,8 @@ class Record(Mapping[str, Any]):
         # While it is unpickled or copied there are no fields yet.
         if name != "_fields" and name in self._fields:
             return self[name]
+        from difflib import get_close_matches
+
         near = [] if name == "_fields" else get_close_matches(name, self._fields)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise AttributeError(f"the record has no field {name!r}{hint}", name=name, obj=self)
