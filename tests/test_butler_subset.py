@@ -1,4 +1,4 @@
-"""Parts of repositories: datasets, and what they link to, in another repository and without pixels that nobody needs."""
+"""Parts of repositories: datasets, and what they link to, in another one without pixels that nobody needs."""
 
 # ruff: noqa: F811 (fixtures of another module)
 
@@ -7,30 +7,24 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import uuid
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from astropy.table import Table
 from support import counted_reads, exposure, tool, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
 from compositeh5.operations.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import RUN, files_of
-from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
-from lsst.daf.butler.cli.butler import cli as butler_cli
-from lsst.daf.butler.cli.utils import LogCliRunner
+from butler_support import RUN, SEED, files_of
 from linked_datasets import (  # noqa: F401
     DISASSEMBLED,
     FILE_DATASTORE,
     ON_SQLITE,
-    OTHER_TEMPLATES,
     VISIT,
     Repositories,
     _nothing_cached,
@@ -45,11 +39,19 @@ from linked_datasets import (  # noqa: F401
     root,
     states,
 )
+from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
+from lsst.daf.butler.cli.butler import cli as butler_cli
+from lsst.daf.butler.cli.utils import LogCliRunner
 
-from compositeh5.butler import Subset, link, put_links, put_overlay, register_dataset_type, subset, transfer_closure
+from compositeh5.butler import Subset, link, register_dataset_type, subset
 from compositeh5.butler.formatter import CompositeFormatter
 
 pytestmark = ON_SQLITE
+
+ELSEWHERE = {
+    "cls": FILE_DATASTORE,
+    "templates": {"default": "elsewhere/{run}/{datasetType}/{instrument:?}/{visit:?}/{detector:?}"},
+}
 
 
 def put_catalogs(butler: Butler, ccds: list[DatasetRef]) -> list[DatasetRef]:
@@ -71,6 +73,8 @@ def put_catalogs(butler: Butler, ccds: list[DatasetRef]) -> list[DatasetRef]:
 
 def names(butler: Butler) -> list[tuple[str, int | None]]:
     """Return the dataset types and detectors of all datasets."""
+    if not butler.registry.queryDatasetTypes():
+        return []
     refs = butler.query_all_datasets("*", find_first=False)
     return sorted((ref.datasetType.name, ref.dataId.get("detector", -1)) for ref in refs)
 
@@ -124,7 +128,7 @@ def test_what_needs_no_pixels_less_comes_as_it_is(
     """Exposures come with all their pixels, and with the visit: the same files, in the same places."""
     visit_ref, ccds = put_ccds(butler)
     expected = content(butler, ccds)
-    target = repositories.new(tmp_path / "new", OTHER_TEMPLATES)
+    target = repositories.new(tmp_path / "new", ELSEWHERE)
     done = subset(butler, target, ccds, transfer="hardlink")
     assert (done.refs, done.linked, done.parts, done.lost) == (tuple(ccds), (visit_ref,), (), ())
     for ref in [visit_ref, *ccds]:
@@ -138,7 +142,7 @@ def test_other_templates(butler: Butler, root: Path, tmp_path: Path, repositorie
     visit_ref, ccds = put_ccds(butler)
     catalogs = put_catalogs(butler, ccds)
     expected = content(butler, catalogs)
-    target = repositories.new(tmp_path / "new", OTHER_TEMPLATES)
+    target = repositories.new(tmp_path / "new", ELSEWHERE)
     done = subset(butler, target, catalogs)
     assert all("elsewhere" in target.getURI(ref).ospath for ref in (*done.refs, *done.parts))
     assert "elsewhere" not in target.getURI(visit_ref).ospath
@@ -169,7 +173,7 @@ def test_overlays_and_what_uses_them(butler: Butler, root: Path, tmp_path: Path,
 def test_what_is_selected_itself_comes_whole(
     butler: Butler, root: Path, tmp_path: Path, repositories: Repositories
 ) -> None:
-    visit_ref, ccds = put_ccds(butler)
+    _, ccds = put_ccds(butler)
     catalogs = put_catalogs(butler, ccds)
     expected = content(butler, [*catalogs, ccds[1]])
     target = repositories.new(tmp_path / "new")
@@ -230,8 +234,6 @@ def test_a_call_that_was_stopped_is_finished_by_the_next(
     butler: Butler, tmp_path: Path, repositories: Repositories, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after each file in turn: what is there has all that it links to."""
-    from compositeh5.butler import subset as _  # noqa: F401
-
     module = sys.modules["compositeh5.butler.subset"]
     _, ccds = put_ccds(butler, 2)
     catalogs = put_catalogs(butler, ccds)
@@ -247,7 +249,7 @@ def test_a_call_that_was_stopped_is_finished_by_the_next(
         write(path, image)
 
     monkeypatch.setattr(module, "write_durably", write_one)
-    for stored in range(4):
+    for stored in range(3):
         left = 1
         with pytest.raises(KeyboardInterrupt):
             subset(butler, target, catalogs)
@@ -255,26 +257,34 @@ def test_a_call_that_was_stopped_is_finished_by_the_next(
         assert set(states(target).values()) <= {"ok"}
     left = 4
     done = subset(butler, target, catalogs)
-    assert left == 4
+    assert left == 3
     assert len(names(target)) == 5
     assert set(done.refs) == set(catalogs)
     assert not list((tmp_path / "new").glob(".compositeh5*"))
 
 
-def test_other_components_of_the_same_dataset(
-    butler: Butler, root: Path, tmp_path: Path, repositories: Repositories
+def test_other_components_of_a_dataset_of_which_the_target_has_some(
+    butler: Butler, tmp_path: Path, repositories: Repositories
 ) -> None:
-    """Fewer are found in what is there; others would need a second dataset in its place."""
     _, ccds = put_ccds(butler)
+    target = repositories.new(tmp_path / "new")
+    first = subset(butler, target, ccds, components=["photo_calib", "wcs", "psf"])
+    # Fewer are found there.
     catalogs = put_catalogs(butler, ccds)
-    calib = put_links(butler, "calib", {"photo_calib": ccds[0]}, ccd_id(0), definition=None) if False else None
-    assert calib is None
+    assert subset(butler, target, catalogs).parts == first.refs
+    assert content(target, catalogs) == content(butler, catalogs)
+    before = files_of(tmp_path / "new")
+    with pytest.raises(
+        errors.ConflictError, match="the target has calexp_parts detector=0.* with the same visit_info, wcs"
+    ):
+        subset(butler, target, ccds, components=["visit_info", "wcs"])
+    assert files_of(tmp_path / "new") == before
 
 
 def test_lost_links_are_an_error_before_anything_is_written(
     butler: Butler, tmp_path: Path, repositories: Repositories
 ) -> None:
-    visit_ref, ccds = put_ccds(butler)
+    _, ccds = put_ccds(butler)
     catalogs = put_catalogs(butler, ccds)
     butler.pruneDatasets([ccds[1]], disassociate=True, unstore=True, purge=True)
     target = repositories.new(tmp_path / "new")
@@ -305,9 +315,158 @@ def test_disassembled_composites(tmp_path: Path, where: str, repositories: Repos
     target = repositories.new(tmp_path / "new", DISASSEMBLED if where == "target" else None)
     done = subset(source, target, [*catalogs, ccds[0]])
     assert (len(done.refs), done.linked, len(done.parts)) == (3, (visit_ref,), 1)
-    parts = subset(source, target, ccds[1:], components=["psf", "visit_info"])
+    other = repositories.new(tmp_path / "other", DISASSEMBLED if where == "target" else None)
+    parts = subset(source, other, ccds[1:], components=["psf", "visit_info"])
     del source
     shutil.rmtree(tmp_path / "old")
     assert content(target, [*catalogs, ccds[0]]) == expected
     assert set(states(target).values()) == {"ok"}
-    assert set(target.get(parts.refs[0])) == {"psf", "visit_info"}
+    assert set(other.get(parts.refs[0])) == {"psf", "visit_info"}
+
+
+@pytest.mark.parametrize("where", ["source", "target", "nowhere"])
+def test_exposures_that_link_to_what_comes_in_part(tmp_path: Path, where: str, repositories: Repositories) -> None:
+    """They are written anew, in one file each, with their pixels."""
+    source = repositories.with_camera(tmp_path / "old", DISASSEMBLED if where == "source" else None)
+    _, (first, _) = put_ccds(source)
+    given = exposure((30, 40), **{name: link(source, first, name) for name in ("photo_calib", "visit_info")})
+    source.collections.register("u/x")
+    user = source.put(given, "calexp", ccd_id(5), run="u/x")
+    expected = content(source, [user])
+    target = repositories.new(tmp_path / "new", DISASSEMBLED if where == "target" else None)
+    done = subset(source, target, [user])
+    assert [ref.dataId["detector"] for ref in done.parts] == [0]
+    del source
+    shutil.rmtree(tmp_path / "old")
+    assert content(target, [user]) == expected
+    assert target.getURI(user).ospath.startswith(str(tmp_path / "new"))
+    assert set(states(target).values()) == {"ok"}
+
+
+def test_datasets_that_share_a_file(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+    """Each that is needed gets a file of its own; others, and their pixels, don't come along."""
+    register_dataset_type(butler, "calexp", "exposure")
+    ccds = {f"ccd{d}": exposure((300, 400)).replace(data_id=ccd_id(d)) for d in range(3)}
+    ch5.write_file(tmp_path / "all.h5", ccds)
+    refs = [
+        DatasetRef(butler.get_dataset_type("calexp"), butler.registry.expandDataId(ccd_id(d)), run=RUN)
+        for d in range(3)
+    ]
+    butler.ingest(FileDataset(str(tmp_path / "all.h5"), refs, formatter=CompositeFormatter), transfer="move")
+    register_dataset_type(butler, "src", "source_catalog")
+    given = ch5.Composite("source_catalog", table=Table({"id": [1, 2]}), wcs=link(butler, refs[1], "wcs"))
+    catalog = butler.put(given, "src", ccd_id(1))
+    expected = content(butler, [catalog, refs[2]])
+    target = repositories.new(tmp_path / "new")
+    done = subset(butler, target, [catalog, refs[2]])
+    assert (set(done.refs), done.linked) == ({catalog, refs[2]}, ())
+    assert names(target) == [("calexp", 2), ("calexp_parts", 1), ("src", 1)]
+    shutil.rmtree(root)
+    assert content(target, [catalog, refs[2]]) == expected
+    with ch5.open(target.getURI(refs[2]).ospath) as stored:
+        assert stored.id == ccds["ccd2"].id
+
+
+def test_links_to_datasets_that_are_no_composites(
+    butler: Butler, root: Path, tmp_path: Path, repositories: Repositories
+) -> None:
+    dataset_type = DatasetType("best_wcs", tuple(ccd_id()), "CompositeH5WcsV1", universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
+    alone = butler.put(exposure((30, 40))["wcs"], "best_wcs", ccd_id())
+    register_dataset_type(butler, "src", "source_catalog")
+    given = ch5.Composite("source_catalog", table=Table({"id": [1, 2]}), wcs=link(butler, alone, "value"))
+    catalog = butler.put(given, "src", ccd_id())
+    expected = content(butler, [catalog])
+    target = repositories.new(tmp_path / "new")
+    assert subset(butler, target, [catalog]) == Subset((catalog,), (alone,))
+    shutil.rmtree(root)
+    assert content(target, [catalog]) == expected
+
+
+def test_files_that_the_source_has_from_elsewhere(
+    butler: Butler, root: Path, tmp_path: Path, repositories: Repositories
+) -> None:
+    """They get to other places than they had: links follow."""
+    visit_ref, ccds = put_ccds(butler)
+    catalogs = put_catalogs(butler, ccds)
+    expected = content(butler, [*catalogs, *ccds])
+    (tmp_path / "far/away").mkdir(parents=True)
+    for number, ref in enumerate([visit_ref, *ccds, *catalogs]):
+        path = shutil.copy(butler.getURI(ref).ospath, tmp_path / f"far/away/{number}.h5")
+        butler.pruneDatasets([ref], disassociate=False, unstore=True, purge=False)
+        butler.ingest(FileDataset(path, [ref], formatter=CompositeFormatter), transfer="direct")
+    target = repositories.new(tmp_path / "new")
+    subset(butler, target, [*catalogs, *ccds])
+    shutil.rmtree(root)
+    shutil.rmtree(tmp_path / "far")
+    assert content(target, [*catalogs, *ccds]) == expected
+    assert set(states(target).values()) == {"ok"}
+
+
+def test_a_target_that_does_not_know_parts(butler: Butler, tmp_path: Path, repositories: Repositories) -> None:
+    """As one that was made by an earlier release."""
+    _, ccds = put_ccds(butler)
+    repositories.new(tmp_path / "new")
+    config = tmp_path / "new/butler.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if "CompositeH5PartsV1: comp" not in line))
+    target = repositories.open(tmp_path / "new", writeable=True)
+    catalogs = put_catalogs(butler, ccds)
+    with pytest.raises(
+        errors.ConfigurationError, match="no formatter .*CompositeH5PartsV1; see `butler compositeh5-install`"
+    ):
+        subset(butler, target, catalogs)
+    assert names(target) == []
+    assert set(subset(butler, target, ccds).refs) == set(ccds)
+
+
+def test_a_target_with_two_datastores(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+    _, ccds = put_ccds(butler)
+    catalogs = put_catalogs(butler, ccds)
+    expected = content(butler, catalogs)
+    children = [
+        {
+            **ELSEWHERE,
+            "root": f"<butlerRoot>/{name}",
+            "records": {"table": f"records_{name}"},
+            "formatters": Config(SEED)["datastore", "formatters"].toDict(),
+            "templates": {"default": f"{name}/{{run}}/{{datasetType}}/{{instrument:?}}/{{visit:?}}/{{detector:?}}"},
+        }
+        for name in ("one", "two")
+    ]
+    chain = {"cls": "lsst.daf.butler.datastores.chainedDatastore.ChainedDatastore", "datastores": children}
+    target = repositories.new(tmp_path / "new", chain)
+    subset(butler, target, catalogs)
+    shutil.rmtree(root)
+    assert content(target, catalogs) == expected
+    # What is written is in both; what is transferred the Butler gives to the first that takes it.
+    assert [len(files_of(tmp_path / "new" / name)) for name in ("one", "two")] == [5, 4]
+    for name in ("one", "two"):
+        catalog, _ = (tmp_path / "new" / name).rglob("src/**/*.h5")
+        places = [(catalog.parent / place).resolve() for place in native_targets(catalog)]
+        assert all(place.exists() for place in places)
+        assert {place.relative_to(tmp_path / "new").parts[0] for place in places} == {"one", name}
+
+
+def test_the_command(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+    visit_ref, ccds = put_ccds(butler, 3)
+    put_catalogs(butler, ccds)
+    repositories.new(tmp_path / "new")
+
+    def run(*arguments: object, code: int = 0) -> str:
+        done = LogCliRunner().invoke(butler_cli, ["compositeh5-subset", *map(str, arguments)])
+        assert done.exit_code == code, done.output
+        return str(done.stdout if code == 0 else done.stderr)
+
+    where = ("--where", "instrument='DemoCam' AND detector>0")
+    output = run(root, tmp_path / "new", "--dataset-type", "src", "--collections", RUN, *where)
+    assert output == "Datasets: 2; to which they link: 1 whole, 2 in part\n"
+    repositories.new(tmp_path / "other")
+    output = run(root, tmp_path / "other", "-d", "calexp", "--components", "photo_calib,wcs", *where)
+    assert output == "Datasets: 2; to which they link: 0 whole, 0 in part\n"
+    assert names(repositories.open(tmp_path / "other")) == [("calexp_parts", 1), ("calexp_parts", 2)]
+    assert "Error: no dataset has one of" in run(root, tmp_path / "other", "-d", "src", "--components", "x", code=2)
+    butler.pruneDatasets([visit_ref], disassociate=True, unstore=True, purge=True)
+    repositories.new(tmp_path / "third")
+    assert "Error: linked components are lost" in run(root, tmp_path / "third", "-d", "src", code=2)
+    run(root, tmp_path / "third", "-d", "src", "--ignore-missing")

@@ -93,9 +93,19 @@ def file_datastores(butler: Butler) -> list[Any]:
 
 
 def predicted_uri(butler: Butler, ref: DatasetRef) -> ResourcePath:
-    """Return where the file of a dataset will be: in the first datastore that takes it."""
-    uri: ResourcePath = _first_for(butler, ref).getURI(ref, predict=True)
-    return uri.replace(fragment="")
+    """Return where the file of a dataset will be, if it is one: in the first datastore that takes it.
+
+    Raises
+    ------
+    FileTemplateValidationError
+        If other datasets would have the same name.
+    """
+    # The datastore itself only predicts where it puts a dataset: that may be disassembled, unlike one that is ingested.
+    datastore = _first_for(butler, ref)
+    template = datastore.templates.getTemplate(ref)
+    template.validateTemplate(ref)
+    uri: ResourcePath = datastore.locationFactory.fromPath(template.format(ref), trusted_path=True).uri
+    return uri.updatedExtension(CompositeFormatter.default_extension)
 
 
 def formatter_for(butler: Butler, ref: DatasetRef, uri: ResourcePath, recipe: str | None = None) -> CompositeFormatter:
@@ -115,12 +125,18 @@ def formatter_for(butler: Butler, ref: DatasetRef, uri: ResourcePath, recipe: st
     Raises
     ------
     ConfigurationError
-        If it is the formatter of another format, or there is no such recipe, or one is wrong.
+        If there is none, or it is that of another format, or there is no such recipe, or one is wrong.
     """
     descriptor = FileDescriptor(Location(None, uri), ref.datasetType.storageClass)
     chosen = {} if recipe is None else {"write_parameters": {"recipe": recipe}}
     factory = _first_for(butler, ref).formatterFactory
-    formatter = factory.getFormatter(ref, descriptor, dataId=ref.dataId, ref=ref, **chosen)
+    try:
+        formatter = factory.getFormatter(ref, descriptor, dataId=ref.dataId, ref=ref, **chosen)
+    except KeyError:
+        raise ConfigurationError(
+            f"{ref.datasetType.name}: the repository has no formatter for the storage class "
+            f"{ref.datasetType.storageClass_name}; see `butler compositeh5-install`"
+        ) from None
     if not isinstance(formatter, CompositeFormatter):
         raise ConfigurationError(
             f"{ref.datasetType.name}: the repository stores the storage class {ref.datasetType.storageClass_name} with "

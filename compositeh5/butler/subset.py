@@ -27,7 +27,7 @@ from lsst.utils.iteration import chunk_iterable
 
 from ..container.layout import DEFAULT
 from ..container.publish import write_durably
-from ..errors import BrokenLinkError, ConflictError, DefinitionError
+from ..errors import BrokenLinkError, ConflictError
 from ..links import Link
 from ..opening import from_group
 from ..operations.references import StoredLink
@@ -125,8 +125,8 @@ def subset(
         If no dataset has one of the components.
     ConflictError
         If the target has other datasets in the place of these: also other components of one that is linked to.
-    DefinitionError
-        If the target can't store parts of composites.
+    ConfigurationError
+        If the target can't store parts of composites: `butler compositeh5-install` adds what is missing.
     FileNotFoundError
         If one of the datasets isn't stored.
 
@@ -183,11 +183,11 @@ class _Writer:
         ------
         ConflictError
             If it has others in their places.
-        DefinitionError
+        ConfigurationError
             If it can't store parts of composites.
         """
         if parts := [self.refs[id_] for id_ in ids if self.plan.is_reduced(id_)]:
-            self._check_configuration(parts[0])
+            formatter_for(self.target, parts[0], predicted_uri(self.target, parts[0]))
         there = _in_places_of(self.target, [self.refs[id_] for id_ in ids])
         for id_ in ids:
             new = self.refs[id_]
@@ -195,21 +195,12 @@ class _Writer:
             if known.id != new.id and not (self.plan.is_reduced(id_) and self._has_parts(known, id_)):
                 names = ", ".join(sorted(self.plan.needs[id_]))
                 raise ConflictError(
-                    f"the target has {describe(known)} in place of {describe(new)}, with other content or not all of "
-                    f"{names}; remove it, or choose another repository. Nothing was written"
+                    f"the target has {describe(known)} in place of {describe(new)}, but not with the same {names}; "
+                    f"choose another repository, and select all that is wanted of it at once. Nothing was written"
                 )
             self.refs[id_] = known
         present = {ref.id for ref in stored_among(self.target, (self.refs[id_] for id_ in ids))}
         return [id_ for id_ in ids if self.refs[id_].id not in present]
-
-    def _check_configuration(self, ref: DatasetRef) -> None:
-        try:
-            formatter_for(self.target, ref, predicted_uri(self.target, ref))
-        except KeyError:
-            raise DefinitionError(
-                f"the target can't store {ref.datasetType.name}: its configuration has no formatter for the storage "
-                f"class {STORAGE_CLASS}; `butler compositeh5-install` adds it"
-            ) from None
 
     def _has_parts(self, known: DatasetRef, id_: Id) -> bool:
         """Return whether a dataset of the target has the components that are needed of one."""
