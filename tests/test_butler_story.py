@@ -82,7 +82,6 @@ def test_the_story(story: Story) -> None:
 def a_visit_is_put(story: Story, butler: Butler) -> None:
     register_visit(butler, story.visit, story.exposures)
     visit_ref, story.calexps = put_visit(butler, story.visit, story.exposures)
-    assert not_ok(butler) == set()
     for ref, exposure in zip(story.calexps, story.exposures, strict=True):
         stored = butler.get(ref)
         assert {name: target.id for name, target in stored.links.items()} == {"visit_info": str(visit_ref.id)}
@@ -105,7 +104,6 @@ def both_tracts_are_calibrated_anew(story: Story, butler: Butler) -> None:
     after = contents(story.observatory)
     assert before.items() <= after.items()
     assert len(after) == len(before) + len(story.overlays)
-    assert not_ok(butler) == set()
     for (tract, detector), ref in story.overlays.items():
         overlay, base = butler.get(ref), butler.get(story.calexps[detector])
         overlay.require_stage("jointcal")
@@ -175,7 +173,8 @@ def one_exposure_is_sent_split_and_ingested(story: Story, butler: Butler) -> Non
 def originals_that_nobody_refers_to_are_deleted(story: Story, butler: Butler) -> None:
     roots = story.observatory, story.catalogs, story.colleague
     before = {root: contents(root) for root in roots}
-    unused = [ref for ref in story.calexps if not any(users_of(butler, [ref]))]
+    used = {found.link.id for found in users_of(butler, story.calexps) if found.link}
+    unused = [ref for ref in story.calexps if str(ref.id) not in used]
     assert [ref.dataId["detector"] for ref in unused] == [0, 8, 9, 10, 11]
     # Of the one that was sent, the base is in use only by the overlay, and that by nobody.
     sent, base = story.overlays[SENT], story.calexps[SENT[1]]
