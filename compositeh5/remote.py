@@ -12,6 +12,7 @@ files in an object store, whose size must be known, and schemes that ``lsst.reso
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -118,8 +119,12 @@ def read_member(outer: str, name: str, limit: int) -> bytes:
     from zipfile import ZipFile
 
     with open_source(outer) as source, _zip_errors(outer), ZipFile(source) as archive:
-        stream = archive.open(_member(archive, outer, name))
-        return _limited(stream.read, limit, member_location(outer, name))
+        info = _member(archive, outer, name)
+        if info.file_size > limit:
+            raise RefusedError(f"{member_location(outer, name)}: larger than {limit} bytes")
+        # No more than that is inflated, whatever the stream holds.
+        with archive.open(info) as stream:
+            return stream.read(info.file_size)
 
 
 def read_all(location: str, limit: int) -> bytes:
@@ -134,7 +139,8 @@ def read_all(location: str, limit: int) -> bytes:
     """
     if not is_url(location):
         with FileSource(location) as source:
-            return _limited(source.read, limit, location)
+            # At an offset: no more memory than there are bytes.
+            return _limited(lambda size: source.read_at(0, size), limit, location)
     with ExitStack() as stack:
         read_at, _ = _reader(location, stack)
         return _limited(lambda size: read_at(0, size), limit, shown(location))
@@ -148,11 +154,13 @@ def _limited(read: Callable[[int], bytes], limit: int, where: str) -> bytes:
 
 
 def _open_remote(location: Location, size: int | None) -> BlockSource:
-    with ExitStack() as stack:
+    stack = ExitStack()
+    try:
         read_at, measure = _reader(location, stack)
-        source = BlockSource(read_at, shown(location), size, measure=measure, close=stack.close)
-        stack.pop_all()
-        return source
+        return BlockSource(read_at, shown(location), size, measure=measure, close=stack.close)
+    except BaseException:
+        stack.close()
+        raise
 
 
 Reader = tuple[ReadAt, Callable[[], int | None]]
@@ -261,9 +269,10 @@ def _fsspec_reader(location: str, name: str, missing: Exception) -> Reader:
 
 
 def _open_member(outer: str, name: str) -> BlockSource:
-    from zipfile import ZIP_STORED, ZipFile
+    from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
-    with ExitStack() as stack:
+    stack = ExitStack()
+    try:
         source = stack.enter_context(open_source(outer))
         where = member_location(outer, name)
         with _zip_errors(outer), ZipFile(source) as archive:
@@ -272,6 +281,8 @@ def _open_member(outer: str, name: str) -> BlockSource:
                 raise RefusedError(f"{where}: compressed or encrypted; HDF5 files are only read where they are stored")
             source.seek(info.header_offset)
             header = source.read(_LOCAL_HEADER)
+            if not header.startswith(b"PK\3\4"):
+                raise BadZipFile(f"the member {name!r} isn't where its directory says")
             name_size, extra_size = header[26:28], header[28:30]
             start = (
                 info.header_offset + _LOCAL_HEADER + sum(int.from_bytes(n, "little") for n in (name_size, extra_size))
@@ -280,9 +291,10 @@ def _open_member(outer: str, name: str) -> BlockSource:
         def read_at(offset: int, count: int) -> bytes:
             return source.read_at(start + offset, min(count, info.file_size - offset))
 
-        member = BlockSource(read_at, where, info.file_size, close=stack.close)
-        stack.pop_all()
-        return member
+        return BlockSource(read_at, where, info.file_size, close=stack.close)
+    except BaseException:
+        stack.close()
+        raise
 
 
 def _member(archive: ZipFile, outer: str, name: str) -> ZipInfo:
@@ -295,11 +307,14 @@ def _member(archive: ZipFile, outer: str, name: str) -> ZipInfo:
 @contextmanager
 def _zip_errors(outer: str) -> Iterator[None]:
     from zipfile import BadZipFile
+    from zlib import error as InflateError
 
     try:
         yield
-    except (BadZipFile, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, CompositeH5Error):
+    except (BadZipFile, NotImplementedError, RuntimeError, EOFError, InflateError, OSError) as error:
+        # What a directory says can lead to before the beginning of the file; other errors are the system's.
+        of_the_system = isinstance(error, OSError) and error.errno != errno.EINVAL
+        if isinstance(error, CompositeH5Error) or of_the_system:
             raise
         raise CorruptFileError(f"{outer}: can't be read as a zip file: {error}") from error
 

@@ -64,6 +64,9 @@ class StoredArray(ArrayNode):
         nbytes, stored = prod(shape) * tid.get_size(), did.get_storage_size()
         self.stored_bytes = stored
         chunk_bytes = 0 if self._chunks is None else prod(self._chunks) * tid.get_size()
+        if self._chunks is None and stored != nbytes:
+            # HDF5 would make up values, as for chunks that are missing.
+            raise CorruptFileError(f"{where}: {nbytes} bytes are declared but {stored} are stored")
         if max(nbytes, chunk_bytes) > stored * LIMITS.ratio + LIMITS.attribute_bytes:
             raise RefusedError(f"{where}: {nbytes} bytes are declared but only {stored} are stored")
 
