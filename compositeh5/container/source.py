@@ -80,14 +80,13 @@ class FileSource(_Source):
 
     def __init__(self, path: str) -> None:
         super().__init__()
+        # Before, since opening a device or a FIFO can have effects, and after, since it may be another by then.
+        _check_regular(os.stat(path), path)
         # Without O_NONBLOCK, opening a FIFO waits for a writer.
-        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
         try:
             status = os.fstat(self._fd)
-            if stat.S_ISDIR(status.st_mode):
-                raise IsADirectoryError(f"{path} is a directory, not a file")
-            if not stat.S_ISREG(status.st_mode):
-                raise RefusedError(f"{path}: not a regular file")
+            _check_regular(status, path)
         except BaseException:
             os.close(self._fd)
             self._fd = -1
@@ -248,6 +247,13 @@ def stated_size(start: bytes) -> int | None:
     if len(start) < 36 or not start.startswith(_SIGNATURE) or start[8] not in (2, 3) or start[9] != 8:
         return None
     return int.from_bytes(start[28:36], "little")
+
+
+def _check_regular(status: os.stat_result, path: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(f"{path} is a directory, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise RefusedError(f"{path}: not a regular file")
 
 
 def identity(status: os.stat_result) -> tuple[int, ...]:
