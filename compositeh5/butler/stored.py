@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from lsst.daf.butler import Butler, ButlerUserError, DatasetRef, DatasetType
+from lsst.daf.butler.datastore import DatasetRefURIs
 from lsst.resources import ResourcePath
 
 from ..composite import Composite
@@ -60,11 +61,7 @@ def open_ref(butler: Butler, ref: DatasetRef) -> Iterator[Composite]:
     NotACompositeFileError
         If it isn't stored in a file of this format.
     """
-    uris = butler.getURIs(ref)
-    uri = uris.primaryURI or uris.componentURIs[ASSEMBLY]
-    if uri.scheme == "mem":
-        raise NotACompositeFileError(f"{ref}: is in memory ({uri}), not in a file")
-    with open_uri(uri, ref=ref) as composite:
+    with _open_main(ref, butler.getURIs(ref)) as composite:
         yield composite
 
 
@@ -77,17 +74,17 @@ def open_joined(butler: Butler, ref: DatasetRef) -> Iterator[Composite]:
     FileNotFoundError, NotACompositeFileError
         As `open_ref` does.
     """
-    uris = butler.getURIs(ref).componentURIs
+    uris = butler.getURIs(ref)
     with ExitStack() as stack:
-        assembly = stack.enter_context(open_ref(butler, ref))
-        if not uris:
+        assembly = stack.enter_context(_open_main(ref, uris))
+        if uris.primaryURI is not None:
             yield assembly
             return
         whole = assembly.replace(id=assembly.id)
         whole.location = assembly.location
         for name, target in assembly.links.items():
             if target.id == assembly.id:
-                piece = stack.enter_context(open_uri(uris[name], ref=ref))
+                piece = stack.enter_context(open_uri(uris.componentURIs[name], ref=ref))
                 whole._parts[name] = piece._part(name)
         yield whole
 
@@ -183,6 +180,16 @@ def located(butler: Butler, link: Link) -> Link | None:
         return None
     uri = uris.componentURIs.get(link.component) or uris.primaryURI
     return None if uri is None else replace(link, uri=location_of(uri))
+
+
+@contextmanager
+def _open_main(ref: DatasetRef, uris: DatasetRefURIs) -> Iterator[Composite]:
+    """Open the only file of a composite, or that which joins the others."""
+    uri = uris.primaryURI or uris.componentURIs[ASSEMBLY]
+    if uri.scheme == "mem":
+        raise NotACompositeFileError(f"{ref}: is in memory ({uri}), not in a file")
+    with open_uri(uri, ref=ref) as composite:
+        yield composite
 
 
 def _ingested(butler: Butler, link: Link) -> Iterator[DatasetRef]:

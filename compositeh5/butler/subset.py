@@ -23,6 +23,7 @@ from lsst.daf.butler import (
     MissingCollectionError,
     MissingDatasetTypeError,
 )
+from lsst.daf.butler.datastore import DatasetRefURIs
 from lsst.utils.iteration import chunk_iterable
 
 from ..container.layout import DEFAULT
@@ -162,8 +163,8 @@ class _Writer:
     target: Butler
     refs: dict[Id, DatasetRef] = field(default_factory=dict)
     """The datasets as they are in the target."""
-    places: dict[tuple[Id, str], str] = field(default_factory=dict)
-    """Where components will be."""
+    files: dict[Id, DatasetRefURIs] = field(default_factory=dict)
+    """Where they are, or will be, as far as links to them were asked for."""
 
     def __post_init__(self) -> None:
         self.refs = {id_: self._new_ref(id_) for id_ in self.plan.needs}
@@ -277,14 +278,13 @@ class _Writer:
         return link
 
     def _place(self, id_: Id, component: str) -> str:
-        if (id_, component) not in self.places:
+        if id_ not in self.files:
             try:
-                uris = self.target.getURIs(self.refs[id_])
-                uri = uris.componentURIs.get(component) or uris.primaryURI
+                self.files[id_] = self.target.getURIs(self.refs[id_])
             except FileNotFoundError:
-                uri = predicted_uri(self.target, self.refs[id_])
-            self.places[id_, component] = location_of(uri)
-        return self.places[id_, component]
+                self.files[id_] = DatasetRefURIs(predicted_uri(self.target, self.refs[id_]))
+        uris = self.files[id_]
+        return location_of(uris.componentURIs.get(component) or uris.primaryURI)
 
 
 def _place_of(ref: DatasetRef) -> _Place:
