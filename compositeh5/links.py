@@ -117,7 +117,9 @@ def absolute_location(location: str | os.PathLike[str]) -> str:
 
 
 def joined_location(start: str, relative: str) -> str:
-    """Return the location of a file that is given as seen from the folder of the file ``start``."""
+    """Return the location of a file that is given as seen from the folder of the file ``start``; itself for nothing."""
+    if not relative:
+        return start
     if "://" in relative:
         return relative
     parts = urlsplit(start)

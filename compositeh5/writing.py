@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from . import definition as definitions
 from . import links
 from .container.layout import ID_NAMESPACE, file_root, long_text
-from .container.nodes import AttrValue, ExternalLink, Group, Node
+from .container.nodes import AttrValue, ExternalLink, Group, Node, SoftLink
 from .container.publish import publish
 from .container.writer import file_image
 from .errors import EncodeError, NoSuchComponentError, suggest
@@ -30,6 +30,7 @@ def write_file(
     composites: Mapping[str, Composite],
     /,
     *,
+    share: bool = False,
     replace: bool = False,
     recipes: Recipes | None = None,
 ) -> None:
@@ -45,6 +46,9 @@ def write_file(
     composites : mapping
         The composites by the names of their groups. To be found as datasets of a Butler that `ingests
         <lsst.daf.butler.Butler.ingest>` the file, each needs its data ID.
+    share : bool, optional
+        Whether a component that is equal to one of a composite before it is stored only there, and linked. The ids
+        and digests of the composites don't depend on it.
     replace : bool, optional
         Whether another file that is there is replaced. One with equal composites is always accepted, so that many
         processes can write a file that they share.
@@ -66,7 +70,7 @@ def write_file(
     location = links.absolute_location(path)
     if "://" in location:
         raise ValueError(f"{location}: only files on disk can be written")
-    image = image_of(composites, location, recipes=recipes)
+    image = image_of(_sharing(composites, location) if share else composites, location, recipes=recipes)
     os.makedirs(os.path.dirname(location), exist_ok=True)
     try:
         publish(location, image, replace=replace)
@@ -77,6 +81,28 @@ def write_file(
             require_same(composite, location, error, name)
     for composite in composites.values():
         composite.location = location
+
+
+def _sharing(composites: Mapping[str, Composite], location: str) -> dict[str, Composite]:
+    """Return composites in which what is equal to a component of one before is a link to that."""
+    stored: dict[tuple[str, str], tuple[Composite, str]] = {}
+    result: dict[str, Composite] = {}
+    for name, composite in composites.items():
+        # The id may follow from the content.
+        composite.id = group_of(composite).attr("id", str)
+        found: dict[str, links.Link] = {}
+        for component in composite:
+            part = composite._part(component)
+            if part.state == "linked":
+                continue
+            first, there = stored.setdefault((part.kind, composite._digests[component]), (composite, component))
+            if first is not composite:
+                planned = first.replace(id=first.id)
+                planned._digests, planned.location = first._digests, location
+                link = planned.stored_link(there)
+                found[component] = dataclasses.replace(link, stage=part.stage)
+        result[name] = composite.replace(found, id=composite.id)
+    return result
 
 
 def image_of(composites: Mapping[str, Composite], location: str, *, recipes: Recipes | None = None) -> bytes:
@@ -172,6 +198,9 @@ def _check_recipes(composites: Mapping[str, Composite], recipes: Recipes) -> Non
 
 def relative_links(node: Node, location: str) -> Any:
     """Return the tree with the files of its external links as seen from ``location``."""
+    if isinstance(node, ExternalLink) and node.file == location:
+        # It stays right when the file gets another name.
+        return SoftLink(node.target)
     if isinstance(node, ExternalLink):
         return ExternalLink(links.relative_location(node.file, location), node.target)
     if isinstance(node, Group):

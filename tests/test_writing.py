@@ -98,3 +98,66 @@ def test_composites_that_could_not_be_told_apart(tmp_path: Path) -> None:
     with pytest.raises(errors.EncodeError, match="at least one"):
         ch5.write_file(tmp_path / "a.h5", {})
     assert not list(tmp_path.iterdir())
+
+
+def test_composites_of_a_file_share_what_is_equal(tmp_path: Path) -> None:
+    info = visit_info()
+    given = {
+        "visit": ch5.Composite("visit", visit_info=info, data_id=VISIT, stage="raw"),
+        **{
+            f"ccd_{d}": exposure((300, 400), visit_info=info).replace(data_id={**VISIT, "detector": d})
+            for d in (3, 4, 5)
+        },
+    }
+    digests = {name: composite.digest for name, composite in given.items()}
+    ch5.write_file(tmp_path / "apart.h5", given)
+    ch5.write_file(tmp_path / "shared.h5", given, share=True)
+    # Noise is the same in all three, so that all of the second and third is shared.
+    assert (tmp_path / "shared.h5").stat().st_size < (tmp_path / "apart.h5").stat().st_size / 2.5
+    renamed = (tmp_path / "shared.h5").rename(tmp_path / "received.h5")
+    (tmp_path / "apart.h5").unlink()
+    for name, digest in digests.items():
+        with ch5.open(renamed, name) as c:
+            verify(c)
+            assert c.digest == digest
+            assert c["visit_info"]["visit"] == 903334
+            assert [info.state for info in c.components().values() if info.state == "lost"] == []
+            # A stage is that of each use, not of what is stored.
+            assert c.component_stage("visit_info") == ("raw" if name == "visit" else "single_frame")
+            c.flatten(tmp_path / f"{name}.h5")
+    with ch5.open(tmp_path / "ccd_5.h5") as c:
+        verify(c)
+        assert c.links == {}
+        assert c.digest == digests["ccd_5"]
+    native = tool("h5ls", "-r", renamed).stdout
+    assert "Soft Link {/by-id/" in native
+    dumped = tool("h5dump", "-d", "/ccd_4/visit_info/airmass", renamed)
+    assert dumped.returncode == 0
+    assert "1.0625" in dumped.stdout
+
+
+def test_a_link_within_a_file_is_one_for_others(tmp_path: Path) -> None:
+    info = visit_info()
+    visit = ch5.Composite("visit", visit_info=info, data_id=VISIT)
+    ccd = exposure((30, 40), visit_info=info).replace(data_id={**VISIT, "detector": 3})
+    ch5.write_file(tmp_path / "a/both.h5", {"visit": visit, "ccd": ccd}, share=True)
+    with ch5.open(tmp_path / "a/both.h5", "ccd") as c:
+        c.overlay(psf=None).write(tmp_path / "b/overlay.h5")
+    with ch5.open(tmp_path / "b/overlay.h5") as c:
+        verify(c)
+        assert c["visit_info"]["visit"] == 903334
+        assert c.links["visit_info"].id == visit.id
+    assert "unable to open" not in tool("h5ls", "-rE", tmp_path / "b/overlay.h5").stdout
+
+
+@pytest.mark.parametrize("target", ["/", "/ccd", "/by-id/x/y", "../by-id", "/by-id/{id}/image/x", "/by-id/{id}"])
+def test_other_soft_links_are_refused(tmp_path: Path, target: str) -> None:
+    import h5py
+
+    composite = exposure((30, 40))
+    composite.write(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["composite/psf"]
+        file["composite/psf"] = h5py.SoftLink(target.format(id=composite.id))
+    with ch5.open(tmp_path / "a.h5") as c, pytest.raises(errors.RefusedError, match="soft link"):
+        c["psf"]

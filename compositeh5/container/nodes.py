@@ -198,7 +198,7 @@ class Group(GroupNode):
 
 @dataclass(eq=False)
 class ExternalLink(Node):
-    """A child that lives in another file: `file` is a relative POSIX path, `target` an absolute HDF5 path."""
+    """A child that lives elsewhere: `file` is a relative POSIX path, empty for the same file, `target` an HDF5 path."""
 
     file: str
     target: str

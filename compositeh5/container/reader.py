@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
@@ -23,6 +24,9 @@ from .attributes import StoredAttrs, checked_name, reading
 from .limits import LIMITS
 from .nodes import AttrValue, ExternalLink, GroupNode, Node, Selection
 from .source import BlockSource, FileSource, ReadAt, check_signature, identity
+
+_WITHIN = re.compile(rb"/by-id/[0-9a-f-]{36}/[A-Za-z_][A-Za-z0-9_]*")
+"""What a soft link from one composite of a file to a component of another looks like."""
 
 
 class StoredFile:
@@ -233,8 +237,14 @@ class StoredGroup(GroupNode):
             with reading(where):
                 file, target = self._gid.links.get_val(name.encode())
             return ExternalLink(os.fsdecode(file), target.decode(errors="replace"), where=where)
+        if link == h5l.TYPE_SOFT:
+            with reading(where):
+                target = self._gid.links.get_val(name.encode())
+            if _WITHIN.fullmatch(target) is None:
+                raise RefusedError(f"{where}: a soft link to {target!r} has no place here and isn't followed")
+            return ExternalLink("", target.decode(), where=where)
         if link != h5l.TYPE_HARD:
-            raise RefusedError(f"{where}: a soft link has no place here and isn't followed")
+            raise RefusedError(f"{where}: a link of a type that has no place here")
         with reading(where):
             oid = h5o.open(self._gid, name.encode())
             if h5o.get_info(oid).rc != 1:
