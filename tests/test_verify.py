@@ -44,6 +44,17 @@ def change(path: Path, dataset: str, value: object) -> None:
         file[dataset][...] = value
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("definition_version", b"x"), ("links", b"{"), ("data_id", b"["), ("absent", b"3")]
+)
+def test_a_bad_attribute_of_a_composite_is_one_problem(tree: Path, name: str, value: bytes) -> None:
+    path = next(tree.rglob("visit*.h5"))
+    with h5py.File(path, "r+") as file:
+        file["composite"].attrs[name] = np.bytes_(value)
+    problems = [problem for problem in verify_files(path).problems if problem.finding == "format"]
+    assert [name in problem.detail for problem in problems] == [True]
+
+
 def test_a_whole_tree_has_no_problems(tree: Path) -> None:
     report = verify_files(tree)
     assert report.problems == ()

@@ -180,19 +180,19 @@ def _check(quick: bool, path: str, file: StoredFile) -> _Check:
             composite = from_group(group, path)
             if composite_group_by_id(file, composite.id).path != group.path:
                 raise FormatError(f"{group.where}: /{BY_ID}/{composite.id} leads to another composite")
+            seen.append(
+                _Seen(
+                    name,
+                    composite.id,
+                    composite.recorded_digest,
+                    composite.definition,
+                    composite.definition_version,
+                    frozenset(composite),
+                )
+            )
         except (OSError, CompositeH5Error) as error:
             problems.append(_problem(path, name, "", error))
             continue
-        seen.append(
-            _Seen(
-                name,
-                composite.id,
-                composite.recorded_digest,
-                composite.definition,
-                composite.definition_version,
-                frozenset(composite),
-            )
-        )
         for component, fault in _content(composite, quick=quick):
             components += fault is None and not quick
             if fault is not None:
