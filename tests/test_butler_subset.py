@@ -122,7 +122,7 @@ def test_catalogs_come_with_their_calibrations_and_without_pixels(
             assert (stored.id, stored.links["wcs"].dataset_type) == (str(ref.id), "calexp_parts")
 
 
-def test_what_needs_no_pixels_less_comes_as_it_is(
+def test_what_does_not_change_keeps_its_file(
     butler: Butler, root: Path, tmp_path: Path, repositories: Repositories
 ) -> None:
     """Exposures come with all their pixels, and with the visit: the same files, in the same places."""
@@ -281,6 +281,18 @@ def test_other_components_of_a_dataset_of_which_the_target_has_some(
     assert files_of(tmp_path / "new") == before
 
 
+def test_other_datasets_in_the_places_of_these(butler: Butler, tmp_path: Path, repositories: Repositories) -> None:
+    _, ccds = put_ccds(butler, 2)
+    catalogs = put_catalogs(butler, ccds)
+    target = repositories.with_camera(tmp_path / "new")
+    put_ccds(target, 1)
+    before = files_of(tmp_path / "new")
+    for refs in (ccds, catalogs):
+        with pytest.raises(errors.ConflictError, match=r"the target has .* in place of .* Nothing was written"):
+            subset(butler, target, refs)
+    assert files_of(tmp_path / "new") == before
+
+
 def test_lost_links_are_an_error_before_anything_is_written(
     butler: Butler, tmp_path: Path, repositories: Repositories
 ) -> None:
@@ -295,6 +307,9 @@ def test_lost_links_are_an_error_before_anything_is_written(
     assert str(raised.value).count(str(ccds[1].id)) == 2
     assert names(target) == []
     assert not files_of(tmp_path / "new")
+    with pytest.raises(FileNotFoundError):
+        subset(butler, target, [*ccds, *catalogs], missing="ignore")
+    assert names(target) == []
     done = subset(butler, target, catalogs, missing="ignore")
     assert len(done.lost) == 2
     assert len(done.parts) == 1

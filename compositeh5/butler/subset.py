@@ -140,12 +140,12 @@ def subset(
     order = plan.order()
     changed = plan.changed(order)
     writer = _Writer(plan, target)
-    new = writer.check(changed)
+    writer.check(order)
     # Nothing of what stays the same links to what doesn't.
-    same = [id_ for id_ in order if id_ not in set(changed)]
+    same = [id_ for id_ in order if id_ not in changed]
     writer.transfer([id_ for id_ in same if id_ not in plan.selected], transfer)
     writer.transfer([id_ for id_ in same if id_ in plan.selected], transfer)
-    writer.write(new)
+    writer.write(list(changed))
     linked = [id_ for id_ in order if id_ not in plan.selected]
     return Subset(
         tuple(writer.refs[id_] for id_ in plan.selected),
@@ -177,8 +177,8 @@ class _Writer:
         dataset_type = DatasetType(name, ref.datasetType.dimensions, STORAGE_CLASS, universe=self.target.dimensions)
         return DatasetRef(dataset_type, ref.dataId, run=ref.run, id=uuid.uuid5(id_, "+".join(names)))
 
-    def check(self, ids: list[Id]) -> list[Id]:
-        """Return which of the changed datasets are to be written, for the target doesn't have them.
+    def check(self, ids: list[Id]) -> None:
+        """Find out what the target has already, and that all others can be stored.
 
         Raises
         ------
@@ -193,15 +193,20 @@ class _Writer:
         for id_ in ids:
             new = self.refs[id_]
             known = there.get(_place_of(new), new)
-            if known.id != new.id and not (self.plan.is_reduced(id_) and self._has_parts(known, id_)):
+            if known.id == new.id:
+                continue
+            if not self.plan.is_reduced(id_):
+                raise ConflictError(
+                    f"the target has {describe(known)} in place of {describe(new)}; choose another repository. "
+                    f"Nothing was written"
+                )
+            if not self._has_parts(known, id_):
                 names = ", ".join(sorted(self.plan.needs[id_]))
                 raise ConflictError(
                     f"the target has {describe(known)} in place of {describe(new)}, but not with the same {names}; "
                     f"choose another repository, and select all that is wanted of it at once. Nothing was written"
                 )
             self.refs[id_] = known
-        present = {ref.id for ref in stored_among(self.target, (self.refs[id_] for id_ in ids))}
-        return [id_ for id_ in ids if self.refs[id_].id not in present]
 
     def _has_parts(self, known: DatasetRef, id_: Id) -> bool:
         """Return whether a dataset of the target has the components that are needed of one."""
@@ -233,7 +238,9 @@ class _Writer:
         relink(self.target, [self.refs[id_] for id_ in ids if any(self.plan.links(id_))])
 
     def write(self, ids: list[Id]) -> None:
-        """Write datasets anew."""
+        """Write datasets anew that the target doesn't have."""
+        there = {ref.id for ref in stored_among(self.target, (self.refs[id_] for id_ in ids))}
+        ids = [id_ for id_ in ids if self.refs[id_].id not in there]
         if not ids:
             return
         refs = [self.refs[id_] for id_ in ids]

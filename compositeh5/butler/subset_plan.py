@@ -127,14 +127,14 @@ class Plan:
             add(id_)
         return list(order)
 
-    def changed(self, order: list[Id]) -> list[Id]:
+    def changed(self, order: list[Id]) -> dict[Id, None]:
         """Return what can't keep its file, in the same order."""
         changed: dict[Id, None] = {}
         for id_ in order:
             others = (self.target(found.link) for found in self.links(id_))
             if self.is_reduced(id_) or not self.datasets[id_].is_alone or any(other in changed for other in others):
                 changed[id_] = None
-        return list(changed)
+        return changed
 
 
 def _looked_at(butler: Butler, ref: DatasetRef) -> Dataset:
