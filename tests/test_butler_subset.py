@@ -43,7 +43,7 @@ from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
 from lsst.daf.butler.cli.butler import cli as butler_cli
 from lsst.daf.butler.cli.utils import LogCliRunner
 
-from compositeh5.butler import Subset, link, register_dataset_type, subset
+from compositeh5.butler import Subset, link, put_links, register_dataset_type, subset
 from compositeh5.butler.formatter import CompositeFormatter
 
 pytestmark = ON_SQLITE
@@ -168,6 +168,25 @@ def test_overlays_and_what_uses_them(butler: Butler, root: Path, tmp_path: Path,
     shutil.rmtree(root)
     assert content(target, [catalog]) == expected
     assert set(states(target).values()) == {"ok"}
+
+
+def test_what_several_use_comes_once(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+    """With all components that one of them needs."""
+    visit_ref, ccds = put_ccds(butler)
+    catalogs = put_catalogs(butler, ccds)
+    dataset_type = DatasetType("models", tuple(ccd_id()), "CompositeH5PartsV1", universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
+    models = put_links(butler, "models", {"psf": ccds[0], "wcs": ccds[0]}, ccd_id(0))
+    target = repositories.new(tmp_path / "new")
+    expected = content(butler, [*catalogs, models])
+    done = subset(butler, target, [*catalogs, models])
+    assert done.linked == (visit_ref,)
+    shutil.rmtree(root)
+    assert content(target, [*catalogs, models]) == expected
+    assert {ref.dataId["detector"]: set(target.get(ref)) for ref in done.parts} == {
+        0: {"photo_calib", "wcs", "psf"},
+        1: {"photo_calib", "wcs"},
+    }
 
 
 def test_what_is_selected_itself_comes_whole(
