@@ -22,6 +22,8 @@ from .recipes import Recipes
 from .writing import group_of, image_of, write_file
 
 if TYPE_CHECKING:
+    from dask.array import Array
+
     from .report import ComponentInfo
 
 KIND_VERSION = 1
@@ -323,6 +325,38 @@ class Composite(Mapping[str, Any]):
             raise TypeError(f"{self._where}: component {name!r} of kind {self.kind(name)!r} isn't one array")
         return LazyArray(node)
 
+    def to_dask(self, name: str = "image", *, chunks: Any = "auto") -> Array:
+        """Return an array component as a lazy array of dask, read where it is computed. Needs the extra ``dask``.
+
+        What is sent to workers is where the component is, which they open by its id, and not its content; this
+        composite need not stay open. If it isn't stored, the array holds the values.
+
+        Parameters
+        ----------
+        name : str, optional
+            Name of a component that is one array: an image, a mask.
+        chunks : int, str or tuple, optional
+            Chunks along each axis, as dask takes them. By default dask chooses multiples of the chunks as stored;
+            ``c.lazy(name).chunks`` are these themselves.
+
+        Returns
+        -------
+        dask.array.Array
+            Of shape and type of the component, without unit.
+
+        Raises
+        ------
+        ImportError
+            If dask isn't installed.
+        TypeError
+            If the component isn't one array.
+        CompositeH5Error
+            As ``composite[name]`` does.
+        """
+        from .operations.stacking import to_dask
+
+        return to_dask(self, name, chunks)
+
     def cutout(
         self, where: Any, size: Any = None, *, components: tuple[str, ...] | list[str] | None = None
     ) -> Composite:
@@ -618,6 +652,11 @@ class Composite(Mapping[str, Any]):
         )
         words = [self.definition, ids, f"({names})"]
         return f"<Composite {' '.join(word for word in words if word)}>"
+
+    def _repr_html_(self) -> str:
+        from .display import html
+
+        return html(self)
 
 
 def _part(value: Any, definition: Definition | None, name: str, stage: str) -> Part:

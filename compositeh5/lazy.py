@@ -39,6 +39,11 @@ class LazyArray:
         return self._node.ndim
 
     @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Shape of the chunks in which it is stored; None if there are none."""
+        return self._node.chunks
+
+    @property
     def origin(self) -> tuple[int, int]:
         """Parent coordinates (y0, x0) of the first pixel of an image or mask; (0, 0) for other arrays."""
         origin = self._node.attrs.get("origin")

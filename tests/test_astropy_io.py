@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ from astropy.nddata import (
     VarianceUncertainty,
 )
 from astropy.table import QTable, Table
-from support import counted_reads, exposure, pixels, simple_wcs
+from support import counted_reads, exposure, pixels, simple_wcs, write_visit
 
 import compositeh5 as ch5
 from compositeh5.astropy import from_nddata, psf_from_photutils, psf_to_photutils, to_nddata
@@ -288,3 +290,80 @@ def test_models_that_are_no_psf_of_ours() -> None:
         psf_from_photutils(photutils.GaussianPSF())
     with pytest.raises(EncodeError, match="should be the middle of its array"):
         psf_from_photutils(photutils.ImagePSF(gaussian(3), origin=(3, 4)))
+
+
+# ---- Dask --------------------------------------------------------------------------------------------------
+
+
+def test_a_component_as_an_array_of_dask(tmp_path: Path) -> None:
+    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
+    path = tmp_path / "ccd.h5"
+    exposure((600, 700)).write(path)
+    with ch5.open(path) as c:
+        lazy, expected, stored = c.to_dask("image"), c["image"].array, c.lazy("image").chunks
+        as_stored = c.to_dask("image", chunks=stored)
+        assert c.to_dask("image").name == lazy.name
+        with pytest.raises(TypeError, match="isn't one array"):
+            c.to_dask("psf")
+        with pytest.raises(NoSuchComponentError, match="imgae"):
+            c.to_dask("imgae")
+    assert (lazy.shape, lazy.dtype) == (expected.shape, expected.dtype)
+    assert as_stored.chunksize == stored == (256, 256)
+    assert len(pickle.dumps(as_stored)) < 20_000
+    for array in (lazy, as_stored, pickle.loads(pickle.dumps(lazy))):
+        assert np.array_equal(array.compute(), expected)
+        assert np.array_equal(array[10:20:3, ::-1].compute(), expected[10:20:3, ::-1])
+    with counted_reads() as count:
+        as_stored[300:310, 300:310].compute(scheduler="synchronous")
+    assert count() < 0.4 * path.stat().st_size
+
+
+def test_a_linked_component_as_an_array_of_dask_is_read_where_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
+    base = exposure(SHAPE)
+    base.write(tmp_path / "base" / "ccd.h5")
+    overlay = base.overlay(wcs=simple_wcs(SHAPE))
+    expected = base["image"].array
+    assert len(pickle.dumps(overlay.to_dask())) < expected.nbytes  # not yet stored itself
+    overlay.write(tmp_path / "new" / "ccd.h5")
+    with ch5.open(tmp_path / "new" / "ccd.h5") as c:
+        lazy = c.to_dask("image")
+    (tmp_path / "new" / "ccd.h5").unlink()
+    assert np.array_equal(lazy.compute(), expected)
+    shutil.move(tmp_path / "base" / "ccd.h5", tmp_path / "gone.h5")
+    with pytest.raises(FileNotFoundError):
+        lazy.compute()
+
+
+def test_values_in_memory_as_an_array_of_dask() -> None:
+    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
+    c = exposure(SHAPE)
+    assert np.array_equal(c.to_dask("mask").compute(), c["mask"].array)
+    assert c.to_dask("mask", chunks=20).numblocks == (2, 3)
+
+
+def test_workers_compute_the_median_sky_of_a_visit(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
+    visit_path, _ = write_visit(tmp_path, ccds=0)
+    with ch5.open(visit_path) as visit:
+        link = visit.link("visit_info")
+    sky = 100 * np.arange(1, 4)
+    for detector, level in enumerate(sky):
+        image = ch5.Image(pixels((200, 300), detector) + np.float32(level), unit="nJy")
+        ccd = exposure((200, 300), (0, 0), image=image, visit_info=link)
+        ccd.replace(data_id={"visit": 903334, "detector": detector}).write(tmp_path / f"calexp/{detector}.h5")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        cluster.get_client(),
+        ch5.open_visit(visit_path, tmp_path / "calexp") as view,
+    ):
+        import dask.array as da
+
+        images, masks = view.to_dask("image"), view.to_dask("mask")
+        medians = da.nanmedian(da.where(masks == 0, images, np.nan), axis=(1, 2)).compute()
+        expected = [np.median(view["image"][d].array[view["mask"][d].array == 0]) for d in view.detectors]
+        with view.open(1) as c:
+            single = da.nanmedian(c.to_dask("image", chunks=(100, 300)), axis=1)
+            assert np.array_equal(single.compute(), np.median(c["image"].array, axis=1))
+    assert np.allclose(medians, expected, rtol=1e-6)
+    assert np.allclose(medians, sky, atol=2)

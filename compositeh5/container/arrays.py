@@ -85,6 +85,10 @@ class StoredArray(ArrayNode):
         return np.dtype(f"U{max(size - 1, 1)}") if self._is_text else self._stored_dtype
 
     @property
+    def chunks(self) -> tuple[int, ...] | None:
+        return self._chunks
+
+    @property
     def _is_text(self) -> bool:
         return self._stored_dtype.kind == "S" and self._tid.get_cset() == h5py.h5t.CSET_UTF8
 

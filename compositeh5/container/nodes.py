@@ -99,6 +99,11 @@ class ArrayNode(Node):
         return len(self.shape)
 
     @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Shape of the chunks in which it is stored; None if there are none."""
+        return None
+
+    @property
     def nbytes(self) -> int:
         """Size in memory."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize

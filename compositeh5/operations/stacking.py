@@ -1,15 +1,17 @@
-"""Arrays of many composites as one lazy array of dask."""
+"""Arrays of composites as lazy arrays of dask: one of them, or many stacked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError
+from ..opening import open_composite
 from .members import Detector, unlike_most
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class _Stack:
     openers: tuple[Callable[[], Composite], ...]
     name: str
     planes: tuple[Plane, ...]
+    chunks: tuple[int, ...] | None = None
+    """Shape of the chunks as stored, of which those of dask are multiples."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -94,10 +98,7 @@ def stack(
     planes: Mapping[Detector, Plane], openers: Mapping[Detector, Callable[[], Composite]], name: str, chunks: Any
 ) -> Array:
     """Return planes as one array; see `VisitView.to_dask`."""
-    try:
-        import dask.array as da
-    except ImportError as error:
-        raise ImportError("stacked pixels need dask: pip install 'compositeh5[dask]'") from error
+    da = _dask_array()
     layouts = {key: f"shape {plane.shape}, first pixel {plane.origin}, {plane.dtype}" for key, plane in planes.items()}
     if others := unlike_most(layouts):
         most = next(layout for key, layout in layouts.items() if key not in others)
@@ -107,3 +108,25 @@ def stack(
     # One array, and not one for each detector, lets dask push slices down to what is read.
     within = chunks if isinstance(chunks, tuple) else (chunks,) * (stored.ndim - 1)
     return da.from_array(stored, chunks=(1, *within), asarray=True)
+
+
+def to_dask(composite: Composite, name: str, chunks: Any) -> Array:
+    """Return one component as an array; see `Composite.to_dask`."""
+    da = _dask_array()
+    lazy = composite.lazy(name)
+    if composite.location is None and name not in composite.links:
+        return da.from_array(np.asarray(lazy), chunks=chunks)
+    # Where it really is: the workers then have no link to follow.
+    link = composite.stored_link(name)
+    opener = partial(open_composite, link.uri, id=link.id)
+    stored = _Stack((opener,), link.component, (plane_of(name, composite),), (1, *(lazy.chunks or lazy.shape)))
+    within = chunks if isinstance(chunks, tuple) else (chunks,) * lazy.ndim
+    return da.from_array(stored, chunks=(1, *within), asarray=True)[0]
+
+
+def _dask_array() -> Any:
+    try:
+        import dask.array
+    except ImportError as error:
+        raise ImportError("lazy arrays for many workers need dask: pip install 'compositeh5[dask]'") from error
+    return dask.array
