@@ -8,8 +8,11 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
+
 from . import definition as definitions
 from . import kinds, links, targets
+from .container.arrays import StoredArray
 from .container.layout import DEFAULT
 from .container.nodes import ArrayNode
 from .container.reader import StoredFile
@@ -357,6 +360,31 @@ class Composite(Mapping[str, Any]):
 
         return to_dask(self, name, chunks)
 
+    def memmap(self, name: str) -> NDArray[Any]:
+        """Return an array component mapped into memory: nothing is read or copied before it is looked at.
+
+        The array is read-only and stays usable after the file is closed. Its checksums are not looked at: ``c[name]``
+        and `verify <compositeh5.verify_files>` do that.
+
+        Parameters
+        ----------
+        name : str
+            Name of a component that was written by the recipe ``"raw"``.
+
+        Raises
+        ------
+        TypeError
+            If the component isn't one array of numbers that is stored in one piece in a file on a disk.
+        """
+        node, target = self._part(name).open_node()
+        try:
+            if not isinstance(node, StoredArray):
+                raise TypeError(f"{self._where}: component {name!r} of kind {self.kind(name)!r} isn't a stored array")
+            return node.memmap()
+        finally:
+            if target is not None:
+                target.close()
+
     def cutout(
         self, where: Any, size: Any = None, *, components: tuple[str, ...] | list[str] | None = None
     ) -> Composite:
@@ -581,9 +609,11 @@ class Composite(Mapping[str, Any]):
         replace : bool, optional
             Whether another composite that is there is replaced. An equal one is always accepted, so that many
             processes can write a file that they share.
-        recipes : mapping of str to Recipe, optional
-            How components are compressed and cut into chunks, by name; the one named ``"default"`` is for all others.
-            Equality, and reading, don't depend on it.
+        recipes : mapping of str to Recipe or str, optional
+            How components are laid out and compressed, by name; the one named ``"default"`` is for all others. A string
+            names one of ``"lossless"`` (the default), ``"archive"``, ``"raw"`` and ``"quantized"``. Reading doesn't
+            depend on it; nor does equality, but for ``"quantized"``, which rounds images of floats: the composite then
+            has the rounded ones.
 
         Raises
         ------

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
+import numpy as np
+
 from . import kinds, links, targets
 from .container.layout import ORIGIN, long_text
 from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, Selection, with_attrs
+from .container.quantized import QuantizedArray
 from .container.reader import fetch_together
-from .container.viewers import image_attrs
+from .container.viewers import RANGE, image_attrs
 from .errors import BrokenLinkError, FormatError, UnsupportedParameterError
 from .integrity import canonical_json, digest, read_json
 from .kinds._values import count_items
@@ -312,6 +315,19 @@ class ListPart(Part):
         own = digest(node)
         node.attrs |= {"digest": own, **_use(self.stage, self.origin)}
         return node, own
+
+
+def quantized_part(part: Part, node: ArrayNode, fraction: float) -> StoredPart:
+    """Return the part of an image, whose node is given, with the pixels rounded; see `container.quantized`."""
+    rounded = QuantizedArray(node, fraction)
+    # No longer what it was copied from.
+    attrs = {**rounded.attrs, **image_attrs(node), **_use(part.stage, None)}
+    attrs.pop(ORIGIN, None)
+    if RANGE in attrs:
+        attrs[RANGE] = rounded.round(np.asarray(attrs[RANGE]))
+    rounded.attrs = attrs
+    attrs["digest"] = digest(rounded)
+    return StoredPart(rounded)
 
 
 def fetch_parts(parts: Iterable[Part], limit: int) -> ExitStack:

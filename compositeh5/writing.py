@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from . import definition as definitions
 from . import links
 from .container.layout import ID_NAMESPACE, file_root, long_text
-from .container.nodes import AttrValue, ExternalLink, Group, Node, SoftLink
+from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Node, SoftLink
 from .container.publish import publish
 from .container.writer import file_image
 from .errors import EncodeError, NoSuchComponentError, suggest
 from .integrity import canonical_json, composite_digest
+from .parts import MemoryPart, Part, StoredPart, quantized_part
 from .recipes import OTHERS, Recipe, Recipes
 
 if TYPE_CHECKING:
@@ -52,9 +53,8 @@ def write_file(
     replace : bool, optional
         Whether another file that is there is replaced. One with equal composites is always accepted, so that many
         processes can write a file that they share.
-    recipes : mapping of str to Recipe, optional
-        How components are compressed and cut into chunks, by name; the one named ``"default"`` is for all others.
-        Equality, and reading, don't depend on it.
+    recipes : mapping of str to Recipe or str, optional
+        How components are laid out and compressed, by name, as for `Composite.write`.
 
     Raises
     ------
@@ -115,14 +115,16 @@ def image_of(composites: Mapping[str, Composite], location: str, *, recipes: Rec
     """
     groups: dict[str, tuple[str, Group]] = {}
     names: dict[str, str] = {}
-    _check_recipes(composites, recipes or {})
+    chosen = {name: Recipe.of(recipe) for name, recipe in (recipes or {}).items()}
+    _check_recipes(composites, chosen)
+    originals, composites = composites, {name: _quantized(each, chosen) for name, each in composites.items()}
     for name, composite in composites.items():
         if not (isinstance(name, str) and name.isidentifier()):
             raise EncodeError(f"the name of a composite should be letters, digits and '_', not {name!r}")
         group = group_of(composite)
-        if recipes:
-            others = recipes.get(OTHERS, Recipe())
-            group.recipes = {component: recipes.get(component, others) for component in composite}
+        if chosen:
+            others = chosen.get(OTHERS, Recipe())
+            group.recipes = {component: chosen.get(component, others) for component in composite}
         id_ = group.attr("id", str)
         if id_ in names:
             raise EncodeError(f"the composites {names[id_]!r} and {name!r} have the same id, {id_}")
@@ -132,9 +134,36 @@ def image_of(composites: Mapping[str, Composite], location: str, *, recipes: Rec
         raise EncodeError(f"{location}: a file needs at least one composite")
     root = file_root({name: (id_, relative_links(group, location)) for name, (id_, group) in groups.items()})
     image = file_image(root)
-    for name, composite in composites.items():
+    for name, composite in originals.items():
         composite.id = groups[name][0]
+        # What was rounded is from now on what the file has.
+        composite._parts, composite._digests = composites[name]._parts, composites[name]._digests
     return image
+
+
+def _quantized(composite: Composite, recipes: Mapping[str, Recipe]) -> Composite:
+    """Return the composite with those images rounded of which the recipe demands it; the same one if there are none."""
+    others = recipes.get(OTHERS, Recipe())
+    parts: dict[str, Part] = {}
+    for name in composite if any(recipe.quantize for recipe in recipes.values()) else ():
+        part, recipe = composite._part(name), recipes.get(name, others)
+        if not recipe.quantize:
+            continue
+        if isinstance(part, MemoryPart | StoredPart) and part.kind == "image":
+            node, _ = part.open_node()
+            if isinstance(node, ArrayNode) and node.dtype.kind == "f":
+                parts[name] = quantized_part(part, node, recipe.quantize)
+        if name in recipes and name not in parts:
+            raise EncodeError(
+                f"{composite._where}: component {name!r} of kind {part.kind!r} can't be quantized: "
+                f"it isn't an image of floats that this composite has itself"
+            )
+    if not parts:
+        return composite
+    # An id names one content. One that was given for what isn't stored yet is that of what will be.
+    result = composite.replace(id=composite.id if composite.location is None else None)
+    result._parts |= parts
+    return result
 
 
 def group_of(composite: Composite) -> Group:

@@ -12,7 +12,7 @@ import numpy as np
 from h5py import h5d, h5s, h5z
 from numpy.typing import NDArray
 
-from ..errors import CorruptFileError, RefusedError
+from ..errors import CorruptFileError, FormatError, RefusedError
 from . import chunks as _chunks
 from .attributes import StoredAttrs, reading
 from .h5types import SCALAR, checked_dtype, decode_text
@@ -125,12 +125,46 @@ class StoredArray(ArrayNode):
                 # None for a compact one, which is in its header.
                 if self.stored_bytes and (offset := self._did.get_offset()) is not None:
                     rows, length = dense[0] if dense else slice(0, 1), self.stored_bytes // (*self._stored_shape, 1)[0]
-                    yield offset + rows.start * length, (rows.stop - rows.start) * length
+                    block = self._blocks[0] if self._blocks else 1
+                    start = rows.start // block * block
+                    stop = min(-(-rows.stop // block) * block, self.stored_bytes // length)
+                    yield offset + start * length, (stop - start) * length
                 return
             for corner in _chunks.chunks_in(dense, self._chunks):
                 info = self._did.get_chunk_info_by_coord(corner)
                 if info.size:
                     yield info.byte_offset, info.size
+
+    @cached_property
+    def _blocks(self) -> tuple[int, NDArray[Any]] | None:
+        """The rows of a block and the checksums of all, of an array that is stored in one piece and has them."""
+        if self._chunks is not None or self._filters or _chunks.BLOCK_CRC not in self.attrs:
+            return None
+        rows, sums = self.attr(_chunks.BLOCK_ROWS, int), self.attr(_chunks.BLOCK_CRC, np.ndarray)
+        count = -(-self._stored_shape[0] // rows) if self._stored_shape and rows > 0 else None
+        if sums.shape != (count,) or sums.dtype.kind != "u":
+            raise FormatError(f"{self.where}: {_chunks.BLOCK_CRC!r} isn't a checksum for each {rows} rows")
+        return rows, sums
+
+    def memmap(self) -> NDArray[Any]:
+        """Return the array mapped into memory: read-only, and not checked against its checksums.
+
+        Raises
+        ------
+        TypeError
+            If it isn't stored in one piece as it is in memory, or the file isn't on a disk.
+        """
+        self.file.check_open(self.where)
+        offset = None if self._chunks is not None or self._filters else self._did.get_offset()
+        mapped = self.file.mapped()
+        if offset is None or mapped is None or self._stored_dtype.kind not in "iufc":
+            raise TypeError(
+                f"{self.where}: only numbers in one piece in a file on a disk can be mapped into memory; "
+                f"write the component by the recipe 'raw'"
+            )
+        if offset + self.stored_bytes > len(mapped):
+            raise CorruptFileError(f"{self.where}: the file ends before its values")
+        return np.frombuffer(mapped, self._stored_dtype, prod(self.shape), offset).reshape(self.shape)
 
     def _read_dense(self, selection: Selection) -> NDArray[Any]:
         out = np.empty(tuple(s.stop - s.start for s in selection), self._stored_dtype)
@@ -139,16 +173,41 @@ class StoredArray(ArrayNode):
         if self._chunks is not None and self._filters in _DEFLATED:
             self._read_chunks(selection, out)
             return out
+        if self._blocks is not None:
+            self._read_blocks(selection, out, *self._blocks)
+            return out
         if self._chunks is not None and self._did.get_num_chunks() < prod(
             -(-n // c) for n, c in zip(self._stored_shape, self._chunks, strict=True)
         ):
             raise CorruptFileError(f"{self.where}: chunks are missing")
+        self._read_by_hdf5(selection, out)
+        return out
+
+    def _read_by_hdf5(self, selection: Selection, out: NDArray[Any]) -> None:
         space = self._did.get_space()
         if selection:
             space.select_hyperslab(tuple(s.start for s in selection), out.shape)
         memory = h5s.create_simple(out.shape) if out.shape else h5s.create(h5s.SCALAR)
         self._did.read(memory, space, out, self._tid)
-        return out
+
+    def _read_blocks(self, selection: Selection, out: NDArray[Any], rows: int, sums: NDArray[Any]) -> None:
+        shape, (wanted, *rest) = self._stored_shape, selection
+        row_bytes, offset = self.stored_bytes // shape[0], self._did.get_offset()
+        all_columns = out.shape[1:] == shape[1:]
+        for i in range(wanted.start // rows, -(-wanted.stop // rows)):
+            start, stop = i * rows, min((i + 1) * rows, shape[0])
+            first, last = max(start, wanted.start), min(stop, wanted.stop)
+            target = out[first - wanted.start : last - wanted.start]
+            is_whole = all_columns and last - first == stop - start
+            block = target if is_whole else np.empty((stop - start, *shape[1:]), out.dtype)
+            if self.file.read_at is None:
+                self._read_by_hdf5((slice(start, stop), *(slice(0, n) for n in shape[1:])), block)
+            else:
+                self.file.read_into(offset + start * row_bytes, block.reshape(-1).view(np.uint8).data)
+            if _chunks.crc32(block) != sums[i]:
+                raise CorruptFileError(f"{self.where}: rows {start} to {stop} are damaged: their checksum is wrong")
+            if not is_whole:
+                target[...] = block[(slice(first - start, last - start), *rest)]
 
     def _read_chunks(self, selection: Selection, out: NDArray[Any]) -> None:
         assert self._chunks is not None

@@ -32,6 +32,15 @@ CHUNK_BYTES = 256 * 1024
 WORTHWHILE = 0.97
 """What does not become smaller than this part of it is stored as it is."""
 
+BLOCK_ROWS, BLOCK_CRC = "block_rows", "block_crc32"
+"""Attributes of an array that is stored in one piece: rows in each of its blocks, and the CRC-32 of each block."""
+
+BLOCK_BYTES = 1024 * 1024
+"""Aimed size of such a block: all of it is read to check a part."""
+
+MAX_BLOCKS = 10_000
+"""More checksums than these would be too large an attribute."""
+
 Chunk = tuple[slice, ...]
 
 
@@ -56,6 +65,16 @@ def chunk_shape(shape: tuple[int, ...], itemsize: int, last: tuple[int, ...] = (
     for n in reversed(shape[: len(shape) - len(chunks)]):
         chunks.append(max(1, min(n, elements // prod(chunks))))
     return tuple(reversed(chunks))
+
+
+def block_rows(shape: tuple[int, ...], itemsize: int) -> int:
+    """Return the number of rows (along the first axis) of a block of an array that is stored in one piece."""
+    return max(1, BLOCK_BYTES // (prod(shape[1:]) * itemsize), ceil(shape[0] / MAX_BLOCKS))
+
+
+def crc32(values: NDArray[Any]) -> int:
+    """Return the CRC-32 (that of gzip) of the bytes of an array in C order."""
+    return int(fast_zlib.crc32(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data))
 
 
 def chunks_of(shape: tuple[int, ...], chunks: tuple[int, ...]) -> Iterator[Chunk]:

@@ -17,7 +17,9 @@ from ..errors import (
     UnsupportedVersionError,
     WrongIdError,
 )
+from .chunks import BLOCK_CRC, BLOCK_ROWS
 from .nodes import AttrValue, Group, GroupNode, Node, SoftLink
+from .quantized import FRACTION, STEP
 from .reader import StoredFile, StoredGroup
 
 FORMAT = "1.0"
@@ -44,6 +46,7 @@ NOT_CONTENT = frozenset(
         "digest", "stage", "links", ORIGIN, "scalar", "isot",
         "CLASS", "IMAGE_VERSION", "IMAGE_SUBCLASS", "IMAGE_MINMAXRANGE", "DISPLAY_ORIGIN", "INTERLACE_MODE",
         "NX_class", "signal", "title", "interpretation", "long_name",
+        BLOCK_ROWS, BLOCK_CRC, STEP, FRACTION,
     }
 )  # fmt: skip
 """Attributes that a digest leaves out: what is derived, said for other software, or true of one use only."""

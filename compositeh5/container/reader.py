@@ -7,6 +7,7 @@ opened read-only and without locks: files of this format are replaced, never cha
 from __future__ import annotations
 
 import atexit
+import mmap
 import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -18,7 +19,7 @@ import h5py
 from h5py import h5, h5d, h5f, h5g, h5l, h5o, h5p
 from h5py._objects import phil
 
-from ..errors import ClosedError, RefusedError
+from ..errors import ClosedError, CorruptFileError, RefusedError
 from .arrays import StoredArray
 from .attributes import StoredAttrs, checked_name, reading
 from .limits import LIMITS
@@ -132,6 +133,21 @@ class StoredFile:
     def read_at(self) -> ReadAt | None:
         """Reads bytes past HDF5; None for somebody's file object, which has only one position."""
         return self._source.read_at if isinstance(self._source, FileSource | BlockSource) else None
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with the bytes from an offset, past HDF5; only where there is `read_at`.
+
+        Raises
+        ------
+        CorruptFileError
+            If the file ends before.
+        """
+        if self._source.read_into(offset, buffer) != len(buffer):
+            raise CorruptFileError(f"{self.name}: ends before byte {offset + len(buffer)}")
+
+    def mapped(self) -> mmap.mmap | None:
+        """Return the file mapped into memory, read-only; None if it isn't on a disk. It outlives `close`."""
+        return self._source.mapped() if isinstance(self._source, FileSource) else None
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Fetch ranges (offset, size) of a remote file at once.

@@ -7,6 +7,7 @@ a FIFO.
 from __future__ import annotations
 
 import io
+import mmap
 import os
 import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -45,6 +46,12 @@ class _Source(io.RawIOBase):
     def read_at(self, offset: int, size: int) -> bytes:
         """Return so many bytes from an offset, fewer only at the end of the file; the position stays."""
         raise NotImplementedError
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill a buffer with the bytes from an offset; return how many there were. The position stays."""
+        data = self.read_at(offset, len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def readable(self) -> bool:
         return True
@@ -103,6 +110,16 @@ class FileSource(_Source):
     def read_at(self, offset: int, size: int) -> bytes:
         # No more memory than there are bytes, whatever a damaged file says.
         return os.pread(self._fd, min(size, self._size - offset), offset) if offset < self._size else b""
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        done = 0
+        while done < len(buffer) and (count := os.preadv(self._fd, [buffer[done:]], offset + done)):
+            done += count
+        return done
+
+    def mapped(self) -> mmap.mmap:
+        """Return the file mapped into memory, read-only; it stays so after `close`."""
+        return mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -9,6 +9,9 @@ import numpy as np
 
 from .nodes import ArrayNode, AttrValue
 
+RANGE = "IMAGE_MINMAXRANGE"
+"""Attribute with the least and the greatest finite value."""
+
 
 def image_attrs(node: ArrayNode) -> dict[str, AttrValue]:
     """Return the attributes of a 2-d image; an empty dict for an array that can't be shown as one."""
@@ -25,7 +28,7 @@ def image_attrs(node: ArrayNode) -> dict[str, AttrValue]:
         "CLASS": "IMAGE",
         "IMAGE_VERSION": "1.2",
         "IMAGE_SUBCLASS": "IMAGE_GRAYSCALE",
-        "IMAGE_MINMAXRANGE": np.array([low, high], values.dtype),
+        RANGE: np.array([low, high], values.dtype),
         "DISPLAY_ORIGIN": "LL",
         "interpretation": "image",
     }

@@ -20,7 +20,7 @@ from ..recipes import Recipe
 from . import chunks as _chunks
 from .h5types import SCALAR, text_type, to_stored
 from .limits import LIMITS
-from .nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node, SoftLink
+from .nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, SoftLink
 
 COMPACT_BYTES = 16 * 1024
 """Arrays up to this size are kept in the object header, whose checksum covers them."""
@@ -33,6 +33,9 @@ ATTRIBUTE_BYTES = 60_000
 
 CHUNK_LIMIT = 2**32 - 1
 """Largest chunk in bytes that HDF5 knows."""
+
+ALIGNMENT = 64
+"""Bytes of which the places of arrays that can be mapped into memory are multiples."""
 
 _LAST = "complete"
 """Attribute that gets its value after everything else is written."""
@@ -62,6 +65,9 @@ def file_image(root: GroupNode) -> bytes:
     fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, image)
     # One block for all metadata, so that a single read at the front of the file finds it.
     fapl.set_meta_block_size(_metadata_bytes(root, Recipe()))
+    if _is_mapped(root):
+        # Numbers that are mapped into memory should begin where the processor likes it.
+        fapl.set_alignment(COMPACT_BYTES, ALIGNMENT)
     fcpl = h5p.create(h5p.FILE_CREATE)
     fcpl.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)
     _keep_lean(fcpl)
@@ -124,6 +130,9 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
         _write_attrs(dataset, node)
         return
     shape = node.shape or (1,)
+    if recipe.contiguous and not is_text:
+        large.append((size, _write_contiguous(parent, link, node, dcpl, tid)))
+        return
     chunks = _chunks.chunk_shape(shape, tid.get_size(), recipe.chunks)
     if prod(chunks) * tid.get_size() > CHUNK_LIMIT:
         raise EncodeError(f"{node.where}: chunks of shape {chunks} and type {node.dtype} have more than 4 GiB")
@@ -147,6 +156,30 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
     large.append((size, write_chunks))
 
 
+def _write_contiguous(
+    parent: h5g.GroupID, link: bytes, node: ArrayNode, dcpl: h5p.PropDCID, tid: h5py.h5t.TypeID
+) -> Callable[[], None]:
+    """Make an array that is to be stored in one piece, and return what writes its values and their checksums."""
+    rows = _chunks.block_rows(node.shape, tid.get_size())
+    starts = range(0, node.shape[0], rows)
+    dcpl.set_layout(h5d.CONTIGUOUS)
+    dcpl.set_fill_time(h5d.FILL_TIME_NEVER)
+    dataset = h5d.create(parent, link, tid, _space(node.shape), dcpl=dcpl)
+    sums = np.zeros(len(starts), np.uint32)
+    _write_attrs(dataset, node, {_chunks.BLOCK_ROWS: rows, _chunks.BLOCK_CRC: sums})
+
+    def write_blocks() -> None:
+        space = dataset.get_space()
+        for i, start in enumerate(starts):
+            values = np.ascontiguousarray(node.read((slice(start, start + rows),)))
+            sums[i] = _chunks.crc32(values)
+            space.select_hyperslab((start,) + (0,) * (node.ndim - 1), values.shape)
+            dataset.write(_space(values.shape), space, values, tid)
+        h5a.open(dataset, _chunks.BLOCK_CRC.encode()).write(sums)
+
+    return write_blocks
+
+
 def _keep_lean(plist: Any) -> None:
     """Have an object be without times of its writing, and with its attributes in its header: no index to read first."""
     plist.set_obj_track_times(False)
@@ -158,7 +191,9 @@ def _space(shape: tuple[int, ...]) -> h5s.SpaceID:
 
 
 def _write_attrs(owner: Any, node: Node, more: Mapping[str, AttrValue] | None = None) -> None:
-    attrs = {**node.attrs, **(more or {})}
+    # Checksums of blocks are of the file from which a node is copied.
+    own = {name: value for name, value in node.attrs.items() if name not in (_chunks.BLOCK_ROWS, _chunks.BLOCK_CRC)}
+    attrs = {**own, **(more or {})}
     for name in sorted(attrs):
         value = attrs[name]
         where = f"{node.where}@{name}"
@@ -175,6 +210,13 @@ def _write_attrs(owner: Any, node: Node, more: Mapping[str, AttrValue] | None = 
                 f"(limit {ATTRIBUTE_BYTES}); store it as a component"
             )
         h5a.create(owner, name.encode(), tid, _space(stored.shape)).write(np.ascontiguousarray(stored), tid)
+
+
+def _is_mapped(node: Node) -> bool:
+    """Return whether the recipe of any array is that of one that can be mapped into memory."""
+    return isinstance(node, Group) and (
+        any(recipe.contiguous for recipe in node.recipes.values()) or any(map(_is_mapped, node.children.values()))
+    )
 
 
 def _metadata_bytes(node: Node, recipe: Recipe) -> int:
