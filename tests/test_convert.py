@@ -18,7 +18,7 @@ from support import data_file
 import compositeh5 as ch5
 from compositeh5.convert import convert
 from compositeh5.convert.fits import fits_bytes, read_exposure
-from compositeh5.errors import ConflictError, ConversionError
+from compositeh5.errors import ConflictError, ConversionError, CorruptFileError
 
 HSC, AFW2 = "HSC-0908120-056-small.fits", "exposure-version-2.fits"
 PLANES = {"image": 1, "mask": 2, "variance": 3}
@@ -489,7 +489,6 @@ WRONG = {
     "plane beyond the type": (set_card(2, "MP_FAR", 40), "mask.*FAR"),
     "bit used twice": (set_card(2, "MP_TWICE", 1), "mask.*TWICE"),
     "bit that is no number": (set_card(2, "MP_TEXT", "one"), "mask.*TEXT"),
-    "no image": (set_card(1, "EXTTYPE", "SCI"), "layout of the LSST pipelines.*1 ImageHDU SCI"),
     "two images": (set_card(3, "EXTTYPE", "IMAGE"), "1 and 3 are both the image"),
     "mask of floats": (replace(2, image_hdu("MASK", pixels())), "the mask: .*float32"),
     "planes of different shapes": (replace(3, image_hdu("VARIANCE", pixels()[:5])), "same shape"),
@@ -510,6 +509,13 @@ def test_wrong_files_are_refused(
     with pytest.raises(ConversionError, match=f"(?s)in.fits.*{message}"):
         convert(path, tmp_path / "out.h5")
     assert [entry.name for entry in tmp_path.iterdir()] == ["in.fits"]
+
+
+def test_exposure_without_image_is_refused(make: Make) -> None:
+    hdus = hdu_list()
+    hdus[1].header["EXTTYPE"] = "SCI"
+    with pytest.raises(ConversionError, match="in.fits.*layout of the LSST pipelines.*1 ImageHDU SCI"):
+        read_exposure(make(hdus))
 
 
 def test_object_or_column_that_is_missing_from_the_archive(make: Make) -> None:
@@ -545,9 +551,11 @@ def test_truncated_at_every_part(make: Make) -> None:
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "in.fits"
     path.write_bytes(content)
-    for read in (read_exposure, lambda source: convert(source, tmp_path / "out.h5")):
-        with pytest.raises(ConversionError, match="in.fits"):
-            read(path)
+    with pytest.raises(ConversionError, match="in.fits"):
+        read_exposure(path)
+    # What begins as HDF5 does would be converted back.
+    with pytest.raises((ConversionError, CorruptFileError), match="in.fits"):
+        convert(path, tmp_path / "out.h5")
     assert not (tmp_path / "out.h5").exists()
 
 

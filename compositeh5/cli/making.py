@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections import Counter
+from dataclasses import asdict
 
-from .common import Verb, number, progress
+from .common import (
+    COULD_NOT,
+    FINE,
+    Verb,
+    executor,
+    jobs_argument,
+    json_argument,
+    number,
+    print_json,
+    progress,
+)
 
 
-def _convert(arguments: argparse.Namespace) -> None:
-    from ..convert import convert
+def _convert(arguments: argparse.Namespace) -> int:
+    from ..convert import convert, convert_files
 
-    composite = convert(arguments.input, arguments.output, replace=arguments.force)
-    print(f"{arguments.output}: {composite!r}")
+    several = len(arguments.inputs) > 1 or os.path.isdir(arguments.inputs[0]) or os.path.isdir(arguments.output)
+    if not several and not arguments.output.endswith(os.sep):
+        composite = convert(arguments.inputs[0], arguments.output, replace=arguments.force)
+        if arguments.json:
+            print_json(
+                [{"source": arguments.inputs[0], "target": arguments.output, "status": "converted", "message": ""}]
+            )
+        else:
+            print(f"{arguments.output}: {composite!r}")
+        return FINE
+    with progress() as shown, executor(arguments.jobs) as pool:
+        done = convert_files(
+            arguments.inputs, arguments.output, to=arguments.to, replace=arguments.force, executor=pool, progress=shown
+        )
+    failed = [conversion for conversion in done if conversion.status == "failed"]
+    if arguments.json:
+        print_json([asdict(conversion) for conversion in done])
+    else:
+        for conversion in failed:
+            print(f"{conversion.source}: failed: {conversion.message}")
+        counts = Counter(conversion.status for conversion in done)
+        print(", ".join(f"{counts[status]} {status}" for status in ("converted", "unchanged", "failed")))
+    return COULD_NOT if failed else FINE
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -30,9 +64,14 @@ def _demo(arguments: argparse.Namespace) -> None:
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("input", metavar="IN", help="the FITS file")
-    parser.add_argument("output", metavar="OUT", help="the file to write")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("inputs", metavar="IN", nargs="+", help="a file, or several files and directories")
+    parser.add_argument("output", metavar="OUT", help="the file to write; the directory for what several files become")
+    parser.add_argument(
+        "--to", choices=["h5", "fits"], default="h5", help="what the files of directories become (default: h5)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace other files that stand in the way")
+    jobs_argument(parser)
+    json_argument(parser)
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,11 +94,16 @@ VERBS = {
     "convert": Verb(
         _convert,
         _convert_arguments,
-        "convert a FITS file",
-        "Convert a FITS file of an exposure, as the LSST pipelines write them, to a composite. What the components "
-        "don't say is kept verbatim, so that nothing is lost.",
+        "convert FITS files to composites, and back",
+        "Convert a FITS file to a composite, or a composite that was one back: an exposure or a catalog of the LSST "
+        "pipelines, an image with mask and uncertainty, or any other. What the components don't say is kept verbatim, "
+        "so that nothing is lost. In directories, files that an earlier run has converted are passed over, and one "
+        "that can't be converted doesn't stop the others; the exit code is 2 if there is one.",
         """
-        compositeh5 convert calexp.fits calexp.h5""",
+        compositeh5 convert calexp.fits calexp.h5
+        compositeh5 convert calexp.h5 calexp.fits
+        compositeh5 convert repo/calexp composites -j 8
+        compositeh5 convert --to fits composites repo/again""",
     ),
     "demo": Verb(
         _demo,

@@ -1,28 +1,26 @@
 """What the LSST pipelines write of an exposure beside its pixels: header keywords, and an archive of tables.
 
 The names and meanings follow the package ``afw`` of the LSST pipelines: its page "FITS metadata for lsst.afw.image
-Exposures", and the sources ``VisitInfo.cc``, ``ExposureFitsReader.cc``, ``PhotoCalib.cc``,
+Exposures", and the sources ``ExposureFitsReader.cc``, ``PhotoCalib.cc``,
 ``ChebyshevBoundedField.cc``, ``Detector.cc`` and ``InputArchive.cc``.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.coordinates import Angle, EarthLocation, SkyCoord
 from astropy.io import fits
-from astropy.time import ScaleValueError, Time
 from astropy.units import Quantity, Unit, UnitBase, UnrecognizedUnit
 
 from ..errors import ConversionError, EncodeError
 from ..geometry import Box
 from ..kinds.photo_calib import ChebyshevField, PhotoCalib
+from . import _keywords, _visit_info
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 REFERENCE_FLUX = 1e23 * 10 ** (-48.6 / 2.5) * 1e9
 """Flux of an AB magnitude of zero, in nJy (about 3631 Jy)."""
@@ -66,11 +64,11 @@ def components(hdus: fits.HDUList, header: fits.Header, unit: UnitBase | str, wh
         If the archive is damaged, or an object in it lacks what it should have.
     """
     found: dict[str, Any] = {
-        "visit_info": visit_info(header) or None,
+        "visit_info": _visit_info.from_header(header) or None,
         "photo_calib": _flux_of_zero_magnitude(header, unit),
         "detector": _detector_names(header) or None,
         "filter": _filter_name(header),
-        "metadata": {"exposure_id": number} if (number := integer(header, "EXPID")) is not None else None,
+        "metadata": {"exposure_id": number} if (number := _keywords.integer(header, "EXPID")) is not None else None,
     }
     archive = Archive(hdus, header, where)
     found |= {name: None for name, key in _NOT_UNDERSTOOD.items() if not archive.find(key)}
@@ -85,140 +83,47 @@ def components(hdus: fits.HDUList, header: fits.Header, unit: UnitBase | str, wh
     return found
 
 
-# ---- Header keywords --------------------------------------------------------------------------------------
+def object_of_its_own(hdus: fits.HDUList, where: str) -> dict[str, Any]:
+    """Return the component that a file holds of which the archive is all: ``photo_calib`` or ``visit_info``.
 
+    Returns
+    -------
+    dict
+        Empty if the object is of another type, or in a form that is not understood.
 
-def value(header: fits.Header, key: str) -> Any:
-    """Return the value of a keyword; None if it is missing, undefined, or can't be parsed."""
-    try:
-        found = header.get(key)
-    except (fits.VerifyError, ValueError):
-        return None
-    return None if isinstance(found, fits.card.Undefined) else found
-
-
-def number(header: fits.Header, key: str) -> float | None:
-    """Return a finite number, also from text (as old exposures have it); None if there is none."""
-    try:
-        found = float(value(header, key))
-    except (TypeError, ValueError):
-        return None
-    return found if math.isfinite(found) else None
-
-
-def integer(header: fits.Header, key: str) -> int | None:
-    """Return an integer; None if there is none."""
-    found = value(header, key)
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
-
-
-def text(header: fits.Header, key: str) -> str | None:
-    """Return text that isn't blank; None if there is none."""
-    found = value(header, key)
-    return found.strip() or None if isinstance(found, str) else None
-
-
-def visit_info(header: fits.Header) -> dict[str, Any]:
-    """Return what the header tells of the visit; what it doesn't tell is missing.
-
-    ``EXPID`` is not among it, for it differs from one detector of the visit to the other.
+    Raises
+    ------
+    ConversionError
+        As `components` does.
     """
-    weather = {
-        "air_temperature": _quantity(number(header, "AIRTEMP"), "deg_C"),
-        "air_pressure": _quantity(number(header, "AIRPRESS"), "Pa"),
-        "humidity": _quantity(number(header, "HUMIDITY"), "percent"),
-    }
-    ut1 = number(header, "MJD-AVG-UT1")
-    fields = {
-        "id": integer(header, "IDNUM") or None,
-        "instrument": text(header, "INSTRUMENT"),
-        "observation_type": text(header, "OBSTYPE"),
-        "observation_reason": text(header, "REASON"),
-        "science_program": text(header, "PROGRAM"),
-        "object": text(header, "OBJECT"),
-        "has_simulated_content": value(header, "HAS-SIMULATED-CONTENT"),
-        "exposure_time": _quantity(number(header, "EXPTIME"), "s"),
-        "dark_time": _quantity(number(header, "DARKTIME"), "s"),
-        "date_avg": _date(header),
-        "ut1": None if ut1 is None else Time(ut1, format="mjd", scale="ut1"),
-        "earth_rotation_angle": _angle(header, "AVG-ERA"),
-        **_boresight(header),
-        "boresight_azimuth": _angle(header, "BORE-AZ"),
-        "boresight_altitude": _angle(header, "BORE-ALT"),
-        "boresight_airmass": number(header, "BORE-AIRMASS"),
-        "boresight_rotation_angle": _angle(header, "BORE-ROTANG"),
-        "rotation_type": text(header, "ROTTYPE"),
-        **_observatory(header),
-        "weather": _known(weather) or None,
-        "focus_z": _quantity(number(header, "FOCUSZ"), "mm"),
-    }
-    return _known(fields)
+    archive = Archive(hdus, {"AR_HDU": 2}, where)
+    tables = archive.get(1)  # the object for which the archive was made
+    if tables and tables[0].type == "VisitInfo":
+        return {"visit_info": _visit_info.from_table(tables[0])}
+    if tables and tables[0].type == "PhotoCalib":
+        calibration = _photo_calib(tables[0], archive, "adu")
+        return {} if calibration is None else {"photo_calib": calibration}
+    return {}
 
 
-def _known(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: field for name, field in fields.items() if field is not None}
-
-
-def _quantity(number: float | None, unit: str) -> Quantity | None:
-    return None if number is None else Quantity(number, unit)
-
-
-def _angle(header: fits.Header, key: str) -> Angle | None:
-    degrees = number(header, key)
-    return None if degrees is None else Angle(degrees, "deg")
-
-
-def _date(header: fits.Header) -> Time | None:
-    """Return the middle of the exposure as TAI; None if there is no date, or one that can't be understood."""
-    for key, scale in (
-        ("DATE-AVG", (text(header, "TIMESYS") or "UTC").lower()),
-        # UTC whatever TIMESYS says, as comment and keyword were wrong when this keyword was in use.
-        ("TIME-MID", "utc"),
-    ):
-        date = text(header, key)
-        if date is not None:
-            try:
-                return Time(date, format="isot", scale=scale).tai
-            except (ValueError, ScaleValueError):
-                return None
-    return None
-
-
-def _boresight(header: fits.Header) -> dict[str, Any]:
-    ra, dec = _angle(header, "BORE-RA"), _angle(header, "BORE-DEC")
-    if ra is not None and dec is not None and abs(dec.degree) <= 90:
-        return {"boresight": SkyCoord(ra, dec, frame="icrs")}
-    return {"boresight_ra": ra, "boresight_dec": dec}
-
-
-def _observatory(header: fits.Header) -> dict[str, Any]:
-    """Return the location of the telescope, or the coordinates that there are where they don't make one."""
-    longitude, latitude = _angle(header, "OBS-LONG"), _angle(header, "OBS-LAT")
-    elevation = _quantity(number(header, "OBS-ELEV"), "m")
-    if longitude is not None and latitude is not None and elevation is not None and abs(latitude.degree) <= 90:
-        return {"observatory": EarthLocation.from_geodetic(longitude, latitude, elevation)}
-    return {
-        "observatory_longitude": longitude,
-        "observatory_latitude": latitude,
-        "observatory_elevation": elevation,
-    }
+# ---- Header keywords --------------------------------------------------------------------------------------
 
 
 def _flux_of_zero_magnitude(header: fits.Header, unit: UnitBase | str) -> PhotoCalib | None:
     """Return the calibration that old headers give as the counts of an AB magnitude of zero."""
-    counts = number(header, "FLUXMAG0")
+    counts = _keywords.number(header, "FLUXMAG0")
     if counts is None or counts <= 0:
         return None
-    error = number(header, "FLUXMAG0ERR") or 0.0
+    error = _keywords.number(header, "FLUXMAG0ERR") or 0.0
     return PhotoCalib(REFERENCE_FLUX / counts, REFERENCE_FLUX * error / counts**2, instrumental_unit=unit)
 
 
 def _detector_names(header: fits.Header) -> dict[str, Any]:
-    return _known({"name": text(header, "DETNAME"), "serial": text(header, "DETSER")})
+    return _visit_info.known({"name": _keywords.text(header, "DETNAME"), "serial": _keywords.text(header, "DETSER")})
 
 
 def _filter_name(header: fits.Header) -> dict[str, Any] | None:
-    name = text(header, "FILTER")
+    name = _keywords.text(header, "FILTER")
     if name is None or name == "_unknown_":
         return None
     return {"band" if _BAND.fullmatch(name) else "physical": name}
@@ -234,30 +139,32 @@ class Archive:
     tells the number of each component's object.
     """
 
-    def __init__(self, hdus: fits.HDUList, header: fits.Header, where: str) -> None:
+    def __init__(self, hdus: fits.HDUList, header: Mapping[str, Any], where: str) -> None:
         self._header, self._where = header, where
         self._tables: list[fits.BinTableHDU] = []
         self._rows: dict[int, list[tuple[int, int, int, int]]] = {}
-        first = integer(header, "AR_HDU")  # counted from 1
+        first = _keywords.integer(header, "AR_HDU")  # counted from 1
         if not first:
             return
         index = hdus[first - 1] if 1 < first <= len(hdus) else None
-        if not isinstance(index, fits.BinTableHDU) or text(index.header, "EXTTYPE") != "ARCHIVE_INDEX":
+        if not isinstance(index, fits.BinTableHDU) or _keywords.text(index.header, "EXTTYPE") != "ARCHIVE_INDEX":
             raise ConversionError(
                 f"{where}: keyword AR_HDU says that HDU {first - 1} (from 0) is the index of the archive, but it isn't"
             )
-        length = integer(index.header, "AR_NCAT") or 0
+        length = _keywords.integer(index.header, "AR_NCAT") or 0
         self._tables = hdus[first - 1 : first - 1 + length]
         if len(self._tables) < length or not all(isinstance(hdu, fits.BinTableHDU) for hdu in self._tables):
             raise ConversionError(f"{where}: the archive should be {length} tables from HDU {first - 1} on; some miss")
         rows = Table(index, slice(None), f"{where}: archive index")
-        names = ("cat.persistable", "cat.archive", "row0", "nrows")
+        names = ["cat.persistable", "cat.archive", "row0", "nrows"]
+        if names[0] not in rows:  # as it was first
+            names = [name.replace(".", "_") for name in names]
         for number, *entry in zip(rows.column("id"), *map(rows.column, names), strict=True):
             self._rows.setdefault(int(number), []).append(tuple(map(int, entry)))  # type: ignore[arg-type]
 
     def find(self, name: str) -> list[Table]:
         """Return the tables of a component's object; none if there is no such object."""
-        number = integer(self._header, f"ARCHIVE_ID_{name}") or integer(self._header, f"{name}_ID")
+        number = _keywords.integer(self._header, f"ARCHIVE_ID_{name}") or _keywords.integer(self._header, f"{name}_ID")
         return self.get(number) if number else []
 
     def get(self, number: int) -> list[Table]:
@@ -275,7 +182,7 @@ class Archive:
             if not 0 < table < len(self._tables):
                 raise ConversionError(f"{self._where}: object {number} of the archive is in a table that is missing")
             hdu = self._tables[table]
-            where = f"{self._where}: archive table {table} ({text(hdu.header, 'AR_NAME')})"
+            where = f"{self._where}: archive table {table} ({_keywords.text(hdu.header, 'AR_NAME')})"
             tables.append(Table(hdu, slice(row, row + length), where))
         return tables
 
@@ -285,9 +192,9 @@ class Table:
 
     def __init__(self, hdu: fits.BinTableHDU, rows: slice, where: str) -> None:
         self._hdu, self._rows, self._where = hdu, rows, where
-        self.type = text(hdu.header, "AR_NAME")
+        self.type = _keywords.text(hdu.header, "AR_NAME")
         """Class of the objects in it."""
-        column = integer(hdu.header, "FLAGCOL")
+        column = _keywords.integer(hdu.header, "FLAGCOL")
         self._flag_column = hdu.columns.names[column - 1] if column else None
         self._flags = {name: int(key[5:]) - 1 for key, name in hdu.header["TFLAG*"].items()}
 
@@ -354,14 +261,14 @@ def _photo_calib(table: Table, archive: Archive, unit: UnitBase | str) -> PhotoC
     # Version 0 was in other units.
     if "version" not in table or table.scalar("version") != 1:
         return None
-    chebyshev = None
-    if not table.scalar("isConstant"):
-        field = archive.get(table.scalar("field"))[0]
-        if field.type != "ChebyshevBoundedField":
-            return None
-        coefficients = field.column("coefficients")[0].reshape(-1, field.scalar("order_x") + 1)
-        chebyshev = ChebyshevField(coefficients, field.box())
     try:
+        chebyshev = None
+        if not table.scalar("isConstant"):
+            field = archive.get(table.scalar("field"))[0]
+            if field.type != "ChebyshevBoundedField":
+                return None
+            coefficients = field.column("coefficients")[0].reshape(-1, field.scalar("order_x") + 1)
+            chebyshev = ChebyshevField(coefficients, field.box())
         return PhotoCalib(table.scalar("calibrationMean"), table.scalar("calibrationErr"), chebyshev, unit)
     except EncodeError:
         return None
@@ -389,7 +296,7 @@ def _detector(tables: list[Table]) -> dict[str, Any]:
     columns = {name: amplifiers.quantity(name) for name in amplifiers}
     if "crosstalk" in table and (crosstalk := table.column("crosstalk")[0]).size:
         fields["crosstalk"] = crosstalk.reshape(len(amplifiers.column("name")), -1)
-    return {**_known(fields), "amplifiers": columns}
+    return {**_visit_info.known(fields), "amplifiers": columns}
 
 
 def _filter_label(table: Table) -> dict[str, Any]:

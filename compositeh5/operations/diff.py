@@ -116,7 +116,7 @@ def diff(a: Source, b: Source, *, components: Collection[str] | None = None) -> 
     Parameters
     ----------
     a, b : Composite, path or URL
-        The composites. Also FITS files that can be converted: one is compared as what it converts to, two are
+        The composites. Also FITS files: one is compared as what it converts to, two are
         compared HDU by HDU.
     components : collection of str, optional
         The components to compare; all by default.
@@ -175,9 +175,9 @@ def _opened(source: Source, as_hdus: bool) -> Iterator[Composite]:
         with open_hdus(source) as composite:
             yield composite
     elif _is_fits(source):
-        from ..convert.fits import read_exposure
+        from ..convert.fits import read_fits
 
-        yield read_exposure(source)
+        yield read_fits(source)
     else:
         with open_composite(source) as composite:
             yield composite

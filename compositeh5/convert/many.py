@@ -1,0 +1,145 @@
+"""Conversion of many files, on several processes if wanted; what was done before is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeAlias
+
+from ..errors import CompositeH5Error, ConflictError
+from ..opening import open_composite
+from ..operations.running import Progress, each, silent
+from .one import HDF5, convert
+
+__all__ = ["Conversion", "convert_files"]
+
+Status: TypeAlias = Literal["converted", "unchanged", "failed"]
+
+_BEGINNINGS = {"h5": b"SIMPLE  =", "fits": HDF5}
+"""How the files begin that are looked for in a directory, by what they are converted to."""
+
+_SUFFIX = re.compile(r"(\.(fits|fit|fts|h5|hdf5|hdf))?(\.fz)?$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of one file.
+
+    Attributes
+    ----------
+    source, target : str
+        The paths.
+    status : str
+        ``"converted"``; ``"unchanged"`` if the target was there, converted from the same source; or ``"failed"``.
+    message : str
+        Why it failed.
+    """
+
+    source: str
+    target: str
+    status: Status
+    message: str = ""
+
+
+def convert_files(
+    sources: Iterable[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *,
+    to: Literal["h5", "fits"] = "h5",
+    replace: bool = False,
+    executor: Executor | None = None,
+    progress: Progress = silent,
+) -> list[Conversion]:
+    """Convert many files, each to one of the same name in a folder.
+
+    A file that can't be converted doesn't stop the others. Those of an earlier run that was interrupted are not
+    converted again.
+
+    Parameters
+    ----------
+    sources : iterable of path
+        Files, and directories whose files are converted, also those in directories of theirs: FITS files to ``"h5"``,
+        HDF5 files to ``"fits"``. Other files in them are passed over.
+    folder : path
+        Where the results go, in directories like those of the sources.
+    to : str, optional
+        What to make: composites (``"h5"``), or the FITS files from which they were converted (``"fits"``).
+    replace : bool, optional
+        Whether other files that stand in the way are replaced.
+    executor : concurrent.futures.Executor, optional
+        Where it runs; in this process without one.
+    progress : callable, optional
+        Told how many are done.
+
+    Returns
+    -------
+    list of Conversion
+        One for each file, in the order of the sources, within a directory by name.
+
+    Raises
+    ------
+    ConflictError
+        If two files would be converted to the same; nothing is done then.
+    FileNotFoundError
+        If a source doesn't exist.
+    """
+    tasks = _tasks(sources, os.fspath(folder), to)
+    return list(each(partial(_convert, replace), tasks, executor=executor, progress=progress, step="converting"))
+
+
+def _tasks(sources: Iterable[str | os.PathLike[str]], folder: str, to: Literal["h5", "fits"]) -> list[tuple[str, str]]:
+    """Return the pairs of source and target."""
+    made: dict[str, str] = {}
+    for source in sources:
+        for path, name in _files(os.fspath(source), _BEGINNINGS[to]):
+            target = os.path.join(folder, f"{_SUFFIX.sub('', name)}.{to}")
+            if made.setdefault(target, path) != path:
+                raise ConflictError(f"{made[target]} and {path} would both be converted to {target}")
+    return [(path, target) for target, path in made.items()]
+
+
+def _files(source: str, beginning: bytes) -> Iterator[tuple[str, str]]:
+    """Return the paths of the files, and what these are from the source on."""
+    if not os.path.isdir(source):
+        os.stat(source)
+        yield source, os.path.basename(source)
+        return
+    for folder, folders, names in os.walk(source):
+        folders.sort()
+        for path in (os.path.join(folder, name) for name in sorted(names)):
+            if os.path.isfile(path):
+                with open(path, "rb") as file:
+                    if file.read(len(beginning)) == beginning:
+                        yield path, os.path.relpath(path, source)
+
+
+def _convert(replace: bool, task: tuple[str, str]) -> Conversion:
+    source, target = task
+    try:
+        there = os.path.lexists(target) and not replace
+        if there and _converted_from(target) == _digest(source):
+            return Conversion(source, target, "unchanged")
+        convert(source, target, replace=replace)
+    except (CompositeH5Error, OSError) as error:
+        return Conversion(source, target, "failed", str(error))
+    return Conversion(source, target, "unchanged" if there else "converted")
+
+
+def _converted_from(target: str) -> str | None:
+    """Return the SHA-256 of the file from which a composite was converted; None if it tells none, or isn't one."""
+    try:
+        with open_composite(target) as composite:
+            origin = composite.provenance.get("converted_from")
+    except (CompositeH5Error, OSError):
+        return None
+    return origin.get("sha256") if isinstance(origin, dict) else None
+
+
+def _digest(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
