@@ -121,22 +121,27 @@ def _bytes(node: Node | None) -> tuple[int, int]:
     return 0, 0
 
 
+CELLS = ("component", "kind", "shape", "type", "units", "size", "stored", "where")
+"""What the texts of `cells` are."""
+
+
+def cells(info: ComponentInfo) -> tuple[str, ...]:
+    """Return what is told of a component, as one line of a table."""
+    return (
+        info.name,
+        info.kind,
+        " x ".join(map(str, info.shape)),
+        info.dtype,
+        info.units,
+        human_bytes(info.nbytes) if info.kind else "",
+        human_bytes(info.stored_bytes) if info.kind and info.state != "memory" else "",
+        f"{info.state} -> {info.target.partition(' (id ')[0]}" if info.target else info.state,
+    )
+
+
 def tree(composite: Composite) -> str:
     """Return a table of the components as text."""
-    rows = [("component", "kind", "shape", "type", "units", "size", "stored", "where")]
-    for info in component_infos(composite).values():
-        rows.append(
-            (
-                info.name,
-                info.kind,
-                " x ".join(map(str, info.shape)),
-                info.dtype,
-                info.units,
-                human_bytes(info.nbytes) if info.kind else "",
-                human_bytes(info.stored_bytes) if info.kind and info.state != "memory" else "",
-                f"{info.state} -> {info.target.partition(' (id ')[0]}" if info.target else info.state,
-            )
-        )
+    rows = [CELLS, *map(cells, component_infos(composite).values())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([repr(composite), *(f"  {line}" for line in lines)])

@@ -12,10 +12,18 @@ import sys
 
 from .._version import __version__
 from ..errors import CompositeH5Error
-from . import comparing, composing, index, making, reading, references
+from . import comparing, composing, index, making, preview, reading, references
 from .common import COULD_NOT, FINE, INTERRUPTED
 
-_VERBS = {**reading.VERBS, **making.VERBS, **composing.VERBS, **index.VERBS, **comparing.VERBS, **references.VERBS}
+_VERBS = {
+    **reading.VERBS,
+    **preview.VERBS,
+    **making.VERBS,
+    **composing.VERBS,
+    **index.VERBS,
+    **comparing.VERBS,
+    **references.VERBS,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
