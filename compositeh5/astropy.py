@@ -411,11 +411,13 @@ def _register() -> None:
         (Table, read_table, write_table),
         (QTable, read_table, write_table),
     ):
-        reader = update_wrapper(partial(read, cls=cls), read)
         # Before astropy's own reader of tables in HDF5, which takes all files of HDF5.
+        reader = update_wrapper(partial(read, cls=cls), read)
         registry.register_reader(FORMAT, cls, reader, force=True, priority=1)
         registry.register_writer(FORMAT, cls, write, force=True)
-        registry.register_identifier(FORMAT, cls, is_composite, force=True)
+        # A class with a format of its own is no longer asked for those of its base: QTable would know no other.
+        if cls is not QTable:
+            registry.register_identifier(FORMAT, cls, is_composite, force=True)
 
 
 _register()

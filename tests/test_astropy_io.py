@@ -201,6 +201,9 @@ def test_a_table_round_trip(tmp_path: Path) -> None:
     assert back.meta == table.meta
     with ch5.open(path) as c:
         assert (c.definition, c.data_id) == ("source_catalog", {"visit": 1})
+    Table({"y": [1, 2]}).write(path, format="compositeh5", overwrite=True)
+    assert type(Table.read(path)) is Table
+    assert type(QTable.read(path)) is QTable
 
 
 def test_which_table_must_be_clear(tmp_path: Path, ccd_path: Path) -> None:
@@ -219,7 +222,11 @@ def test_which_table_must_be_clear(tmp_path: Path, ccd_path: Path) -> None:
 def test_other_files_of_hdf5_are_left_to_astropy(tmp_path: Path) -> None:
     path = tmp_path / "plain.h5"
     Table({"x": [1, 2]}).write(path, format="hdf5", path="data", serialize_meta=True)
-    assert list(Table.read(path)["x"]) == [1, 2]
+    for cls in (Table, QTable):
+        assert list(cls.read(path)["x"]) == [1, 2]
+        table = cls({"x": [1, 2]})
+        table.write(tmp_path / f"{cls.__name__}.fits")
+        assert list(cls.read(tmp_path / f"{cls.__name__}.fits")["x"]) == [1, 2]
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     assert Table.read(tmp_path / "t.csv", format="ascii.csv")["b"][0] == 2
     CCDData(pixels(SHAPE), unit="adu").write(tmp_path / "c.fits")
