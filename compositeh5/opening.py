@@ -159,6 +159,8 @@ def _open(
     if isinstance(source, str) or hasattr(source, "geturl"):
         file = open_file(source, size)
         base = base or shown(source)
+    elif not hasattr(source, "readinto"):
+        raise TypeError(f"a path, a URL or a binary file object was expected, not {source!r}")
     else:
         file = StoredFile(source, base or getattr(source, "name", None) or "stream")
     try:
