@@ -6,6 +6,7 @@ import dataclasses
 import os
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import definition as definitions
@@ -13,7 +14,7 @@ from . import links
 from .container.layout import ID_NAMESPACE, file_root, long_text
 from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Node, SoftLink
 from .container.publish import publish
-from .container.writer import file_image
+from .container.writer import file_image, write_image
 from .errors import EncodeError, NoSuchComponentError, suggest
 from .integrity import canonical_json, composite_digest
 from .parts import MemoryPart, Part, StoredPart, quantized_part
@@ -70,15 +71,16 @@ def write_file(
     location = links.absolute_location(path)
     if "://" in location:
         raise ValueError(f"{location}: only files on disk can be written")
-    image = image_of(_sharing(composites, location) if share else composites, location, recipes=recipes)
+    planned, root = _plan(composites, location, recipes, share)
     os.makedirs(os.path.dirname(location), exist_ok=True)
     try:
-        publish(location, image, replace=replace)
+        publish(location, partial(write_image, root), replace=replace)
     except FileExistsError as error:
         from .opening import require_same
 
-        for name, composite in composites.items():
+        for name, composite in planned.items():
             require_same(composite, location, error, name)
+    _adopt(composites, planned)
     for composite in composites.values():
         composite.location = location
 
@@ -113,12 +115,22 @@ def image_of(composites: Mapping[str, Composite], location: str, *, recipes: Rec
     EncodeError, NoSuchComponentError
         As `write_file` does.
     """
+    planned, root = _plan(composites, location, recipes)
+    image = file_image(root)
+    _adopt(composites, planned)
+    return image
+
+
+def _plan(
+    composites: Mapping[str, Composite], location: str, recipes: Recipes | None, share: bool = False
+) -> tuple[dict[str, Composite], Group]:
+    """Return composites as a file will have them, with ids and images rounded, and the root group of the file."""
     groups: dict[str, tuple[str, Group]] = {}
     names: dict[str, str] = {}
     chosen = {name: Recipe.of(recipe) for name, recipe in (recipes or {}).items()}
     _check_recipes(composites, chosen)
-    originals, composites = composites, {name: _quantized(each, chosen) for name, each in composites.items()}
-    for name, composite in composites.items():
+    planned = {name: _quantized(composite, chosen) for name, composite in composites.items()}
+    for name, composite in (_sharing(planned, location) if share else planned).items():
         if not (isinstance(name, str) and name.isidentifier()):
             raise EncodeError(f"the name of a composite should be letters, digits and '_', not {name!r}")
         group = group_of(composite)
@@ -132,13 +144,16 @@ def image_of(composites: Mapping[str, Composite], location: str, *, recipes: Rec
         groups[name] = (id_, group)
     if not groups:
         raise EncodeError(f"{location}: a file needs at least one composite")
-    root = file_root({name: (id_, relative_links(group, location)) for name, (id_, group) in groups.items()})
-    image = file_image(root)
-    for name, composite in originals.items():
+    for name, composite in planned.items():
         composite.id = groups[name][0]
-        # What was rounded is from now on what the file has.
-        composite._parts, composite._digests = composites[name]._parts, composites[name]._digests
-    return image
+    return planned, file_root({name: (id_, relative_links(group, location)) for name, (id_, group) in groups.items()})
+
+
+def _adopt(composites: Mapping[str, Composite], planned: Mapping[str, Composite]) -> None:
+    """Have composites be what was written: with an id, and what was rounded as it is in the file."""
+    for name, composite in composites.items():
+        written = planned[name]
+        composite.id, composite._parts, composite._digests = written.id, written._parts, written._digests
 
 
 def _quantized(composite: Composite, recipes: Mapping[str, Recipe]) -> Composite:

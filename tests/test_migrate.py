@@ -247,12 +247,13 @@ def test_contents_that_do_not_have_their_digest_are_not_migrated(tmp_path: Path)
 def test_a_failure_to_write_leaves_the_old_file(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
     root, _, known = tree
 
-    def full(fd: int, image: bytes) -> None:
-        os.write(fd, image[:100])
-        raise OSError(28, "No space left on device")
+    def full(fd: int, data: bytes, offset: int) -> int:
+        if offset or len(data) <= 100:
+            raise OSError(28, "No space left on device")
+        return os.write(fd, data[:100])
 
     with monkeypatch.context() as patched:
-        patched.setattr(publishing, "_write_all", full)
+        patched.setattr(publishing.os, "pwrite", full)
         assert all("No space" in m.problem for m in migrate([root], in_place=True))
     assert not list(root.rglob("*.tmp"))
     migrate([root], in_place=True)

@@ -420,3 +420,15 @@ def test_the_error_is_bounded(dtype: str, exponent: float, fraction: float, odd:
     assert error.max(initial=0) <= step / 2
     assert stored[~finite].tobytes() == original[~finite].tobytes()
     assert step <= fraction * 2 * max(sigma, 65504 if odd else 0)
+
+
+def test_what_composites_share_is_quantized_once(tmp_path: Path) -> None:
+    path = tmp_path / "both.h5"
+    values = sky((200, 300), 23)
+    both = {name: ch5.Composite(None, image=ch5.Image(values), data_id={"detector": name}) for name in ("a", "b")}
+    ch5.write_file(path, both, share=True, recipes={"image": "quantized"})
+    for name, written in both.items():
+        with ch5.open(path, name) as opened:
+            assert opened.id == written.id
+            assert opened.digest == written.digest
+            assert (opened["image"].array % 1 == 0).all()

@@ -9,21 +9,96 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
-def publish(path: str, image: bytes, *, replace: bool) -> None:
+Content = bytes | Callable[["Output"], object]
+"""What a file is to have: its bytes, or what writes them."""
+
+
+class Output(io.RawIOBase):
+    """A new file that HDF5, or another library, writes to by Python.
+
+    HDF5 crashes if a write fails while it closes a file. So none does: what can't be written, because the disk is
+    full, say, stays in memory, and `check` raises the error.
+
+    Parameters
+    ----------
+    fd : int
+        File descriptor, open for reading and writing.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd, self._position = fd, 0
+        self._error: OSError | None = None
+        self._unwritten: list[tuple[int, bytes]] = []
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        size = os.fstat(self._fd).st_size
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: size}[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill the buffer from the current position, and return the number of bytes read."""
+        start, size = self._position, len(buffer)
+        count = os.preadv(self._fd, [buffer], start)
+        buffer[count:] = bytes(size - count)
+        for offset, data in self._unwritten:
+            first, last = max(start, offset), min(start + size, offset + len(data))
+            if first < last:
+                buffer[first - start : last - start] = data[first - offset : last - offset]
+        self._position += size
+        return size
+
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
+        """Write all bytes at the current position."""
+        with memoryview(data).cast("B") as view:
+            done = 0
+            while done < len(view) and self._error is None:
+                try:
+                    # Some systems write at most 2 GiB at a time, and any may write less than it was given.
+                    done += os.pwrite(self._fd, view[done : done + (1 << 30)], self._position + done)
+                except OSError as error:
+                    self._error = error
+            if self._error is not None:
+                self._unwritten.append((self._position, bytes(view)))
+            self._position += len(view)
+            return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        size = self._position if size is None else size
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as error:
+            self._error = self._error or error
+        return size
+
+    def check(self) -> None:
+        """Raise the `OSError` of the first write that failed, if any."""
+        if self._error is not None:
+            raise OSError(*self._error.args)
+
+
+def publish(path: str, content: Content, *, replace: bool) -> None:
     """Write a file.
 
     Parameters
     ----------
     path : str
         The final name. Its folder must exist.
-    image : bytes
-        The bytes of the file.
+    content : bytes or callable
+        The bytes of the file, or a function that writes them to an `Output`.
     replace : bool
         Whether a file of that name is replaced. Where it is not, exactly one of several writers succeeds.
 
@@ -36,8 +111,7 @@ def publish(path: str, image: bytes, *, replace: bool) -> None:
     """
     folder = os.path.dirname(path) or "."
     with _temporary(path) as (temporary, fd):
-        _write_all(fd, image)
-        os.fsync(fd)
+        _fill(fd, content)
         if replace:
             os.replace(temporary, path)
         else:
@@ -49,12 +123,11 @@ def publish(path: str, image: bytes, *, replace: bool) -> None:
         os.close(folder_fd)
 
 
-def write_durably(path: str, image: bytes) -> None:
+def write_durably(path: str, content: Content) -> None:
     """Fill a temporary file that somebody else will give its final name, and force it to the disk."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
-        _write_all(fd, image)
-        os.fsync(fd)
+        _fill(fd, content)
     finally:
         os.close(fd)
 
@@ -64,7 +137,7 @@ def _temporary(path: str) -> Iterator[tuple[str, int]]:
     folder, name = os.path.split(path)
     # Long names are cut: the temporary one must not be too long where the final one is not.
     temporary = os.path.join(folder, f".{name[:100]}.{os.urandom(8).hex()}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         yield temporary, fd
     finally:
@@ -74,12 +147,14 @@ def _temporary(path: str) -> Iterator[tuple[str, int]]:
             os.unlink(temporary)
 
 
-def _write_all(fd: int, image: bytes) -> None:
-    # Some systems write at most 2 GiB at a time, and any may write less than it was given.
-    done = 0
-    with memoryview(image) as view:
-        while done < len(view):
-            done += os.write(fd, view[done : done + (1 << 30)])
+def _fill(fd: int, content: Content) -> None:
+    with Output(fd) as output:
+        if callable(content):
+            content(output)
+        else:
+            output.write(content)
+        output.check()
+        os.fsync(fd)
 
 
 def _link(temporary: str, path: str) -> None:

@@ -1,13 +1,13 @@
 """Writing a tree of nodes as the image of an HDF5 file.
 
-The image is built in memory and handed to `publish` as bytes: HDF5 itself never writes to a disk, where a full one can
-crash it. The same tree always gives the same bytes.
+HDF5 itself never writes to a disk, where a full one can crash it, but to a file object: one in memory, or that of
+`publish`. The same tree always gives the same bytes.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import Any
 
@@ -21,6 +21,7 @@ from . import chunks as _chunks
 from .h5types import SCALAR, text_type, to_stored
 from .limits import LIMITS
 from .nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, SoftLink
+from .publish import Output
 
 COMPACT_BYTES = 16 * 1024
 """Arrays up to this size are kept in the object header, whose checksum covers them."""
@@ -43,12 +44,22 @@ _LAST = "complete"
 EARLY_BYTES = 1024 * 1024
 """The chunks of arrays up to this size come before those of larger ones: a remote reader has them with the metadata."""
 
-_Pending = list[tuple[int, Callable[[], None]]]
-"""Sizes of arrays in memory, and what writes their chunks."""
+_Pending = list[tuple[int, Iterator[None]]]
+"""Sizes of arrays in memory, and what writes one of their chunks at each step."""
 
 
 def file_image(root: GroupNode) -> bytes:
-    """Return the bytes of an HDF5 file with this root group, for HDF5 1.10 and later.
+    """Return the bytes of an HDF5 file with this root group; see `write_image`."""
+    image = io.BytesIO()
+    write_image(root, image)
+    # Not a view of the buffer: Python 3.12.1 crashes when such a pair is garbage.
+    return image.getvalue()
+
+
+def write_image(root: GroupNode, output: io.RawIOBase | io.BytesIO) -> None:
+    """Write an HDF5 file with this root group, for HDF5 1.10 and later.
+
+    Beside the tree it takes the memory of one chunk.
 
     Groups, attributes, links and small arrays come first in the file, then the chunks of larger arrays, last those of
     the largest, each array in one piece.
@@ -58,11 +69,10 @@ def file_image(root: GroupNode) -> bytes:
     EncodeError
         If a value has no portable HDF5 type, or a chunk of the shape that its recipe demands is too large.
     """
-    image = io.BytesIO()
     fapl = h5p.create(h5p.FILE_ACCESS)
     fapl.set_fclose_degree(h5f.CLOSE_STRONG)
     fapl.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
-    fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, image)
+    fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, output)
     # One block for all metadata, so that a single read at the front of the file finds it.
     fapl.set_meta_block_size(_metadata_bytes(root, Recipe()))
     if _is_mapped(root):
@@ -80,16 +90,18 @@ def file_image(root: GroupNode) -> bytes:
         _write_children(group, root, large, Recipe())
         # Parts of the metadata only get their places now, in front of the chunks.
         h5f.flush(file)
-        for _, write in sorted(large, key=lambda pending: pending[0] > EARLY_BYTES):
-            write()
+        for _, chunks in sorted(large, key=lambda pending: pending[0] > EARLY_BYTES):
+            for _ in chunks:
+                if isinstance(output, Output):
+                    output.check()
         if marked:
             # A value, not a new attribute: that would be behind the chunks.
             h5a.open(group, _LAST.encode()).write(np.asarray(root.attrs[_LAST], np.int64))
         h5f.flush(file)
     finally:
         file.close()
-    # Not a view of the buffer: Python 3.12.1 crashes when such a pair is garbage.
-    return image.getvalue()
+        # Were it alive when the process ends, as in the traceback of an error, HDF5 would crash giving up the output.
+        fapl.close()
 
 
 def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending, recipe: Recipe, depth: int = 0) -> None:
@@ -147,19 +159,19 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
     # The index of the chunks gets its place with the first of them: in front, before any that is large.
     dataset.write_direct_chunk((0,) * len(shape), b"\0")
 
-    def write_chunks() -> None:
+    def write_chunks() -> Iterator[None]:
         for index in _chunks.chunks_of(shape, chunks):
             values = strings.reshape(shape)[index] if is_text else node.read(index)
             packed = _chunks.pack(values, chunks, shuffle, recipe.gzip)
-            dataset.write_direct_chunk(tuple(s.start for s in index), packed)
+            yield dataset.write_direct_chunk(tuple(s.start for s in index), packed)
 
-    large.append((size, write_chunks))
+    large.append((size, write_chunks()))
 
 
 def _write_contiguous(
     parent: h5g.GroupID, link: bytes, node: ArrayNode, dcpl: h5p.PropDCID, tid: h5py.h5t.TypeID
-) -> Callable[[], None]:
-    """Make an array that is to be stored in one piece, and return what writes its values and their checksums."""
+) -> Iterator[None]:
+    """Make an array that is to be stored in one piece, and return what writes its values and then their checksums."""
     rows = _chunks.block_rows(node.shape, tid.get_size())
     starts = range(0, node.shape[0], rows)
     dcpl.set_layout(h5d.CONTIGUOUS)
@@ -168,16 +180,16 @@ def _write_contiguous(
     sums = np.zeros(len(starts), np.uint32)
     _write_attrs(dataset, node, {_chunks.BLOCK_ROWS: rows, _chunks.BLOCK_CRC: sums})
 
-    def write_blocks() -> None:
+    def write_blocks() -> Iterator[None]:
         space = dataset.get_space()
         for i, start in enumerate(starts):
             values = np.ascontiguousarray(node.read((slice(start, start + rows),)))
             sums[i] = _chunks.crc32(values)
             space.select_hyperslab((start,) + (0,) * (node.ndim - 1), values.shape)
-            dataset.write(_space(values.shape), space, values, tid)
+            yield dataset.write(_space(values.shape), space, values, tid)
         h5a.open(dataset, _chunks.BLOCK_CRC.encode()).write(sums)
 
-    return write_blocks
+    return write_blocks()
 
 
 def _keep_lean(plist: Any) -> None:
