@@ -11,9 +11,18 @@ import contextlib
 import errno
 import io
 import os
+import re
+import time
 from collections.abc import Callable, Iterator
 
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+STALE_SECONDS = 24 * 3600
+"""Temporary files that nobody has written to for so long are deleted by the next writer in their folder, which looks
+for them once in that time."""
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
+_swept: dict[str, float] = {}
 
 
 Content = bytes | Callable[["Output"], object]
@@ -110,6 +119,7 @@ def publish(path: str, content: Content, *, replace: bool) -> None:
         If the disk is full, the folder can't be written to, and so on; nothing is left behind.
     """
     folder = os.path.dirname(path) or "."
+    _sweep(folder)
     with _temporary(path) as (temporary, fd):
         _fill(fd, content)
         if replace:
@@ -167,3 +177,17 @@ def _link(temporary: str, path: str) -> None:
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
         os.replace(temporary, path)
+
+
+def _sweep(folder: str) -> None:
+    """Delete the temporary files of writers that were killed: those that nobody has written to for a day."""
+    now = time.time()
+    if now - _swept.get(folder, 0) < STALE_SECONDS:
+        return
+    _swept[folder] = now
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                with contextlib.suppress(OSError):
+                    if now - entry.stat(follow_symlinks=False).st_mtime > STALE_SECONDS:
+                        os.unlink(entry.path)
