@@ -5,6 +5,7 @@ A record of an HDU holds ``header`` (its cards), ``data`` (its bytes) and more; 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import math
@@ -113,6 +114,8 @@ def open_fits(source: str | os.PathLike[str] | bytes) -> Iterator[FitsFile]:
         except CompositeH5Error:
             raise
         except Exception as error:  # those of astropy for headers and tables that make no sense have no common base
+            if isinstance(error, OSError) and error.errno == errno.EINVAL:
+                raise ConversionError(f"{where}: truncated: a header claims more data than a file can have") from error
             if isinstance(error, OSError) and error.errno:
                 raise
             raise ConversionError(f"{where}: the FITS file is damaged, or makes no sense: {error}") from error
@@ -126,6 +129,9 @@ def _check(hdus: fits.HDUList, size: int, where: str) -> None:
         bits, shape = _keywords.value(header, "BITPIX"), _shape(header, label)
         if bits not in _BITPIX:
             raise ConversionError(f"{label}: BITPIX should be one of {_BITPIX}, not {bits!r}")
+        for key, most in (("PCOUNT", size), ("TFIELDS", 999)):
+            if not 0 <= (number := _keywords.integer(header, key) or 0) <= most:
+                raise ConversionError(f"{label}: {key} should be 0 to {most}, not {number}")
         info = hdus.fileinfo(index)
         end = info["datLoc"] + info["datSpan"]
         if end > size:

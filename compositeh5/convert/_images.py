@@ -125,7 +125,7 @@ def components(file: FitsFile) -> dict[str, Any]:
         name = _name(index, hdu, found)
         value: Any = None
         if isinstance(hdu, fits.BinTableHDU) and not isinstance(hdu, fits.CompImageHDU):
-            value = _tables.read_table(hdu.header, record)
+            value = _tables.read_table(record)
         elif index in skies:
             unit = unit_of(hdu.header)
             pixels = read_pixels(hdu, record)

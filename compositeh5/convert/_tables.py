@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConversionError
 from . import _keywords
-from ._hdus import native, padded
+from ._hdus import cards_of, native, padded
 
 _FORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])")
 _TYPES = {"L": "u1", "X": "u1", "B": "u1", "A": "S", "P": ">i4", "Q": ">i8"} | {
@@ -27,10 +27,6 @@ _TYPES = {"L": "u1", "X": "u1", "B": "u1", "A": "S", "P": ">i4", "Q": ">i8"} | {
 }  # fmt: skip
 # Offsets (TZERO) by which the standard makes other types of integers: their values have the first bit flipped.
 _OFFSETS = {("B", -128): "i1", ("I", 1 << 15): "u2", ("J", 1 << 31): "u4", ("K", 1 << 63): "u8"}
-
-
-class _NotUnderstoodError(Exception):
-    """The table is in a form for which there is no place in an astropy table."""
 
 
 @dataclass
@@ -58,15 +54,13 @@ class _Field:
         return _OFFSETS.get((self.code, int(self.zero))) if self.scale == 1 and self.zero else None
 
 
-def read_table(header: fits.Header, record: dict[str, Any]) -> Table | None:
+def read_table(record: dict[str, Any]) -> Table | None:
     """Return a table, and take its data out of its record if they can be made again.
 
     Parameters
     ----------
-    header : astropy.io.fits.Header
-        The header of the binary table.
     record : dict
-        The record of the HDU.
+        The record of the HDU of the table.
 
     Returns
     -------
@@ -75,8 +69,11 @@ def read_table(header: fits.Header, record: dict[str, Any]) -> Table | None:
         in the record.
     """
     try:
+        # Not that of the HDU, in which astropy mends cards.
+        header = cards_of(record["header"])
         fields, length = _fields(header), header["NAXIS2"]
-        rows = np.frombuffer(record["data"], np.uint8, length * header["NAXIS1"]).reshape(length, -1)
+        width = header["NAXIS1"]
+        rows = np.frombuffer(record["data"], np.uint8, length * width).reshape(length, width)
         flags = _flags(header)
         columns: list[Any] = []
         for field in fields:
@@ -88,11 +85,11 @@ def read_table(header: fits.Header, record: dict[str, Any]) -> Table | None:
             else:
                 columns.append(_column(header, field, raw))
         if len({column.name for column in columns}) < len(columns):
-            raise _NotUnderstoodError("columns have the same name")
+            raise ConversionError("columns have the same name")
         table = Table(columns, copy=False)
         if header.get("PCOUNT", 0) == 0 and table_bytes(table, header) == record["data"]:
             del record["data"]
-    except (_NotUnderstoodError, ConversionError, LookupError, ValueError, TypeError):
+    except (ConversionError, fits.VerifyError, LookupError, ValueError, TypeError):
         return None
     return table
 
@@ -129,7 +126,9 @@ def table_bytes(table: Table, header: fits.Header) -> bytes:
             raw = np.packbits(bits, axis=1)
         else:
             raw = _stored(table[field.name], field)
-        rows[:, field.offset : field.offset + field.size] = np.ascontiguousarray(raw).view(np.uint8).reshape(length, -1)
+        rows[:, field.offset : field.offset + field.size] = np.frombuffer(raw.tobytes(), np.uint8).reshape(
+            length, field.size
+        )
     return padded(rows.tobytes())
 
 
@@ -139,7 +138,7 @@ def _fields(header: fits.Header) -> list[_Field]:
     for number in range(1, header["TFIELDS"] + 1):
         form = _FORM.match(header[f"TFORM{number}"].strip())
         if form is None:
-            raise _NotUnderstoodError(f"column {number} has the format {header[f'TFORM{number}']!r}")
+            raise ConversionError(f"column {number} has the format {header[f'TFORM{number}']!r}")
         repeat, code = int(form[1] or 1), form[2]
         shape: tuple[int, ...] = {"X": (-(-repeat // 8),), "P": (2 * repeat,), "Q": (2 * repeat,)}.get(code, (repeat,))
         dtype = np.dtype(_TYPES[code])
@@ -148,7 +147,7 @@ def _fields(header: fits.Header) -> list[_Field]:
             *outer, width = lengths if lengths and np.prod(lengths) == repeat else (repeat,)
             shape, dtype = tuple(outer), np.dtype(f"S{width}")
             if not width:
-                raise _NotUnderstoodError(f"column {number} has no characters")
+                raise ConversionError(f"column {number} has no characters")
         elif lengths and code not in "PQX" and np.prod(lengths) == repeat:
             shape = lengths
         elif shape == (1,) and code != "X":
@@ -159,7 +158,7 @@ def _fields(header: fits.Header) -> list[_Field]:
         fields.append(_Field(number, name, code, repeat, dtype, shape, offset, scale, zero, null))
         offset += fields[-1].size
     if offset != header["NAXIS1"]:
-        raise _NotUnderstoodError(f"the columns are {offset} bytes, a row is {header['NAXIS1']}")
+        raise ConversionError(f"the columns are {offset} bytes, a row is {header['NAXIS1']}")
     return fields
 
 

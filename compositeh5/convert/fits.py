@@ -45,7 +45,7 @@ from astropy.table import Table
 
 from ..composite import Composite
 from ..container.publish import publish
-from ..errors import ConflictError, ConversionError, EncodeError
+from ..errors import CompositeH5Error, ConflictError, ConversionError, EncodeError
 from . import _afw, _exposure, _images, _keywords, _tables
 from ._hdus import MAGIC, FitsFile, cards_of, header_bytes, open_fits, pixel_bytes
 
@@ -143,9 +143,9 @@ def _composite(definition: str | None, components: dict[str, Any], file: FitsFil
 def _catalog(file: FitsFile) -> dict[str, Any] | None:
     """Return the components of a catalog; None if it is in a form that is not understood."""
     found: dict[str, Any] = {"table": None, "header": file.header(0), "fits": []}
-    for index, hdu, record in file.records():
+    for index, _, record in file.records():
         if index == 1:
-            found["table"] = _tables.read_table(hdu.header, record)
+            found["table"] = _tables.read_table(record)
             record["component"] = "table"
         found["fits"].append(record)
     return found if found["table"] is not None else None
@@ -175,19 +175,25 @@ def fits_bytes(composite: Composite) -> bytes:
         If components were added or changed that the headers and tables kept of the FITS file don't follow: a new WCS,
         images of another shape, ...
     """
-    parts = [header_bytes(composite["header"])]
-    for record in composite["fits"]:
-        if "header" in record:
-            parts.append(header_bytes(record["header"]))
-        parts.append(record["data"] if "data" in record else _data_bytes(composite, record))
-    content = b"".join(parts)
+    where = composite.location or repr(composite)
+    try:
+        parts = [header_bytes(composite["header"])]
+        for record in composite["fits"]:
+            if "header" in record:
+                parts.append(header_bytes(record["header"]))
+            parts.append(record["data"] if "data" in record else _data_bytes(composite, record))
+        content = b"".join(parts)
+    except CompositeH5Error:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, fits.VerifyError) as error:
+        raise ConversionError(f"{where}: what is kept of its FITS file makes no sense: {error!r}") from error
     again = read_fits(content)
     names = [name for name in composite if name not in _VERBATIM]
     if changed := [
         name for name in names if name not in again or again.component_digest(name) != composite.component_digest(name)
     ]:
         raise ConversionError(
-            f"{composite.location or repr(composite)}: {', '.join(changed)}: differs from what the headers and tables "
+            f"{where}: {', '.join(changed)}: differs from what the headers and tables "
             f"say that were kept of its FITS file, so it can't be written as that; `export` writes single components"
         )
     return content
