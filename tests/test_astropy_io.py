@@ -22,10 +22,11 @@ from astropy.nddata import (
     VarianceUncertainty,
 )
 from astropy.table import QTable, Table
-from support import counted_reads, exposure, pixels, simple_wcs, write_visit
+from support import counted_reads, data_file, exposure, pixels, simple_wcs, write_visit
 
 import compositeh5 as ch5
 from compositeh5.astropy import from_nddata, psf_from_photutils, psf_to_photutils, to_nddata
+from compositeh5.convert import convert
 from compositeh5.errors import ConflictError, ConversionError, EncodeError, NoSuchComponentError
 from compositeh5.kinds.mask import MaskPlaneError
 
@@ -135,6 +136,20 @@ def test_ccddata_round_trip(tmp_path: Path, uncertainty: type) -> None:
         assert c.definition == "exposure"
         assert c.data_id == {"detector": 1, "visit": 3}
         assert c["mask"].planes.keys() == {"BAD"}
+
+
+def test_a_real_exposure_as_ccddata(tmp_path: Path) -> None:
+    original = data_file("HSC-0908120-056-small.fits")
+    convert(original, tmp_path / "hsc.h5")
+    with pytest.raises(ConversionError, match="give `unit`"):
+        CCDData.read(tmp_path / "hsc.h5")
+    ccd = CCDData.read(tmp_path / "hsc.h5", unit="adu", planes=["DETECTED"])
+    with fits.open(original) as hdus:
+        assert np.array_equal(ccd.data, hdus[1].data)
+        assert np.array_equal(ccd.mask, hdus[2].data & (1 << hdus[2].header["MP_DETECTED"]) != 0)
+        assert np.array_equal(ccd.uncertainty.array, hdus[3].data)
+        assert len(ccd.meta) > 10
+        assert fits.HeaderDiff(ccd.meta, hdus[0].header).identical
 
 
 def test_overwriting_must_be_asked_for(tmp_path: Path) -> None:
