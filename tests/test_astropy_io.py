@@ -27,7 +27,7 @@ from support import counted_reads, data_file, exposure, pixels, simple_wcs, writ
 import compositeh5 as ch5
 from compositeh5.astropy import from_nddata, psf_from_photutils, psf_to_photutils, to_nddata
 from compositeh5.convert import convert
-from compositeh5.errors import ConflictError, ConversionError, EncodeError, NoSuchComponentError
+from compositeh5.errors import ConflictError, ConversionError, EncodeError, NoSuchComponentError, WrongIdError
 from compositeh5.kinds.mask import MaskPlaneError
 
 SHAPE = (40, 50)
@@ -307,6 +307,13 @@ def test_a_constant_psf_as_a_model_of_photutils(oversampling: tuple[int, int]) -
     assert np.array_equal(back.kernels, psf.kernels)
 
 
+def test_what_photutils_cannot_have() -> None:
+    pytest.importorskip("photutils.psf", reason="needs photutils (the extra `photutils`)")
+    two = ch5.Psf(np.stack([gaussian(2), gaussian(3)]), [(0, 0), (0, 9)])
+    with pytest.raises(ValueError, match="2 or 3"):
+        psf_to_photutils(two)
+
+
 def test_models_that_are_no_psf_of_ours() -> None:
     photutils = pytest.importorskip("photutils.psf", reason="needs photutils (the extra `photutils`)")
     with pytest.raises(EncodeError, match="found GaussianPSF"):
@@ -355,6 +362,17 @@ def test_a_linked_component_as_an_array_of_dask_is_read_where_it_is(tmp_path: Pa
     assert np.array_equal(lazy.compute(), expected)
     shutil.move(tmp_path / "base" / "ccd.h5", tmp_path / "gone.h5")
     with pytest.raises(FileNotFoundError):
+        lazy.compute()
+
+
+def test_another_file_in_the_place_of_pixels_is_not_read(tmp_path: Path) -> None:
+    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
+    path = tmp_path / "ccd.h5"
+    exposure(SHAPE).write(path)
+    with ch5.open(path) as c:
+        lazy = c.to_dask("image")
+    exposure(SHAPE, image=ch5.Image(pixels(SHAPE, 2))).write(path, replace=True)
+    with pytest.raises(WrongIdError, match=r"ccd\.h5"):
         lazy.compute()
 
 
