@@ -1,4 +1,4 @@
-"""Composites as objects of astropy and photutils, and back; files of composites in astropy's unified I/O.
+"""Composites as objects of astropy, and back; files of composites in astropy's unified I/O.
 
 Importing this module registers the format ``"compositeh5"``; astropy has no other way for packages to offer one::
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from functools import partial, update_wrapper
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import numpy as np
 from astropy.io import fits, registry
@@ -42,9 +42,6 @@ from .kinds.mask import Mask
 from .kinds.psf import Psf
 from .links import DataId
 from .opening import open_composite
-
-if TYPE_CHECKING:
-    from photutils.psf import GriddedPSFModel, ImagePSF
 
 FORMAT = "compositeh5"
 """The name of the format in astropy's registry."""
@@ -184,70 +181,6 @@ def from_nddata(
     elif ndd.meta:
         components["metadata"] = dict(ndd.meta)
     return Composite(definition, components, data_id=data_id)
-
-
-# ---- PSF ---------------------------------------------------------------------------------------------------
-
-
-def psf_to_photutils(psf: Psf, origin: tuple[int, int] = (0, 0)) -> GriddedPSFModel | ImagePSF:
-    """Return a PSF as a model of photutils, which interpolates between positions as `Psf.at` does.
-
-    Parameters
-    ----------
-    psf : Psf
-        The PSF. Kernels are taken as they are; photutils expects that their sum is the product of the oversampling.
-    origin : tuple of int, optional
-        Parent coordinates (y0, x0) of the first pixel of the image on which the model is to be used: positions of
-        the model are indices of that array.
-
-    Returns
-    -------
-    GriddedPSFModel or ImagePSF
-        The latter if the PSF is constant.
-
-    Raises
-    ------
-    ImportError
-        If photutils isn't installed (extra ``photutils``).
-    ValueError
-        If photutils can't have such a PSF: one of two or three positions, kernels of fewer than four rows or columns.
-    """
-    from photutils.psf import GriddedPSFModel, ImagePSF
-
-    if len(psf.kernels) == 1:
-        return ImagePSF(psf.kernels[0], oversampling=psf.oversampling)
-    positions = [(x - origin[1], y - origin[0]) for y, x in psf.positions.tolist()]
-    return GriddedPSFModel(
-        NDData(psf.kernels, meta={"grid_xypos": positions, "oversampling": np.array(psf.oversampling)})
-    )
-
-
-def psf_from_photutils(model: GriddedPSFModel | ImagePSF, origin: tuple[int, int] = (0, 0)) -> Psf:
-    """Return a model of photutils as a PSF; its flux and place are not kept.
-
-    Parameters
-    ----------
-    model : GriddedPSFModel or ImagePSF
-        The model.
-    origin : tuple of int, optional
-        Parent coordinates (y0, x0) of the first pixel of the image for which the model was made.
-
-    Raises
-    ------
-    EncodeError
-        If it is another model, or its reference point isn't the middle of its array.
-    """
-    kernels, oversampling = getattr(model, "data", None), getattr(model, "oversampling", None)
-    if not isinstance(kernels, np.ndarray) or oversampling is None:
-        raise EncodeError(f"expected a GriddedPSFModel or an ImagePSF of photutils, found {type(model).__name__}")
-    oy, ox = (int(n) for n in np.broadcast_to(oversampling, 2))
-    if kernels.ndim == 3:
-        positions = np.asarray(model.grid_xypos, np.float64)[:, ::-1] + origin
-        return Psf(kernels, positions, (oy, ox))
-    middle = [(n - 1) / 2 for n in kernels.shape[::-1]]
-    if not np.array_equal(model.origin, middle):
-        raise EncodeError(f"the origin of an ImagePSF should be the middle of its array {middle}, not {model.origin}")
-    return Psf.constant(kernels, (oy, ox))
 
 
 # ---- Unified I/O -------------------------------------------------------------------------------------------

@@ -25,10 +25,11 @@ from astropy.table import QTable, Table
 from support import counted_reads, data_file, exposure, pixels, simple_wcs, write_visit
 
 import compositeh5 as ch5
-from compositeh5.astropy import from_nddata, psf_from_photutils, psf_to_photutils, to_nddata
+from compositeh5.astropy import from_nddata, to_nddata
 from compositeh5.convert import convert
 from compositeh5.errors import ConflictError, ConversionError, EncodeError, NoSuchComponentError, WrongIdError
 from compositeh5.kinds.mask import MaskPlaneError
+from compositeh5.photutils import from_photutils, to_photutils
 
 SHAPE = (40, 50)
 
@@ -283,11 +284,11 @@ def test_a_psf_on_a_grid_as_a_model_of_photutils() -> None:
     photutils = pytest.importorskip("photutils.psf", reason="needs photutils (the extra `photutils`)")
     positions = [(y, x) for y in (100, 200) for x in (300, 350, 400)]
     psf = ch5.Psf(np.stack([gaussian(2 + 0.1 * n) for n in range(6)]), positions)
-    model = psf_to_photutils(psf, origin=(100, 300))
+    model = to_photutils(psf, origin=(100, 300))
     assert isinstance(model, photutils.GriddedPSFModel)
     y, x = np.mgrid[40 - 10 : 40 + 11, 60 - 12 : 60 + 13]
     assert np.allclose(model.evaluate(x, y, flux=1, x_0=60, y_0=40), psf.at(140, 360), atol=1e-12)
-    back = psf_from_photutils(model, origin=(100, 300))
+    back = from_photutils(model, origin=(100, 300))
     assert back.oversampling == psf.oversampling
     assert np.array_equal(back.at(140, 360), psf.at(140, 360))
 
@@ -296,13 +297,13 @@ def test_a_psf_on_a_grid_as_a_model_of_photutils() -> None:
 def test_a_constant_psf_as_a_model_of_photutils(oversampling: tuple[int, int]) -> None:
     photutils = pytest.importorskip("photutils.psf", reason="needs photutils (the extra `photutils`)")
     psf = ch5.Psf.constant(gaussian(4), oversampling)
-    model = psf_to_photutils(psf)
+    model = to_photutils(psf)
     assert isinstance(model, photutils.ImagePSF)
     # One pixel up and to the right is so many samples from the middle.
     one = np.array([1.0])
     sample = psf.kernels[0][10 + oversampling[0], 12 + oversampling[1]]
     assert np.allclose(model.evaluate(one, one, 1, 0, 0), sample)
-    back = psf_from_photutils(model)
+    back = from_photutils(model)
     assert back.oversampling == oversampling
     assert np.array_equal(back.kernels, psf.kernels)
 
@@ -311,15 +312,15 @@ def test_what_photutils_cannot_have() -> None:
     pytest.importorskip("photutils.psf", reason="needs photutils (the extra `photutils`)")
     two = ch5.Psf(np.stack([gaussian(2), gaussian(3)]), [(0, 0), (0, 9)])
     with pytest.raises(ValueError, match="2 or 3"):
-        psf_to_photutils(two)
+        to_photutils(two)
 
 
 def test_models_that_are_no_psf_of_ours() -> None:
     photutils = pytest.importorskip("photutils.psf", reason="needs photutils (the extra `photutils`)")
     with pytest.raises(EncodeError, match="found GaussianPSF"):
-        psf_from_photutils(photutils.GaussianPSF())
+        from_photutils(photutils.GaussianPSF())
     with pytest.raises(EncodeError, match="should be the middle of its array"):
-        psf_from_photutils(photutils.ImagePSF(gaussian(3), origin=(3, 4)))
+        from_photutils(photutils.ImagePSF(gaussian(3), origin=(3, 4)))
 
 
 # ---- Dask --------------------------------------------------------------------------------------------------
