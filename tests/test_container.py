@@ -393,3 +393,27 @@ def test_only_some_places_import_a_package(name: str, places: set[str]) -> None:
             if isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = [node.module or ""]
             assert not any(imported.split(".")[0] == name for imported in names), f"{path} imports {name}"
+
+
+def test_cutouts_of_the_same_place_are_unpacked_once() -> None:
+    values = np.arange(600 * 700, dtype="f4").reshape(600, 700)
+    image = file_image(Group({"a": Array(values)}))
+
+    class Counted(io.BytesIO):
+        bytes_read = 0
+
+        def readinto(self, buffer: memoryview) -> int:
+            self.bytes_read += len(buffer)
+            return super().readinto(buffer)
+
+    source = Counted(image)
+    file = StoredFile(source, "stream")
+    array = file.root.array("a")
+    first = array.read((slice(200, 300), slice(250, 260)))
+    before = source.bytes_read
+    again = array.read((slice(210, 290), slice(240, 270)))
+    assert source.bytes_read == before
+    first[:], again[0, 0] = 0, -1
+    np.testing.assert_array_equal(array.read((slice(200, 300), slice(250, 260))), values[200:300, 250:260])
+    np.testing.assert_array_equal(array.read(), values)
+    file.close()

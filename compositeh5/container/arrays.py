@@ -13,6 +13,7 @@ from h5py import h5d, h5s, h5z
 from numpy.typing import NDArray
 
 from ..errors import CorruptFileError, FormatError, RefusedError
+from ..recipes import MAX_CHUNK_ELEMENTS, Recipe
 from . import chunks as _chunks
 from .attributes import StoredAttrs, reading
 from .h5types import SCALAR, checked_dtype, decode_text
@@ -31,6 +32,9 @@ _FILTERS = {
 }
 _DEFLATED = [[h5z.FILTER_DEFLATE], [h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE]]
 
+KEPT_BYTES = 16 * 1024 * 1024
+"""Of chunks of which only a part was needed, so much is kept for each array: the next cutout may need the same ones."""
+
 
 class StoredArray(ArrayNode):
     """A dataset of a file."""
@@ -38,6 +42,8 @@ class StoredArray(ArrayNode):
     def __init__(self, file: StoredFile, did: h5d.DatasetID, path: str) -> None:
         self.file, self.path, self._did = file, path, did
         self.where = f"{file.name}:{path}"
+        # Unpacked, oldest first.
+        self._kept: dict[tuple[int, ...], NDArray[Any]] = {}
         with reading(self.where):
             self._check()
 
@@ -61,6 +67,7 @@ class StoredArray(ArrayNode):
             raise RefusedError(f"{where}: filters {filters} aren't among those that every HDF5 reader has")
         self._chunks = tuple(int(n) for n in plist.get_chunk()) if layout == h5d.CHUNKED else None
         self._filters = filters
+        self._level = int(plist.get_filter(len(filters) - 1)[2][0]) if filters in _DEFLATED else 0
         nbytes, stored = prod(shape) * tid.get_size(), did.get_storage_size()
         self.stored_bytes = stored
         chunk_bytes = 0 if self._chunks is None else prod(self._chunks) * tid.get_size()
@@ -135,6 +142,10 @@ class StoredArray(ArrayNode):
                 if info.size:
                     yield info.byte_offset, info.size
 
+    @property
+    def _elements_kept(self) -> int:
+        return KEPT_BYTES // self._stored_dtype.itemsize
+
     @cached_property
     def _blocks(self) -> tuple[int, NDArray[Any]] | None:
         """The rows of a block and the checksums of all, of an array that is stored in one piece and has them."""
@@ -145,6 +156,14 @@ class StoredArray(ArrayNode):
         if sums.shape != (count,) or sums.dtype.kind != "u":
             raise FormatError(f"{self.where}: {_chunks.BLOCK_CRC!r} isn't a checksum for each {rows} rows")
         return rows, sums
+
+    @property
+    def recipe(self) -> Recipe | None:
+        if self._blocks is not None:
+            return Recipe(contiguous=True)
+        if self._chunks is None or self._filters not in _DEFLATED or prod(self._chunks) > MAX_CHUNK_ELEMENTS:
+            return None
+        return Recipe(gzip=min(self._level, 9), shuffle=len(self._filters) == 2, chunks=self._chunks)
 
     def memmap(self) -> NDArray[Any]:
         """Return the array mapped into memory: read-only, and not checked against its checksums.
@@ -211,20 +230,31 @@ class StoredArray(ArrayNode):
 
     def _read_chunks(self, selection: Selection, out: NDArray[Any]) -> None:
         assert self._chunks is not None
-        shuffled, read_at = len(self._filters) == 2, self.file.read_at
         for corner in _chunks.chunks_in(selection, self._chunks):
-            info = self._did.get_chunk_info_by_coord(corner)
-            if not info.size or info.filter_mask:
-                raise CorruptFileError(f"{self.where}: the chunk at {corner} is missing or was stored unfiltered")
-            # Past HDF5, which would take its lock and copy the bytes once more.
-            stored = read_at(info.byte_offset, info.size) if read_at else self._did.read_direct_chunk(corner)[1]
-            try:
-                chunk = _chunks.unpack(stored, self._chunks, self._stored_dtype, shuffled)
-            except ValueError as error:
-                raise CorruptFileError(f"{self.where}: the chunk at {corner} is damaged: {error}") from error
+            chunk = self._kept.get(corner)
+            if chunk is None:
+                chunk = self._read_chunk(corner, self._chunks)
             source, target = [], []
             for start, length, wanted in zip(corner, self._chunks, selection, strict=True):
                 first, last = max(start, wanted.start), min(start + length, wanted.stop)
                 source.append(slice(first - start, last - start))
                 target.append(slice(first - wanted.start, last - wanted.start))
-            out[tuple(target)] = chunk[tuple(source)]
+            part = chunk[tuple(source)]
+            out[tuple(target)] = part
+            if part.size < chunk.size:
+                self._kept[corner] = chunk
+                while len(self._kept) * prod(self._chunks) > self._elements_kept:
+                    # Another thread may be doing the same.
+                    self._kept.pop(next(iter(self._kept.copy()), ()), None)
+
+    def _read_chunk(self, corner: tuple[int, ...], chunks: tuple[int, ...]) -> NDArray[Any]:
+        info = self._did.get_chunk_info_by_coord(corner)
+        if not info.size or info.filter_mask:
+            raise CorruptFileError(f"{self.where}: the chunk at {corner} is missing or was stored unfiltered")
+        # Past HDF5, which would take its lock and copy the bytes once more.
+        read_at = self.file.read_at
+        stored = read_at(info.byte_offset, info.size) if read_at else self._did.read_direct_chunk(corner)[1]
+        try:
+            return _chunks.unpack(stored, chunks, self._stored_dtype, len(self._filters) == 2)
+        except ValueError as error:
+            raise CorruptFileError(f"{self.where}: the chunk at {corner} is damaged: {error}") from error
