@@ -135,8 +135,8 @@ def _plan(
             raise EncodeError(f"the name of a composite should be letters, digits and '_', not {name!r}")
         group = group_of(composite)
         if chosen:
-            others = chosen.get(OTHERS, Recipe())
-            group.recipes = {component: chosen.get(component, others) for component in composite}
+            found = {component: chosen.get(component, chosen.get(OTHERS)) for component in composite}
+            group.recipes = {component: recipe for component, recipe in found.items() if recipe is not None}
         id_ = group.attr("id", str)
         if id_ in names:
             raise EncodeError(f"the composites {names[id_]!r} and {name!r} have the same id, {id_}")

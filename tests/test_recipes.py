@@ -13,7 +13,7 @@ import pytest
 from astropy.table import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import exposure, pixels, tool
+from support import exposure, pixels, tool, write_visit
 
 import compositeh5 as ch5
 from compositeh5 import errors
@@ -261,7 +261,7 @@ def test_raw_pixels_that_are_copied_get_checksums_of_their_own(tmp_path: Path) -
     composite = exposure((600, 700))
     composite.write(tmp_path / "raw.h5", recipes={"default": "raw"})
     with ch5.open(tmp_path / "raw.h5") as opened:
-        opened.replace(stage="x").write(tmp_path / "plain.h5")
+        opened.replace(stage="x").write(tmp_path / "plain.h5", recipes={"default": "lossless"})
         opened.write(tmp_path / "raw2.h5", recipes={"image": "raw"})
     with h5py.File(tmp_path / "plain.h5") as file:
         assert "block_crc32" not in file["composite/image"].attrs
@@ -432,3 +432,34 @@ def test_what_composites_share_is_quantized_once(tmp_path: Path) -> None:
             assert opened.id == written.id
             assert opened.digest == written.digest
             assert (opened["image"].array % 1 == 0).all()
+
+
+def layout(path: Path, name: str) -> tuple[object, ...]:
+    with h5py.File(path) as file:
+        dataset = file["composite"][name]
+        return dataset.chunks, dataset.compression, dataset.compression_opts, dataset.shuffle
+
+
+def test_what_is_copied_is_stored_as_it_was(tmp_path: Path) -> None:
+    visit_path, [path] = write_visit(tmp_path, ccds=1)
+    recipes = {"image": ch5.Recipe(gzip=6, chunks=(50, 100)), "variance": "raw", "mask": ch5.Recipe(shuffle=False)}
+    with ch5.open(path) as c:
+        c.write(tmp_path / "a.h5", recipes=recipes)
+    with ch5.open(tmp_path / "a.h5") as c:
+        c.flatten(tmp_path / "flat.h5")
+        c.replace({"psf": None}).write(tmp_path / "copy.h5")
+        c.replace(stage="x").write(tmp_path / "other.h5", recipes={"mask": "archive"})
+    (tmp_path / "elsewhere").mkdir()
+    visit_path.rename(tmp_path / "elsewhere/visit.h5")
+    before = {name: layout(tmp_path / "a.h5", name) for name in recipes}
+    assert before["image"] == ((50, 100), "gzip", 6, True)
+    assert before["variance"] == (None, None, None, False)
+    assert [file.path for file in ch5.relink(tmp_path).files] == [
+        str(tmp_path / name) for name in ("a.h5", "calexp/calexp_903334_0.h5", "copy.h5", "other.h5")
+    ]
+    for name in ("a.h5", "flat.h5", "copy.h5"):
+        assert {component: layout(tmp_path / name, component) for component in recipes} == before, name
+        with ch5.open(tmp_path / name) as c:
+            verify(c)
+    assert layout(tmp_path / "other.h5", "mask")[1:3] == ("gzip", 9)
+    assert layout(tmp_path / "other.h5", "image") == before["image"]

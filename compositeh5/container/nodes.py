@@ -94,6 +94,11 @@ class ArrayNode(Node):
         """Return the values, or those of a tuple of slices (one per leading axis, step 1 or more)."""
 
     @property
+    def recipe(self) -> Recipe | None:
+        """How it is stored, for a copy to be stored in the same way; None if it isn't, or in a way of others."""
+        return None
+
+    @property
     def ndim(self) -> int:
         """Number of axes."""
         return len(self.shape)
@@ -243,6 +248,10 @@ class _Described(ArrayNode):
     @property
     def dtype(self) -> np.dtype[Any]:
         return self._node.dtype
+
+    @property
+    def recipe(self) -> Recipe | None:
+        return self._node.recipe
 
     def read(self, selection: Selection = ()) -> NDArray[Any]:
         return self._node.read(selection)

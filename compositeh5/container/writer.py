@@ -74,7 +74,7 @@ def write_image(root: GroupNode, output: io.RawIOBase | io.BytesIO) -> None:
     fapl.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
     fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, output)
     # One block for all metadata, so that a single read at the front of the file finds it.
-    fapl.set_meta_block_size(_metadata_bytes(root, Recipe()))
+    fapl.set_meta_block_size(_metadata_bytes(root, None))
     if _is_mapped(root):
         # Numbers that are mapped into memory should begin where the processor likes it.
         fapl.set_alignment(COMPACT_BYTES, ALIGNMENT)
@@ -87,7 +87,7 @@ def write_image(root: GroupNode, output: io.RawIOBase | io.BytesIO) -> None:
         group = h5g.open(file, b"/")
         marked = _LAST in root.attrs
         _write_attrs(group, root, {_LAST: 0} if marked else {})
-        _write_children(group, root, large, Recipe())
+        _write_children(group, root, large, None)
         # Parts of the metadata only get their places now, in front of the chunks.
         h5f.flush(file)
         for _, chunks in sorted(large, key=lambda pending: pending[0] > EARLY_BYTES):
@@ -104,7 +104,9 @@ def write_image(root: GroupNode, output: io.RawIOBase | io.BytesIO) -> None:
         fapl.close()
 
 
-def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending, recipe: Recipe, depth: int = 0) -> None:
+def _write_children(
+    parent: h5g.GroupID, node: GroupNode, large: _Pending, recipe: Recipe | None, depth: int = 0
+) -> None:
     if depth > LIMITS.depth:
         raise EncodeError(f"{node.where}: nested deeper than the {LIMITS.depth} groups that a reader accepts")
     for name in node:
@@ -126,7 +128,7 @@ def _write_children(parent: h5g.GroupID, node: GroupNode, large: _Pending, recip
             raise EncodeError(f"{child.where}: a {type(child).__name__} can't be written")
 
 
-def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pending, recipe: Recipe) -> None:
+def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pending, recipe: Recipe | None) -> None:
     dcpl = h5p.create(h5p.DATASET_CREATE)
     _keep_lean(dcpl)
     # Strings are encoded at once, since the size of each depends on all of them.
@@ -142,6 +144,8 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
         _write_attrs(dataset, node)
         return
     shape = node.shape or (1,)
+    # What is copied is stored as it was, if nothing else is asked for.
+    recipe = recipe or node.recipe or Recipe()
     if recipe.contiguous and not is_text:
         large.append((size, _write_contiguous(parent, link, node, dcpl, tid)))
         return
@@ -226,12 +230,14 @@ def _write_attrs(owner: Any, node: Node, more: Mapping[str, AttrValue] | None = 
 
 def _is_mapped(node: Node) -> bool:
     """Return whether the recipe of any array is that of one that can be mapped into memory."""
+    if isinstance(node, ArrayNode):
+        return node.recipe is not None and node.recipe.contiguous
     return isinstance(node, Group) and (
         any(recipe.contiguous for recipe in node.recipes.values()) or any(map(_is_mapped, node.children.values()))
     )
 
 
-def _metadata_bytes(node: Node, recipe: Recipe) -> int:
+def _metadata_bytes(node: Node, recipe: Recipe | None) -> int:
     """Return a generous estimate of the metadata of a tree: headers, attributes, small arrays, chunk indexes."""
     size = 512 + sum(64 + len(name) + np.asarray(value).nbytes for name, value in node.attrs.items())
     if isinstance(node, ArrayNode):
@@ -239,7 +245,7 @@ def _metadata_bytes(node: Node, recipe: Recipe) -> int:
         itemsize = 16 if node.dtype.kind in "US" else node.dtype.itemsize
         if prod(node.shape) * itemsize <= COMPACT_BYTES:
             return size + prod(node.shape) * itemsize
-        chunks = _chunks.chunk_shape(node.shape, itemsize, recipe.chunks)
+        chunks = _chunks.chunk_shape(node.shape, itemsize, (recipe or node.recipe or Recipe()).chunks)
         return size + 24 * (2 + prod(-(-n // c) for n, c in zip(node.shape, chunks, strict=True)))
     if isinstance(node, GroupNode):
         own = node.recipes
