@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def columns(draw: st.DrawFn) -> list[fits.Column]:
     return made
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(columns())
 def test_tables_of_every_type_are_read_as_astropy_reads_them_and_written_again(
     tmp_path_factory: pytest.TempPathFactory, columns: list[fits.Column]
@@ -399,3 +400,22 @@ def test_writing_back_replaces_only_when_told(tmp_path: Path) -> None:
     assert target.read_bytes() == b"mine"
     write_fits(exposure, target, replace=True)
     assert target.read_bytes() == data_file(REAL[1]).read_bytes()
+
+
+def test_what_a_fits_file_can_not_be_told_is_refused(tmp_path: Path) -> None:
+    convert(data_file(REAL[1]), tmp_path / "out.h5")
+    with pytest.raises(ConversionError, match="data ID"):
+        convert(tmp_path / "out.h5", tmp_path / "back.fits", data_id={"detector": 1})
+    packed = tmp_path / "in.fits.gz"
+    packed.write_bytes(gzip.compress(data_file(REAL[1]).read_bytes()))
+    with pytest.raises(ConversionError, match="gunzip"):
+        convert(packed, tmp_path / "other.h5")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.fits.gz", "out.h5"]
+
+
+def test_an_exported_image_is_an_exposure_with_its_origin(tmp_path: Path) -> None:
+    image = ch5.Image(np.ones((4, 5), "f4"), origin=(10, -3), unit="nJy")
+    ch5.Composite("exposure", image=image).write(tmp_path / "in.h5")
+    assert main(["get", str(tmp_path / "in.h5"), "image", "-o", str(tmp_path / "image.fits")]) == 0
+    again = read_fits(tmp_path / "image.fits")["image"]
+    assert (again.origin, again.unit, again.dtype) == (image.origin, image.unit, image.dtype)

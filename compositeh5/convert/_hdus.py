@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MAGIC = b"SIMPLE  ="
 """How every FITS file begins."""
 
+_GZIP = b"\x1f\x8b"
+
 _BLOCK = 2880
 _CARD = 80
 _END = "END".ljust(_CARD)
@@ -102,7 +104,8 @@ def open_fits(source: str | os.PathLike[str] | bytes) -> Iterator[FitsFile]:
     with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream, warnings.catch_warnings():
         start = stream.read(len(MAGIC))
         if start != MAGIC:
-            raise ConversionError(f"{where}: not a FITS file: it begins with {start!r}, not with {MAGIC!r}")
+            hint = "; decompress it with gunzip" if start.startswith(_GZIP) else ""
+            raise ConversionError(f"{where}: not a FITS file: it begins with {start!r}, not with {MAGIC!r}{hint}")
         # astropy warns of what is an error here, and of dates and units in old headers, which are kept as they are.
         warnings.simplefilter("ignore")
         size = stream.seek(0, os.SEEK_END)

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..errors import ConversionError
+from ..opening import open_composite
 
 if TYPE_CHECKING:
     from ..composite import Composite
@@ -57,22 +58,17 @@ def convert(
     OSError
         If a file can't be read or written.
     """
-    from .fits import MAGIC, read_fits, write_fits
+    from .fits import read_fits, write_fits
 
     with open(source, "rb") as file:
-        start = file.read(len(MAGIC))
-    if start.startswith(HDF5) and data_id is None:
-        from ..opening import open_composite
-
+        is_hdf5 = file.read(len(HDF5)) == HDF5
+    if is_hdf5:
+        if data_id is not None:
+            raise ConversionError(f"{os.fspath(source)}: a FITS file can't be given a data ID")
         with open_composite(source) as stored:
             composite = stored.load()
         write_fits(composite, target, replace=replace)
-        return composite
-    if start != MAGIC:
-        raise ConversionError(
-            f"{os.fspath(source)}: its format is not one that can be converted: "
-            f"a FITS file would begin with {MAGIC!r}, this begins with {start!r}"
-        )
-    composite = read_fits(source, data_id=data_id)
-    composite.write(target, replace=replace)
+    else:
+        composite = read_fits(source, data_id=data_id)
+        composite.write(target, replace=replace)
     return composite
