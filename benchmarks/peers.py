@@ -81,7 +81,7 @@ class Composite(Peer):
         calib = ch5.PhotoCalib(CALIBRATION, 0.1)
         ch5.Composite(
             "exposure", image=data.image, mask=mask, variance=data.variance, wcs=data.wcs, photo_calib=calib
-        ).write(self.path, replace=True, recipes=dict.fromkeys(("image", "variance"), self.recipe))
+        ).write(self.path, replace=True, recipes={"default": self.recipe})
 
     def planes(self) -> list[Any]:
         with ch5.open(self.path) as c:
