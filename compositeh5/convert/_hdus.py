@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from astropy.io import fits
 
+from ..container.source import FileSource
 from ..errors import CompositeH5Error, ConversionError
 from . import _keywords
 
@@ -105,7 +106,9 @@ def open_fits(source: str | os.PathLike[str] | bytes) -> Iterator[FitsFile]:
         If it can't be read.
     """
     where = "FITS file in memory" if isinstance(source, bytes) else os.fspath(source)
-    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as stream, warnings.catch_warnings():
+    # Not by `open`, which would wait for the writer of a FIFO.
+    raw = io.BytesIO(source) if isinstance(source, bytes) else FileSource(where)
+    with io.BufferedReader(raw) as stream, warnings.catch_warnings():
         start = stream.read(len(MAGIC))
         if start != MAGIC:
             hint = "; decompress it with gunzip" if start.startswith(_GZIP) else ""
