@@ -611,8 +611,8 @@ class Composite(Mapping[str, Any]):
             processes can write a file that they share.
         recipes : mapping of str to Recipe or str, optional
             How components are laid out and compressed, by name; the one named ``"default"`` is for all others. A string
-            names one of ``"lossless"`` (the default), ``"archive"``, ``"raw"`` and ``"quantized"``. Without one, what is
-            copied from a file stays as it is there. Reading doesn't depend on it; nor does equality, but for
+            names one of ``"lossless"`` (the default), ``"archive"``, ``"raw"`` and ``"quantized"``. Without one, what
+            is copied from a file stays as it is there. Reading doesn't depend on it; nor does equality, but for
             ``"quantized"``, which rounds images of floats: the composite then has the rounded ones.
 
         Raises
