@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ..container.source import FileSource
 from ..errors import ConversionError
 from ..opening import open_composite
 
@@ -60,7 +61,8 @@ def convert(
     """
     from .fits import read_fits, write_fits
 
-    with open(source, "rb") as file:
+    # Not by `open`, which would wait for the writer of a FIFO.
+    with FileSource(os.fspath(source)) as file:
         is_hdf5 = file.read(len(HDF5)) == HDF5
     if is_hdf5:
         if data_id is not None:
