@@ -186,7 +186,7 @@ def from_nddata(
 # ---- Unified I/O -------------------------------------------------------------------------------------------
 
 
-def is_composite(origin: str, path: str | None, file: IO[bytes] | None, *args: Any, **kwargs: Any) -> bool:
+def is_composite(origin: str, path: str | None, file: IO[bytes] | None, /, *args: Any, **kwargs: Any) -> bool:
     """Tell astropy's registry whether a file that is to be read is one of ours, from its first bytes and its root."""
     if origin != "read" or file is None or not file.seekable():
         return False

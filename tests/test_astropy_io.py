@@ -426,3 +426,9 @@ def test_the_page_on_other_software_says_what_works(tmp_path: Path, monkeypatch:
     assert names["fluxes"].colnames == ["flux"]  # type: ignore[attr-defined]
     assert names["stamp"].shape == (32, 32)  # type: ignore[attr-defined]
     assert 95 < names["median"] < 105  # type: ignore[operator]
+
+
+def test_other_formats_may_have_a_parameter_path(tmp_path: Path) -> None:
+    table = QTable({"flux": [1.0, 2.0]})
+    table.write(tmp_path / "t.hdf5", path="table")
+    assert QTable.read(tmp_path / "t.hdf5", path="table")["flux"].tolist() == [1.0, 2.0]

@@ -45,7 +45,10 @@ WRONG: dict[str, tuple[Edit, str]] = {
     "truncated": (lambda content: content[:4000], "truncated"),
     "truncated in the header": (lambda content: content[:1000], "in.fits"),
     "more behind": (lambda content: content + b"more", "4 bytes after HDU 0"),
-    "huge axis": (card("NAXIS2", "999999999999"), "truncated: a header claims more data"),
+    "huge axis": (
+        card("NAXIS2", "999999999999"),
+        "truncated: HDU 0 should end at byte 120000000003840, the file ends at",
+    ),
     "long axis": (card("NAXIS2", "999999"), "truncated: HDU 0 should end at byte 120003840, the file ends at 5760"),
     "axis beyond 64 bits": (card("NAXIS2", "9" * 20), "truncated|makes no sense"),
     "negative axis": (card("NAXIS2", "-20"), "NAXIS1 ... NAXIS2 should be integers from 0 on"),

@@ -104,8 +104,15 @@ def progress() -> Iterator[Progress]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda step, done, total: bar.update(task, description=step, completed=done, total=total)
+        task, shown = bar.add_task(""), ""
+
+        def show(step: str, done: int, total: int) -> None:
+            nonlocal shown
+            # A step that is over before the next redrawing is seen as well.
+            bar.update(task, description=step, completed=done, total=total, refresh=step != shown)
+            shown = step
+
+        yield show
 
 
 def _print_steps() -> Progress:
