@@ -16,7 +16,7 @@ from .container.reader import StoredFile
 from .errors import CompositeH5Error, ConflictError, EncodeError, FormatError, NoSuchComponentError
 from .integrity import read_json
 from .links import DataId
-from .parts import Part, StoredPart, linked_part
+from .parts import MemoryPart, Part, StoredPart, linked_part
 from .remote import Uri, open_file, shown
 
 Source = str | os.PathLike[str] | IO[bytes] | Uri
@@ -284,6 +284,23 @@ _READ: dict[str, Callable[[_StoredComposite], Any]] = {
     "_parts": _stored_parts,
 }
 """How each attribute of a composite is read from its group."""
+
+
+def nested_composite(part: Part) -> Composite:
+    """Return the composite that a component of kind ``composite`` is; nothing of a stored one is read.
+
+    Raises
+    ------
+    FormatError
+        If what is stored isn't a composite.
+    """
+    if isinstance(part, MemoryPart):
+        return part.value  # type: ignore[no-any-return]
+    if not isinstance(part, StoredPart):
+        raise FormatError("a composite in a composite should be stored with it, not linked")
+    if not isinstance(part.node, GroupNode):
+        raise FormatError(f"{part.node.where}: a composite should be a group")
+    return from_group(part.node, part.location)
 
 
 class _StoredOnDemand(StoredPart):

@@ -246,3 +246,30 @@ def test_what_was_killed_is_finished_by_the_next_run(tmp_path: Path) -> None:
     for path in composites:
         with ch5.open(path) as c:
             assert c["visit_info"]["visit"] == 903334
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_links_within_what_is_nested_are_flattened_from_memory_too(tmp_path: Path, stored: bool) -> None:
+    """Also where values were loaded, or never stored: a flat file needs no other."""
+    visit = ch5.Composite("visit", visit_info=visit_info(), data_id=KEYS)
+    visit.write(tmp_path / "visit.h5")
+    member = ch5.Composite(visit_info=visit.link("visit_info"), x=np.arange(3))
+    outer = ch5.Composite(members=[member, 5 * np.arange(2)], one=member)
+    if stored:
+        outer.write(tmp_path / "outer.h5")
+        with ch5.open(tmp_path / "outer.h5") as c:
+            outer = c.load()
+        ch5.Composite(linked=outer.link("members"), one=outer.link("one")).write(tmp_path / "links.h5")
+        with ch5.open(tmp_path / "links.h5") as c:
+            outer = c.load()
+    digest = outer.digest
+    outer.flatten(tmp_path / "flat/flat.h5")
+    assert "Link" not in tool("h5ls", "-r", tmp_path / "flat/flat.h5").stdout.replace("Soft Link", "")
+    for path in tmp_path.glob("*.h5"):
+        path.unlink()
+    targets.cache.clear()
+    with ch5.open(tmp_path / "flat/flat.h5") as c:
+        verify(c)
+        assert c.digest == digest
+        assert c["one"]["visit_info"]["visit"] == 903334
+        assert next(iter(c.load().values()))[0]["visit_info"]["visit"] == 903334

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from ..container.nodes import GroupNode
-from ..errors import FormatError
-from ..opening import from_group
+from .. import kinds
+from ..composite import Composite
+from ..opening import nested_composite
 from ..parts import LIST, CopiedPart, LinkedPart, ListPart, MemoryPart, Part, StoredPart, list_part
 
 if TYPE_CHECKING:
     import os
 
-    from ..composite import Composite
     from ..recipes import Recipes
 
 
@@ -49,19 +49,23 @@ def _flat_part(part: Part, opened: ExitStack) -> Part:
     if isinstance(part, LinkedPart):
         node, target = part.open_node()
         if target is None:
-            return MemoryPart(part.read(), part.kind, part.stage, part.link)
-        opened.callback(target.close)
-        part = CopiedPart(node, part.link, target.file.name)
-    if isinstance(part, ListPart) or (part.kind == LIST and isinstance(part, StoredPart)):
-        items = part.items if isinstance(part, ListPart) else list_part(part.node, part.location).items
+            part = MemoryPart(part.read(), part.kind, part.stage, part.link)
+        else:
+            opened.callback(target.close)
+            part = CopiedPart(node, part.link, target.file.name)
+    if part.kind == LIST and (items := _items(part)) is not None:
         return ListPart([_flat_part(item, opened) for item in items], part.stage, part.origin)
     if part.kind == "composite":
-        nested = part.value if isinstance(part, MemoryPart) else _nested(part)
-        return MemoryPart(flattened(nested, opened), "composite", part.stage, part.origin)
+        return MemoryPart(flattened(nested_composite(part), opened), "composite", part.stage, part.origin)
     return part
 
 
-def _nested(part: Part) -> Composite:
-    if not isinstance(part, StoredPart) or not isinstance(part.node, GroupNode):
-        raise FormatError("a composite in a composite should be a group")
-    return from_group(part.node, part.location)
+def _items(part: Part) -> Sequence[Part] | None:
+    """Return the items of a list in which there may be links; None if there are none."""
+    if isinstance(part, ListPart):
+        return part.items
+    if isinstance(part, StoredPart):
+        return list_part(part.node, part.location).items
+    if isinstance(part, MemoryPart) and any(isinstance(value, Composite | list) for value in part.value):
+        return [MemoryPart(value, kinds.infer(value), "") for value in part.value]
+    return None

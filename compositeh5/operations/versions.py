@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..container.nodes import GroupNode
 from ..definition import VERSIONS
-from ..errors import FormatError, NoSuchComponentError, suggest
-from ..opening import from_group
-from ..parts import MemoryPart, Part, StoredPart
+from ..errors import NoSuchComponentError, suggest
+from ..opening import nested_composite
+from ..parts import Part
 
 if TYPE_CHECKING:
     from ..composite import Composite
@@ -98,14 +97,7 @@ def _others(composite: Composite, name: str) -> dict[str, Part]:
 
 
 def _nested(composite: Composite, name: str) -> Composite | None:
-    if name not in composite:
-        return None
-    part = composite._part(name)
-    if isinstance(part, MemoryPart):
-        return part.value  # type: ignore[no-any-return]
-    if not isinstance(part, StoredPart) or not isinstance(part.node, GroupNode):
-        raise FormatError(f"{composite._where}: {name!r} should be a composite that is stored here")
-    return from_group(part.node, part.location)
+    return nested_composite(composite._part(name)) if name in composite else None
 
 
 def _with_others(composite: Composite, name: str, others: dict[str, Any]) -> Composite:
