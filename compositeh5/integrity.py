@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .container.h5types import encode_text
-from .container.layout import NOT_CONTENT, joined_text
+from .container.layout import is_content, joined_text
 from .container.nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node
 from .errors import EncodeError, FormatError
 
@@ -131,8 +131,7 @@ def _raw_digest(text: str, where: str) -> bytes:
 def _attrs_hash(attrs: Mapping[str, AttrValue]) -> bytes:
     hasher = hashlib.sha256()
     for name in sorted(attrs, key=str.encode):
-        # A long text goes on in attributes of the same name and a number.
-        if name not in NOT_CONTENT and name.rstrip("0123456789").removesuffix("_") not in NOT_CONTENT:
+        if is_content(name):
             values = np.asarray(attrs[name])
             type_name, data = _canonical(values, name)
             shape = ",".join(map(str, values.shape))

@@ -69,6 +69,16 @@ def long_text(name: str, text: str) -> dict[str, AttrValue]:
     return {f"{name}_{i}" if i else name: part for i, part in enumerate(parts)}
 
 
+def text_name(name: str) -> str:
+    """Return the name of the text of which an attribute may be a piece: that of ``x``, ``x_1`` and ``x_2`` is ``x``."""
+    return name.rstrip("0123456789").removesuffix("_")
+
+
+def is_content(name: str) -> bool:
+    """Return whether an attribute of this name is content: what digests cover."""
+    return NOT_CONTENT.isdisjoint((name, text_name(name)))
+
+
 def joined_text(node: Node, name: str) -> str:
     """Return the text that `long_text` cut up; an empty one if there is none."""
     parts = [node.attr(name, str, "")]

@@ -230,11 +230,11 @@ def with_attrs(node: Node, attrs: Mapping[str, AttrValue]) -> Node:
     if isinstance(node, GroupNode):
         return Group(dict(node.items()), {**node.attrs, **attrs}, node.where)
     if isinstance(node, ArrayNode):
-        return _Described(node, attrs)
+        return Described(node, attrs)
     raise TypeError(f"{node.where}: a {type(node).__name__} has no attributes")
 
 
-class _Described(ArrayNode):
+class Described(ArrayNode):
     """An array with attributes of its own beside those of another node."""
 
     def __init__(self, node: ArrayNode, attrs: Mapping[str, AttrValue]) -> None:

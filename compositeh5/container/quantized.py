@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .nodes import ArrayNode, AttrValue, Selection
+from .nodes import ArrayNode, Described, Selection
 
 STEP, FRACTION = "quantized_step", "quantized_fraction"
 """Attributes of rounded pixels: that of which they are multiples, and how much of the noise it was to be at most."""
@@ -66,7 +66,7 @@ def rounded(values: NDArray[Any], step: float) -> NDArray[Any]:
     return np.where(np.isfinite(result), result, native).astype(values.dtype, copy=False)
 
 
-class QuantizedArray(ArrayNode):
+class QuantizedArray(Described):
     """An image that is rounded when it is read.
 
     Parameters
@@ -78,20 +78,15 @@ class QuantizedArray(ArrayNode):
     """
 
     def __init__(self, node: ArrayNode, fraction: float) -> None:
-        self._node, self.where = node, node.where
         self._step = step_for(noise(node), fraction, node.dtype)
-        self.attrs: dict[str, AttrValue] = {**node.attrs, STEP: self._step, FRACTION: float(fraction)}
+        super().__init__(node, {STEP: self._step, FRACTION: float(fraction)})
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self._node.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self._node.dtype
+    def recipe(self) -> None:
+        """None: what is rounded isn't a copy."""
 
     def read(self, selection: Selection = ()) -> NDArray[Any]:
-        return self.round(self._node.read(selection))
+        return self.round(super().read(selection))
 
     def round(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return values rounded as those of the image are."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..container.layout import NOT_CONTENT
+from ..container.layout import is_content
 from ..container.nodes import ArrayNode, AttrValue, GroupNode, Node, Selection
 
 _BLOCK_BYTES = 16 * 1024 * 1024
@@ -89,8 +89,7 @@ def compare_trees(name: str, a: Node, b: Node, *, values: bool = True) -> Iterat
 def compare_attributes(name: str, a: Node, b: Node, besides: tuple[str, ...] = ()) -> Iterator[Difference]:
     """Compare the attributes that are content, but for some."""
     for key in sorted({*a.attrs, *b.attrs} - {*besides}):
-        # A long text goes on in attributes of the same name and a number.
-        if {key, key.rstrip("0123456789").removesuffix("_")} & NOT_CONTENT:
+        if not is_content(key):
             continue
         one, other = a.attrs.get(key), b.attrs.get(key)
         if one is None or other is None or not _same_attribute(one, other):

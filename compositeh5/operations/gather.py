@@ -85,19 +85,19 @@ def in_order(
 ) -> list[Member]:
     """Return the members of a list, given by the values of the key in which they differ; see `gather`."""
     wanted = set(found) if expected is None else set(expected)
-    lacking = sorted((value for value in wanted if found.get(value) is None), key=_order)
+    lacking = sorted((value for value in wanted if found.get(value) is None), key=value_order)
     if lacking and missing == "error":
         raise NoSuchComponentError(
             f"component {component!r} is missing for {key} = {', '.join(map(str, lacking))}; "
-            f"it is there for {', '.join(map(str, sorted(set(found) - set(lacking), key=_order))) or 'none'}; "
+            f"it is there for {', '.join(map(str, sorted(set(found) - set(lacking), key=value_order))) or 'none'}; "
             f"missing='skip' goes without"
         )
-    members = [one for value in sorted(found, key=_order) if (one := found[value]) is not None and value in wanted]
+    members = [one for value in sorted(found, key=value_order) if (one := found[value]) is not None and value in wanted]
     if not members:
         raise NoSuchComponentError(f"there is no composite with a component {component!r} to make a list of")
     return members
 
 
-def _order(value: int | str) -> tuple[bool, int | str]:
-    # Numbers before text, each in its own order.
+def value_order(value: int | str) -> tuple[bool, int | str]:
+    """Return the key by which values of a data ID are sorted: numbers before text, each in its own order."""
     return isinstance(value, str), value

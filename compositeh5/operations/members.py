@@ -17,6 +17,7 @@ from ..errors import (
     FormatError,
     NoSuchComponentError,
 )
+from .gather import value_order
 from .scalars import KINDS, Row, component_scalars, plain, table_of
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def by_detector(members: Iterable[Member]) -> dict[Detector, Member]:
     DefinitionError
         If two are of the same detector.
     """
-    ordered = sorted(members, key=lambda member: (isinstance(member.detector, str), member.detector))
+    ordered = sorted(members, key=lambda member: value_order(member.detector))
     if not ordered:
         raise FileNotFoundError("no composite of a detector was found for this visit")
     for one, other in pairwise(ordered):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeAlias
 
-from ..container.layout import check_file, composite_group, composite_names, file_root, long_text
+from ..container.layout import check_file, composite_group, composite_names, file_root, long_text, text_name
 from ..container.nodes import AttrValue, ExternalLink, Group, GroupNode, Node
 from ..container.publish import publish
 from ..container.reader import StoredFile
@@ -131,5 +131,5 @@ def relinked_group(
 def _with_records(attrs: Mapping[str, AttrValue], records: Mapping[str, object]) -> dict[str, AttrValue]:
     if not records:
         return dict(attrs)
-    others = {name: value for name, value in attrs.items() if name.rstrip("0123456789").removesuffix("_") != "links"}
+    others = {name: value for name, value in attrs.items() if text_name(name) != "links"}
     return {**others, **long_text("links", canonical_json(records))}

@@ -157,8 +157,9 @@ def split(
             if path in composites:
                 raise ConflictError(f"{path}: two of the sources have this name; split them into two folders")
             composites[path] = _linked_again(composite, path)
-        template = os.path.join(folder, shared) if shared else os.path.join(folder, "shared")
-        write_together(composites, template, deviating=deviating, replace=replace, recipes=recipes)
+        write_together(
+            composites, os.path.join(folder, shared or "shared"), deviating=deviating, replace=replace, recipes=recipes
+        )
     return [os.fspath(path) for path in composites]
 
 
