@@ -34,6 +34,7 @@ from astropy.nddata import (
 )
 from astropy.table import QTable, Table
 
+from . import kinds
 from .composite import Composite
 from .container.reader import StoredFile
 from .errors import CompositeH5Error, ConversionError, EncodeError, NoSuchComponentError
@@ -45,9 +46,6 @@ from .opening import open_composite
 
 FORMAT = "compositeh5"
 """The name of the format in astropy's registry."""
-
-HARMLESS_PLANES = frozenset({"DETECTED", "DETECTED_NEGATIVE"})
-"""Planes of masks that tell what was found in a pixel, and not that its value is no good."""
 
 _Source = str | os.PathLike[str] | IO[bytes]
 
@@ -75,7 +73,7 @@ def to_nddata(
     cls : type, optional
         `CCDData`, `NDDataRef` or another subclass of `NDData`.
     planes : iterable of str, optional
-        The planes of the mask of which any makes a pixel masked; by default all but `HARMLESS_PLANES`.
+        The planes of the mask of which any makes a pixel masked, as in `Mask.bad`.
     uncertainty : type, optional
         As what the variance is given: `VarianceUncertainty`, `StdDevUncertainty` or `InverseVariance`.
     unit : str or astropy.units.UnitBase, optional
@@ -94,19 +92,22 @@ def to_nddata(
         If a `CCDData` is wanted, and there is no unit.
     MaskPlaneError
         If the mask has no plane of one of the names.
+    EncodeError
+        If one of them is something else than pixels.
     CompositeH5Error
         As ``composite["image"]`` does.
     """
-    image = composite["image"]
+    # Composites without a definition may have arrays.
+    image = kinds.get("image").coerce(composite["image"])
     unit = image.unit if image.unit is not None else unit
     if unit is None and issubclass(cls, CCDData):
         raise ConversionError(f"{composite!r}: the unit of the image isn't known, but CCDData need one; give `unit`")
-    variance = composite.get("variance")
+    variance = kinds.get("image").coerce(composite["variance"]) if "variance" in composite else None
     ndd = cls(
         image.array,
         unit=unit,
         uncertainty=None if variance is None else VarianceUncertainty(variance.array, unit=variance.unit),
-        mask=_bad(composite["mask"], planes) if "mask" in composite else None,
+        mask=kinds.get("mask").coerce(composite["mask"]).bad(planes) if "mask" in composite else None,
         wcs=composite.get("wcs"),
         psf=_middle_kernel(composite["psf"], image) if "psf" in composite else None,
         meta=_meta(composite),
@@ -114,15 +115,6 @@ def to_nddata(
     if ndd.uncertainty is not None and uncertainty is not VarianceUncertainty:
         ndd.uncertainty = ndd.uncertainty.represent_as(uncertainty)
     return ndd
-
-
-def _bad(mask: Mask, planes: Iterable[str] | None) -> Any:
-    if planes is None:
-        harmless = mask.bits(*HARMLESS_PLANES & mask.planes.keys())
-        return (mask.array & ~mask.dtype.type(harmless)) != 0
-    chosen = [planes] if isinstance(planes, str) else list(planes)
-    # Of no plane, and not of any as in `Mask.has`.
-    return mask.has(*chosen) if chosen else np.zeros(mask.shape, bool)
 
 
 def _middle_kernel(psf: Any, image: Image) -> Any:

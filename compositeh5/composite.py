@@ -5,38 +5,32 @@ from __future__ import annotations
 import dataclasses
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
-
-from numpy.typing import NDArray
 
 from . import definition as definitions
 from . import kinds, links, targets
-from .container.arrays import StoredArray
+from .components import Components
 from .container.layout import DEFAULT
-from .container.nodes import ArrayNode
-from .container.reader import StoredFile
 from .definition import Definition
-from .errors import AbsentComponentError, ClosedError, DefinitionError, EncodeError, NoSuchComponentError, suggest
-from .lazy import LazyArray
-from .links import DataId, Link
-from .parts import LIST, LinkedPart, ListPart, MemoryPart, Part, StoredPart, fetch_parts
+from .errors import DefinitionError
+from .links import DataId, Link, checked_data_id
+from .parts import LinkedPart, MemoryPart, Part, StoredPart, fetch_parts
 from .recipes import Recipes
 from .writing import group_of, image_of, write_file
 
 if TYPE_CHECKING:
+    from astropy.nddata import CCDData, NDUncertainty
     from dask.array import Array
+    from photutils.psf import GriddedPSFModel, ImagePSF
 
     from .report import ComponentInfo
-
-KIND_VERSION = 1
-"""Version of the encoding of a composite's group."""
 
 FETCHED_TOGETHER = 256 * 1024 * 1024
 """Components of a remote file that are more than this, as stored, are fetched one after the other."""
 
 
-class Composite(Mapping[str, Any]):
+class Composite(Components):
     """An object made of named components.
 
     A lazy mapping: ``composite["wcs"]`` reads that component and no other. Components that are known to be
@@ -137,104 +131,12 @@ class Composite(Mapping[str, Any]):
         self._set_state(None)
 
     def _set_state(self, location: str | None) -> None:
-        """Set what isn't content."""
-        self.location: str | None = location
-        """Where it is stored: an absolute path or a URL; None if it is not."""
+        super()._set_state(location)
         self.fallbacks: dict[str, str] = {}
         """Components that `require_stage` took from an earlier stage, and which."""
         self._digests: dict[str, str] = {}
-        self._file: StoredFile | None = None
-        self._targets: list[targets.Target] = []
-        self._closed = False
-
-    def _set_part(self, name: str, value: Any, definition: Definition | None, stage: str) -> None:
-        if not (isinstance(name, str) and name.isidentifier()):
-            raise EncodeError(f"a component's name should be letters, digits and '_', as Python's are, not {name!r}")
-        if value is None:
-            self._parts.pop(name, None)
-            self._absent = [*dict.fromkeys([*self._absent, name])]
-            return
-        try:
-            self._parts[name] = _part(value, definition, name, stage)
-        except EncodeError as error:
-            raise type(error)(f"component {name!r}: {error}") from error
-        self._absent = [other for other in self._absent if other != name]
-
-    # The mapping
-
-    def __getitem__(self, name: str) -> Any:
-        """Return the value of a component.
-
-        Raises
-        ------
-        NoSuchComponentError, AbsentComponentError
-            If there is none of that name, or it is known to be None (both are `KeyError`).
-        BrokenLinkError, WrongIdError, DigestMismatchError
-            If it is linked, and lost.
-        UnknownKindError, UnsupportedVersionError, FormatError, CorruptFileError
-            If it can't be read.
-        ClosedError
-            If the file is closed.
-        """
-        return self._part(name).read()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._parts
-
-    # Not by value, as mappings are: that would read everything.
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
-    def _ipython_key_completions_(self) -> list[str]:
-        return list(self)
-
-    def _part(self, name: str) -> Part:
-        if self._closed:
-            raise ClosedError(
-                f"{self.location}: component {name!r} was asked for after the file was closed; "
-                f"read it inside the `with` block, or use `load()` to keep all of them"
-            )
-        if name in self._parts:
-            return self._parts[name]
-        if name in self._absent:
-            raise AbsentComponentError(f"{self._where}: component {name!r} is absent (known to be None)")
-        raise NoSuchComponentError(
-            f"{self._where}: there is no component {name!r}{suggest(name, [*self._parts, *self._absent])}"
-        )
-
-    @property
-    def _where(self) -> str:
-        return self.location or f"composite {self.definition}".rstrip()
 
     # Reading
-
-    @property
-    def absent(self) -> tuple[str, ...]:
-        """Names of the components that are known to be None."""
-        return tuple(self._absent)
-
-    @property
-    def links(self) -> dict[str, Link]:
-        """The links of the components that live in other files, by name."""
-        return {name: part.link for name, part in self._parts.items() if isinstance(part, LinkedPart)}
-
-    def kind(self, name: str) -> str:
-        """Return the name of a component's kind, without reading its value."""
-        return self._part(name).kind
-
-    def component_digest(self, name: str) -> str:
-        """Return the digest of a component: two have the same only if their contents are equal."""
-        return self._part(name).output()[1]
-
-    def component_stage(self, name: str) -> str:
-        """Return the processing step that made a component; empty if unknown."""
-        return self._part(name).stage
 
     def component_origin(self, name: str) -> Link | None:
         """Return a link to where the content of a component is from.
@@ -250,26 +152,6 @@ class Composite(Mapping[str, Any]):
         from .operations.versions import version_names
 
         return version_names(self, name)
-
-    def read(self, name: str, **parameters: Any) -> Any:
-        """Return a part of a component.
-
-        Parameters
-        ----------
-        name : str
-            Name of the component.
-        **parameters
-            What to read; each kind has its own: ``box`` (a `Box` in parent coordinates) for images and masks,
-            ``columns`` and ``rows`` for tables.
-
-        Raises
-        ------
-        UnsupportedParameterError
-            If its kind has no such parameter.
-        CompositeH5Error
-            As ``composite[name]`` does.
-        """
-        return self._part(name).read(**parameters)
 
     def read_version(self, name: str, stage: str, **parameters: Any) -> Any:
         """Return the version of a component that a stage has made, or a part of it, as `read` does.
@@ -312,78 +194,6 @@ class Composite(Mapping[str, Any]):
         from .operations.overlay import require_stage
 
         return require_stage(self, stage, components, fallback)
-
-    def lazy(self, name: str) -> LazyArray:
-        """Return an array component such that indexing reads only that part: ``c.lazy("image")[10:20, 30:40]``.
-
-        Raises
-        ------
-        TypeError
-            If the component isn't one array.
-        """
-        node, target = self._part(name).open_node()
-        if target is not None:
-            self._targets.append(target)
-        if not isinstance(node, ArrayNode):
-            raise TypeError(f"{self._where}: component {name!r} of kind {self.kind(name)!r} isn't one array")
-        return LazyArray(node)
-
-    def to_dask(self, name: str = "image", *, chunks: Any = "auto") -> Array:
-        """Return an array component as a lazy array of dask, read where it is computed. Needs the extra ``dask``.
-
-        What is sent to workers is where the component is, which they open by its id, and not its content; this
-        composite need not stay open. If it isn't stored, the array holds the values.
-
-        Parameters
-        ----------
-        name : str, optional
-            Name of a component that is one array: an image, a mask.
-        chunks : int, str or tuple, optional
-            Chunks along each axis, as dask takes them. By default dask chooses multiples of the chunks as stored;
-            ``c.lazy(name).chunks`` are these themselves.
-
-        Returns
-        -------
-        dask.array.Array
-            Of shape and type of the component, without unit.
-
-        Raises
-        ------
-        ImportError
-            If dask isn't installed.
-        TypeError
-            If the component isn't one array.
-        CompositeH5Error
-            As ``composite[name]`` does.
-        """
-        from .operations.stacking import to_dask
-
-        return to_dask(self, name, chunks)
-
-    def memmap(self, name: str) -> NDArray[Any]:
-        """Return an array component mapped into memory: nothing is read or copied before it is looked at.
-
-        The array is read-only and stays usable after the file is closed. Its checksums are not looked at: ``c[name]``
-        and `verify <compositeh5.verify_files>` do that.
-
-        Parameters
-        ----------
-        name : str
-            Name of a component that was written by the recipe ``"raw"``.
-
-        Raises
-        ------
-        TypeError
-            If the component isn't one array of numbers that is stored in one piece in a file on a disk.
-        """
-        node, target = self._part(name).open_node()
-        try:
-            if not isinstance(node, StoredArray):
-                raise TypeError(f"{self._where}: component {name!r} of kind {self.kind(name)!r} isn't a stored array")
-            return node.memmap()
-        finally:
-            if target is not None:
-                target.close()
 
     def cutout(
         self, where: Any, size: Any = None, *, components: tuple[str, ...] | list[str] | None = None
@@ -526,6 +336,101 @@ class Composite(Mapping[str, Any]):
         new._absent, new._signal = list(self._absent), self._signal
         return new
 
+    # As objects of other software
+
+    def to_dask(self, name: str = "image", *, chunks: Any = "auto") -> Array:
+        """Return an array component as a lazy array of dask, read where it is computed. Needs the extra ``dask``.
+
+        What is sent to workers is where the component is, which they open by its id, and not its content; this
+        composite need not stay open. If it isn't stored, the array holds the values.
+
+        Parameters
+        ----------
+        name : str, optional
+            Name of a component that is one array: an image, a mask.
+        chunks : int, str or tuple, optional
+            Chunks along each axis, as dask takes them. By default dask chooses multiples of the chunks as stored;
+            ``c.lazy(name).chunks`` are these themselves.
+
+        Returns
+        -------
+        dask.array.Array
+            Of shape and type of the component, without unit.
+
+        Raises
+        ------
+        ImportError
+            If dask isn't installed.
+        TypeError
+            If the component isn't one array.
+        CompositeH5Error
+            As ``composite[name]`` does.
+        """
+        from .operations.stacking import to_dask
+
+        return to_dask(self, name, chunks)
+
+    def to_ccddata(
+        self,
+        *,
+        planes: str | Iterable[str] | None = None,
+        uncertainty: type[NDUncertainty] | None = None,
+        unit: Any = None,
+    ) -> CCDData:
+        """Return an exposure as a `astropy.nddata.CCDData`: image, variance, mask, WCS, PSF and header in one.
+
+        Of a part of it: ``c.cutout(...).to_ccddata()``.
+
+        Parameters
+        ----------
+        planes : str or iterable of str, optional
+            The planes of the mask of which any makes a pixel masked, as in `Mask.bad`.
+        uncertainty : type, optional
+            As what the variance is given: `VarianceUncertainty` (the default), `StdDevUncertainty` or
+            `InverseVariance`.
+        unit : str or astropy.units.UnitBase, optional
+            Unit of the pixels, if the composite doesn't know it.
+
+        Returns
+        -------
+        CCDData
+            See `compositeh5.astropy.to_nddata`, which makes other classes than this, such as `NDDataRef`.
+
+        Raises
+        ------
+        ConversionError
+            If the unit of the pixels isn't known.
+        MaskPlaneError
+            If the mask has no plane of one of the names.
+        CompositeH5Error
+            As ``composite["image"]`` does.
+        """
+        from astropy.nddata import CCDData, VarianceUncertainty
+
+        from .astropy import to_nddata
+
+        return to_nddata(self, CCDData, planes=planes, uncertainty=uncertainty or VarianceUncertainty, unit=unit)
+
+    def to_photutils(self, name: str = "psf") -> GriddedPSFModel | ImagePSF:
+        """Return a PSF as a model of photutils, for the indices of the image's array. Needs the extra ``photutils``.
+
+        Parameters
+        ----------
+        name : str, optional
+            Name of a component of kind ``psf``. Parent coordinates are made indices by the origin of the component
+            ``image``, if there is one.
+
+        Raises
+        ------
+        ImportError, ValueError
+            As `compositeh5.photutils.to_photutils` does.
+        CompositeH5Error
+            As ``composite[name]`` does.
+        """
+        from .photutils import to_photutils
+
+        return to_photutils(self[name], self.lazy("image").origin if "image" in self else (0, 0))
+
     # Links and writing
 
     def link(self, name: str) -> Link:
@@ -650,26 +555,6 @@ class Composite(Mapping[str, Any]):
 
     # The file
 
-    def close(self) -> None:
-        """Close the file, and those of its links. Values and attributes that were read stay usable."""
-        self._closed = self._closed or self._file is not None
-        for target in self._targets:
-            target.close()
-        self._targets.clear()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def __enter__(self) -> Composite:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", None) is not None:
-            self.close()
-
     def __repr__(self) -> str:
         if self._closed:
             return f"<Composite {self.location} closed>"
@@ -687,38 +572,3 @@ class Composite(Mapping[str, Any]):
         from .display import html
 
         return html(self)
-
-
-def _part(value: Any, definition: Definition | None, name: str, stage: str) -> Part:
-    component = definition.components.get(name) if definition else None
-    kind = None if component is None else LIST if component.is_list else component.kind
-    if isinstance(value, Link):
-        if kind is not None and value.kind != kind:
-            raise DefinitionError(f"component {name!r} is of kind {kind!r}, but the link leads to a {value.kind!r}")
-        return LinkedPart(value)
-    if kind in (None, LIST) and isinstance(value, list | tuple) and any(isinstance(item, Link) for item in value):
-        wanted = None if component is None else component.kind
-        return ListPart([_item(item, wanted, name, stage) for item in value], stage)
-    if component is not None and component.is_list:
-        value = [kinds.get(component.kind).coerce(item) for item in value]
-    return MemoryPart(value, kind or kinds.infer(value), stage)
-
-
-def _item(value: Any, kind: str | None, name: str, stage: str) -> Part:
-    if not isinstance(value, Link):
-        return MemoryPart(value, kind or kinds.infer(value), stage)
-    if kind is not None and value.kind != kind:
-        raise DefinitionError(f"the items of {name!r} are of kind {kind!r}, but {value} is of kind {value.kind!r}")
-    return LinkedPart(value)
-
-
-def checked_data_id(data_id: Mapping[str, Any]) -> dict[str, int | str]:
-    """Return a data ID with plain numbers and text, in order of its keys; anything else is an `EncodeError`."""
-    checked: dict[str, int | str] = {}
-    for key, value in sorted(data_id.items()):
-        # numpy's integers are common here; JSON has no place for them.
-        plain = value.item() if hasattr(value, "item") else value
-        if not isinstance(key, str) or not isinstance(plain, int | str) or isinstance(plain, bool):
-            raise EncodeError(f"a data ID holds numbers or text by name, not {key!r}: {value!r}")
-        checked[key] = plain
-    return checked

@@ -13,9 +13,21 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from .container.layout import BY_ID
-from .errors import FormatError
+from .errors import EncodeError, FormatError
 
 DataId = Mapping[str, int | str]
+
+
+def checked_data_id(data_id: Mapping[str, Any]) -> dict[str, int | str]:
+    """Return a data ID with plain numbers and text, in order of its keys; anything else is an `EncodeError`."""
+    checked: dict[str, int | str] = {}
+    for key, value in sorted(data_id.items()):
+        # numpy's integers are common here; JSON has no place for them.
+        plain = value.item() if hasattr(value, "item") else value
+        if not isinstance(key, str) or not isinstance(plain, int | str) or isinstance(plain, bool):
+            raise EncodeError(f"a data ID holds numbers or text by name, not {key!r}: {value!r}")
+        checked[key] = plain
+    return checked
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from . import links, targets
-from .composite import Composite, checked_data_id
+from .composite import Composite
 from .container.layout import BY_ID, check_file, composite_group, composite_group_by_id, composite_names
 from .container.nodes import ExternalLink, GroupNode, Node
 from .container.reader import StoredFile
 from .errors import CompositeH5Error, ConflictError, EncodeError, FormatError, NoSuchComponentError
 from .integrity import read_json
-from .links import DataId
+from .links import DataId, checked_data_id
 from .parts import MemoryPart, Part, StoredPart, linked_part
 from .remote import Uri, open_file, shown
 

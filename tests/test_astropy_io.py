@@ -101,10 +101,25 @@ def test_linked_components_are_found_from_a_file_that_was_recognised(tmp_path: P
 
 def test_a_cutout_as_ccddata(ccd_path: Path) -> None:
     with ch5.open(ccd_path) as c:
-        whole, part = to_nddata(c), to_nddata(c.cutout(ch5.Box(110, 120, 205, 230)))
+        whole, part = to_nddata(c), c.cutout(ch5.Box(110, 120, 205, 230)).to_ccddata()
     assert np.array_equal(part.data, whole.data[10:20, 5:30])
     sky = whole.wcs.pixel_to_world(7, 12)
     assert part.wcs.pixel_to_world(2, 2).separation(sky) < 1e-6 * u.arcsec
+
+
+def test_a_composite_becomes_what_is_read(ccd_path: Path) -> None:
+    with ch5.open(ccd_path) as c:
+        ours = c.to_ccddata(planes="SAT", uncertainty=StdDevUncertainty)
+    ccd = CCDData.read(ccd_path, planes="SAT", uncertainty=StdDevUncertainty)
+    assert type(ours) is CCDData
+    assert np.array_equal(ours.data, ccd.data)
+    assert np.array_equal(ours.mask, ccd.mask)
+    assert np.array_equal(ours.uncertainty.array, ccd.uncertainty.array)
+    assert ours.unit == u.nJy
+    bare = ch5.Composite(image=np.ones((3, 4)))
+    assert bare.to_ccddata(unit="adu").unit == u.adu
+    with pytest.raises(ConversionError, match="give `unit`"):
+        bare.to_ccddata()
 
 
 @pytest.mark.parametrize("uncertainty", [VarianceUncertainty, StdDevUncertainty, InverseVariance])
@@ -291,6 +306,9 @@ def test_a_psf_on_a_grid_as_a_model_of_photutils() -> None:
     back = from_photutils(model, origin=(100, 300))
     assert back.oversampling == psf.oversampling
     assert np.array_equal(back.at(140, 360), psf.at(140, 360))
+    # Of a composite positions are indices of its image.
+    ours = exposure((300, 300), origin=(100, 300), psf=psf).to_photutils()
+    assert np.array_equal(ours.grid_xypos, model.grid_xypos)
 
 
 @pytest.mark.parametrize("oversampling", [(1, 1), (2, 3)])

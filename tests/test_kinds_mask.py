@@ -173,3 +173,15 @@ def test_bad_planes_are_format_errors(planes):
     attrs = {"kind": "mask", "kind_version": 1, "origin": np.zeros(2, "i8"), "planes": planes}
     with pytest.raises(FormatError, match="f.h5:/c/mask"):
         kinds.decode(Array(np.zeros((2, 2), "u1"), attrs, "f.h5:/c/mask"))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i4", ">i8"])
+def test_bad_pixels_by_chosen_planes(dtype):
+    mask = Mask(np.array([[0, 1, 2, 4, 5, 8]], dtype), {"BAD": 0, "SAT": 1, "DETECTED": 2})
+    assert mask.bad().tolist() == [[False, True, True, False, True, True]]  # 8 has no name, but is set
+    assert mask.bad(["SAT", "DETECTED"]).tolist() == [[False, False, True, True, True, False]]
+    assert mask.bad("SAT").tolist() == [[False, False, True, False, False, False]]
+    assert not mask.bad([]).any()
+    assert mask.bad().dtype == bool
+    with pytest.raises(MaskPlaneError, match="no plane 'CR'"):
+        mask.bad(["CR"])

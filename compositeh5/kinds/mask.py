@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -16,6 +16,9 @@ from ..geometry import Box
 from ._pixels import Pixels, read_pixels
 
 VERSION = 1
+
+HARMLESS_PLANES = frozenset({"DETECTED", "DETECTED_NEGATIVE"})
+"""Planes that tell what was found in a pixel, and not that its value is no good."""
 
 _NAME_LENGTH = 80
 
@@ -110,6 +113,31 @@ class Mask(Pixels):
         """
         chosen = self._array & self._array.dtype.type(self.bits(*names)) if names else self._array
         return np.asarray(chosen != 0)
+
+    def bad(self, planes: str | Iterable[str] | None = None) -> NDArray[np.bool_]:
+        """Return which pixels are not to be used, as the masks of numpy and astropy have it: True is bad.
+
+        Parameters
+        ----------
+        planes : str or iterable of str, optional
+            The planes of which any makes a pixel bad; without any none is. By default all bits, named or not, but
+            those of `HARMLESS_PLANES`.
+
+        Returns
+        -------
+        numpy.ndarray of bool
+            Of the shape of the mask.
+
+        Raises
+        ------
+        MaskPlaneError
+            If there is no plane of one of the names.
+        """
+        if planes is None:
+            chosen = ~self._array.dtype.type(self.bits(*HARMLESS_PLANES & self._planes.keys()))
+        else:
+            chosen = self._array.dtype.type(self.bits(*([planes] if isinstance(planes, str) else planes)))
+        return np.asarray((self._array & chosen) != 0)
 
     def set(self, name: str, where: Any) -> None:
         """Set a plane in the pixels that ``where`` selects: bools of the mask's shape, or another numpy index.
