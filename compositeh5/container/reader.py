@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, ClassVar
 from weakref import WeakSet
@@ -178,7 +179,9 @@ class StoredFile:
                 return
             self._users -= 1
             if self._users == 0:
-                self._fid.close()
+                # What HDF5 has made of a damaged file it may be unable to give up. Nothing is lost by that.
+                with suppress(RuntimeError):
+                    self._fid.close()
                 if self._owned:
                     if self._open_files.get(self._source.identity) is self:
                         del self._open_files[self._source.identity]

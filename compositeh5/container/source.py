@@ -103,7 +103,10 @@ class FileSource(_Source):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill the buffer from the current position, and return the number of bytes read."""
-        count = os.preadv(self._fd, [buffer], self._position)
+        # A damaged file can lead to any place. HDF5 doesn't look at how much was read.
+        count = os.preadv(self._fd, [buffer], self._position) if self._position < self._size else 0
+        if count < len(buffer):
+            buffer[count:] = bytes(len(buffer) - count)
         self._position += count
         return count
 
@@ -180,7 +183,7 @@ class BlockSource(_Source):
         """Fill the buffer from the current position, and return the number of bytes read."""
         # HDF5 calls this, and holds its lock meanwhile: for the same reason, no other thread may be needed.
         data = self._part(self._position, len(buffer), threads=1)
-        buffer[: len(data)] = data
+        buffer[:] = data.ljust(len(buffer), b"\0")
         self._position += len(data)
         return len(data)
 
