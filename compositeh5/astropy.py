@@ -36,6 +36,7 @@ from astropy.table import QTable, Table
 
 from . import kinds
 from .composite import Composite
+from .container.layout import is_copy, is_ours
 from .container.reader import StoredFile
 from .errors import CompositeH5Error, ConversionError, EncodeError, NoSuchComponentError
 from .kinds.image import Image
@@ -186,7 +187,7 @@ def is_composite(origin: str, path: str | None, file: IO[bytes] | None, /, *args
     try:
         stored = StoredFile(file, str(path))
         try:
-            return "compositeh5_format" in stored.root.attrs
+            return is_ours(stored) or is_copy(stored)
         finally:
             stored.close()
     except (CompositeH5Error, OSError):

@@ -10,14 +10,30 @@ from typing import IO, Any
 
 from . import links, targets
 from .composite import Composite
-from .container.layout import BY_ID, check_file, composite_group, composite_group_by_id, composite_names
+from .container.layout import (
+    check_file,
+    composite_group,
+    composite_group_by_id,
+    composite_ids,
+    composite_names,
+    is_copy,
+)
 from .container.nodes import ExternalLink, GroupNode, Node
 from .container.reader import StoredFile
-from .errors import CompositeH5Error, ConflictError, EncodeError, FormatError, NoSuchComponentError
+from .errors import (
+    CompositeH5Error,
+    ConflictError,
+    CorruptFileError,
+    EncodeError,
+    FormatError,
+    NoSuchComponentError,
+    UnsupportedVersionError,
+)
 from .integrity import read_json
 from .links import DataId, checked_data_id
 from .parts import MemoryPart, Part, StoredPart, linked_part
 from .remote import Uri, open_file, shown
+from .writing import KIND_VERSION
 
 Source = str | os.PathLike[str] | IO[bytes] | Uri
 
@@ -124,7 +140,7 @@ def open_dataset(
 
     def pick(file: StoredFile) -> GroupNode:
         names = composite_names(file)
-        if id in file.root.group(BY_ID):
+        if id in composite_ids(file):
             return composite_group_by_id(file, id)
         if len(names) == 1:
             return composite_group(file, names[0])
@@ -164,15 +180,28 @@ def _open(
     else:
         file = StoredFile(source, base or getattr(source, "name", None) or "stream")
     try:
-        check_file(file)
+        copied = is_copy(file)
+        if not copied:
+            check_file(file)
         # What is linked from another composite of this file is in it, wherever the file is now.
-        targets.opened.update(dict.fromkeys(file.root.group(BY_ID), file))
+        targets.opened.update(dict.fromkeys(composite_ids(file), file))
         composite = from_group(pick(file), base, anywhere)
+        if copied:
+            _check_whole(composite)
     except BaseException:
         file.close()
         raise
     composite._file = file
     return composite
+
+
+def _check_whole(composite: Composite) -> None:
+    """Raise `CorruptFileError` unless a composite has all its parts: the root of its file doesn't vouch for that."""
+    if composite.digest != composite.recorded_digest:
+        raise CorruptFileError(
+            f"{composite.location}: the composite was copied into this file, but not all of it: its attributes and "
+            f"components give the digest {composite.digest}, but {composite.recorded_digest} was recorded"
+        )
 
 
 @dataclass(frozen=True)
@@ -182,7 +211,7 @@ class FileInfo:
     Attributes
     ----------
     format, creator : str
-        Version of the format; the program that wrote it.
+        Version of the format; the program that wrote it. Empty for a file of others into which composites were copied.
     composites : tuple of str
         Names of the composites it holds; the first argument after the path of `open_composite`.
     """
@@ -202,6 +231,8 @@ def file_info(path: str | os.PathLike[str]) -> FileInfo:
     """
     file = open_file(links.absolute_location(path))
     try:
+        if is_copy(file):
+            return FileInfo("", "", composite_names(file))
         check_file(file)
         root = file.root
         return FileInfo(root.attr("compositeh5_format", str), root.attr("creator", str, ""), composite_names(file))
@@ -216,9 +247,16 @@ def from_group(group: GroupNode, location: str | None, anywhere: bool = False) -
     ------
     FormatError
         If the group isn't a composite.
+    UnsupportedVersionError
+        If it is one of a newer version.
     """
     if group.attr("kind", str) != "composite":
         raise FormatError(f"{group.where}: its kind is {group.attrs['kind']!r}, not 'composite'")
+    if (version := group.attr("kind_version", int)) > KIND_VERSION:
+        raise UnsupportedVersionError(
+            f"{group.where}: version {version} of composites is newer than version {KIND_VERSION}, "
+            f"which this release reads; install a newer release"
+        )
     return _StoredComposite(group, location, anywhere)
 
 

@@ -7,17 +7,27 @@ import ctypes.util
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.nddata import CCDData
 from astropy.table import QTable
 from support import exposure, tool, write_visit
 
 import compositeh5 as ch5
-from compositeh5.errors import NotACompositeFileError
+import compositeh5.astropy
+from compositeh5.errors import (
+    CorruptFileError,
+    FormatError,
+    NoSuchComponentError,
+    NotACompositeFileError,
+    UnsupportedVersionError,
+    WrongIdError,
+)
 from compositeh5.operations.verify import verify
 
 ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -133,15 +143,72 @@ def test_h5repack_keeps_composites(ccd: Path, options: tuple[str, ...]) -> None:
         repacked.unlink(missing_ok=True)
 
 
-def test_h5copy_copies_components_for_other_tools(ccd: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy.h5"
-    assert tool("h5copy", "-i", ccd, "-o", copy, "-s", "/composite", "-d", "/composite").returncode == 0
-    assert "/composite/image         Dataset {300, 400}" in tool("h5ls", "-r", copy).stdout
-    with h5py.File(copy) as file, ch5.open(ccd) as c:
-        assert np.array_equal(file["composite/image"][()], c["image"].array)
-    # It doesn't copy the attributes of the root, which make a file one of this format.
-    with pytest.raises(NotACompositeFileError, match="its root has no attribute 'compositeh5_format'"):
+def h5copy(source: Path, target: Path, *options: str, name: str = "composite") -> None:
+    done = tool("h5copy", *options, "-i", source, "-o", target, "-s", "/composite", "-d", f"/{name}")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def copy(ccd: Path) -> Iterator[Path]:
+    """A file that h5copy made, in the folder of the original: links are relative."""
+    path = ccd.with_name("copy.h5")
+    h5copy(ccd, path)
+    yield path
+    path.unlink()
+
+
+def test_what_h5copy_copies_is_read(ccd: Path, copy: Path, tmp_path: Path) -> None:
+    with ch5.open(ccd) as old, ch5.open(copy) as new:
+        verify(new)
+        assert (new.id, new.digest, new.data_id) == (old.id, old.digest, old.data_id)
+        assert np.array_equal(new["image"].array, old["image"].array)
+        assert new["visit_info"] == old["visit_info"]
+        new.write(tmp_path / "calexp" / "written.h5")
+        identifier = new.id
+    with ch5.open(copy, id=identifier) as new, ch5.open(tmp_path / "calexp" / "written.h5") as written:
+        assert new.id == written.id
+        assert new["wcs"].wcs.compare(written["wcs"].wcs)
+    with pytest.raises(WrongIdError, match=f"it holds {identifier}"):
+        ch5.open(copy, id="97f639a8-fba8-52e5-99c8-ed0214ec9881")
+    assert CCDData.read(copy).unit == u.nJy  # recognised by what is in it
+
+
+def test_of_several_that_h5copy_copied_one_must_be_named(ccd: Path, catalog: Path, copy: Path) -> None:
+    h5copy(catalog, copy, name="src")
+    with ch5.open(copy, "src") as c:
+        assert c["table"]["flux"].value.tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(NoSuchComponentError, match="say which composite is meant; there are: composite, src"):
         ch5.open(copy)
+
+
+def test_a_copy_that_is_not_whole_is_refused(ccd: Path, copy: Path) -> None:
+    with h5py.File(copy, "r+") as file:
+        del file["composite/mask"]
+    with pytest.raises(CorruptFileError, match="copied into this file, but not all of it"):
+        ch5.open(copy)
+
+
+def test_a_copy_of_a_newer_version_is_refused(copy: Path) -> None:
+    with h5py.File(copy, "r+") as file:
+        file["composite"].attrs["kind_version"] = 2
+    with pytest.raises(UnsupportedVersionError, match="version 2 of composites is newer than version 1"):
+        ch5.open(copy)
+
+
+def test_links_that_h5copy_expanded_are_refused(ccd: Path, tmp_path: Path) -> None:
+    h5copy(ccd, tmp_path / "expanded.h5", "-f", "ext")
+    with pytest.raises(FormatError, match="visit_info: is recorded as a link, but is stored here"):
+        ch5.open(tmp_path / "expanded.h5")
+
+
+def test_other_files_are_not_taken_for_copies(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["composite/image"] = np.zeros((3, 4))
+        file["text"] = "of variable length"
+        file["composite"].attrs["kind"] = h5py.Empty("f")
+        file["loop"] = h5py.SoftLink("/loop")
+    with pytest.raises(NotACompositeFileError, match="its root has no attribute 'compositeh5_format'"):
+        ch5.open(tmp_path / "other.h5")
 
 
 IS_IMAGE = """

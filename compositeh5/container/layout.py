@@ -14,6 +14,7 @@ from ..errors import (
     FormatError,
     NoSuchComponentError,
     NotACompositeFileError,
+    RefusedError,
     UnsupportedVersionError,
     WrongIdError,
 )
@@ -135,7 +136,7 @@ def file_format(file: StoredFile) -> str:
         If its attributes are not as they should be.
     """
     attrs = file.root.attrs
-    if "compositeh5_format" not in attrs:
+    if not is_ours(file):
         raise NotACompositeFileError(
             f"{file.name}: an HDF5 file, but not of compositeh5 (its root has no attribute 'compositeh5_format')"
         )
@@ -159,9 +160,47 @@ def version_number(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def is_ours(file: StoredFile) -> bool:
+    """Return whether a file is of this format, of whatever version, complete or not."""
+    return "compositeh5_format" in file.root.attrs
+
+
+def is_copy(file: StoredFile) -> bool:
+    """Return whether a file of others has composites that were copied into it, as ``h5copy`` does.
+
+    What the root of one of ours says is missing then: which reader it needs, that it is complete, and ids.
+    """
+    told = ("compositeh5_format", "min_reader", "complete")
+    return not any(name in file.root.attrs for name in told) and bool(composite_names(file))
+
+
 def composite_names(file: StoredFile) -> tuple[str, ...]:
     """Return the names of the composites at the top of a file."""
-    return tuple(name for name in file.root if name != BY_ID)
+    if is_ours(file):
+        return tuple(name for name in file.root if name != BY_ID)
+    return tuple(name for name in file.root if _is_composite(file, name))
+
+
+def _is_composite(file: StoredFile, name: str) -> bool:
+    try:
+        node = file.root[name]
+        return isinstance(node, StoredGroup) and node.attrs.get("kind") == "composite" and "id" in node.attrs
+    except (RefusedError, FormatError):
+        # Files of others hold what has no place in ours.
+        return False
+
+
+def composite_ids(file: StoredFile) -> tuple[str, ...]:
+    """Return the ids of the composites at the top of a file.
+
+    Raises
+    ------
+    FormatError
+        If a file of this format has no group that tells them.
+    """
+    if is_ours(file):
+        return tuple(file.root.group(BY_ID))
+    return tuple(file.root.group(name).attr("id", str) for name in composite_names(file))
 
 
 def composite_group(file: StoredFile, name: str | None = None) -> StoredGroup:
@@ -170,16 +209,25 @@ def composite_group(file: StoredFile, name: str | None = None) -> StoredGroup:
     Raises
     ------
     NoSuchComponentError
-        If there is none of that name.
+        If there is none of that name, or a file doesn't tell which of several is meant.
     FormatError
         If the default one is missing.
     """
-    group = file.root.get(file.root.attr("default", str) if name is None else name)
+    group = file.root.get(_default(file) if name is None else name)
     if isinstance(group, StoredGroup) and group.path != f"/{BY_ID}":
         return group
     if name is None:
         raise FormatError(f"{file.name}: its default composite {file.root.attrs['default']!r} isn't there")
     raise NoSuchComponentError(f"{file.name}: has no composite {name!r}; it has {', '.join(composite_names(file))}")
+
+
+def _default(file: StoredFile) -> str:
+    if is_ours(file):
+        return file.root.attr("default", str)
+    names = composite_names(file)
+    if len(names) != 1:
+        raise NoSuchComponentError(f"{file.name}: say which composite is meant; there are: {', '.join(names)}")
+    return names[0]
 
 
 def composite_group_by_id(file: StoredFile, id_: str) -> StoredGroup:
@@ -190,10 +238,14 @@ def composite_group_by_id(file: StoredFile, id_: str) -> StoredGroup:
     WrongIdError
         If the file holds none with this id; the message names those it holds.
     """
-    by_id = file.root.group(BY_ID)
-    target = by_id.soft_target(id_) if isinstance(by_id, StoredGroup) else None
+    if is_ours(file):
+        by_id = file.root.group(BY_ID)
+        target = by_id.soft_target(id_) if isinstance(by_id, StoredGroup) else None
+    else:
+        target = dict(zip(composite_ids(file), composite_names(file), strict=True)).get(id_)
     if target is None:
-        raise WrongIdError(f"{file.name}: holds no composite with id {id_}; it holds {', '.join(by_id) or 'none'}")
+        held = ", ".join(composite_ids(file)) or "none"
+        raise WrongIdError(f"{file.name}: holds no composite with id {id_}; it holds {held}")
     group = composite_group(file, target.removeprefix("/"))
     if group.attr("id", str) != id_:
         raise WrongIdError(f"{group.where}: its id is {group.attrs['id']}, but {id_} was expected")
