@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .operations.diff import diff
     from .operations.gather import gather
     from .operations.index import index, open_index
+    from .operations.many import cutouts, read_many
     from .operations.migrate import migrate
     from .operations.overlay import choose, compose
     from .operations.promote import promote
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _OPERATIONS = {
     "choose": "overlay",
     "compose": "overlay",
+    "cutouts": "many",
     "diff": "diff",
     "gather": "gather",
     "index": "index",
@@ -44,6 +46,7 @@ _OPERATIONS = {
     "open_visit": "visit_files",
     "promote": "promote",
     "prune": "pruning",
+    "read_many": "many",
     "refs": "references",
     "refs_to": "references",
     "relink": "relinking",
@@ -69,6 +72,7 @@ __all__ = [
     "__version__",
     "choose",
     "compose",
+    "cutouts",
     "diff",
     "gather",
     "get_definition",
@@ -80,6 +84,7 @@ __all__ = [
     "open_visit",
     "promote",
     "prune",
+    "read_many",
     "refs",
     "refs_to",
     "register_definition",

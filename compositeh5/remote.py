@@ -17,7 +17,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from queue import Empty, LifoQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from urllib.parse import quote, unquote, urlsplit
 
 from .container.reader import StoredFile
@@ -37,6 +37,7 @@ _LOCAL_HEADER = 30
 """Size of what precedes the name of a member in a zip file."""
 
 
+@runtime_checkable
 class Uri(Protocol):
     """What ``lsst.resources.ResourcePath`` is."""
 

@@ -176,6 +176,41 @@ Place = Location | StoredFile
 opened: WeakValueDictionary[str, StoredFile] = WeakValueDictionary()
 """The files in which composites are open, by the ids of these."""
 
+KEPT_OPEN = 8
+"""So many files a `KeepOpen` keeps."""
+
+
+class KeepOpen:
+    """Keeps the files of targets open after use, for the next composite may link to the same ones.
+
+    It does so for targets that are opened within ``with``, until `close`.
+    """
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[str, StoredFile] = OrderedDict()
+
+    def add(self, id: str, file: StoredFile) -> None:
+        """Keep the file that holds the composite with an id; drop the one that was not asked for the longest."""
+        if id in self._files or not file.again():
+            return
+        self._files[id] = opened[id] = file
+        while len(self._files) > KEPT_OPEN:
+            self._files.popitem(last=False)[1].close()
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._files:
+            self._files.popitem()[1].close()
+
+    def __enter__(self) -> None:
+        self._token = _keeper.set(self)
+
+    def __exit__(self, *exc: object) -> None:
+        _keeper.reset(self._token)
+
+
+_keeper: ContextVar[KeepOpen | None] = ContextVar("compositeh5_keep_open", default=None)
+
 resolver: ContextVar[Callable[[Link], Place] | None] = ContextVar("compositeh5_resolver", default=None)
 """Tells where the target of a link is now, by its id, or raises an `OSError`; None where nobody can be asked."""
 
@@ -316,6 +351,8 @@ def open_target(link: Link, place: Place) -> tuple[StoredFile, Node]:
     except BaseException:
         file.close()
         raise
+    if (keeper := _keeper.get()) is not None:
+        keeper.add(link.id, file)
     return file, node
 
 

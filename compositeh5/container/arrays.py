@@ -96,6 +96,10 @@ class StoredArray(ArrayNode):
         return self._chunks
 
     @property
+    def unit(self) -> tuple[int, ...] | None:
+        return self._chunks if self._blocks is None else (self._blocks[0], *self._stored_shape[1:])
+
+    @property
     def _is_text(self) -> bool:
         return self._stored_dtype.kind == "S" and self._tid.get_cset() == h5py.h5t.CSET_UTF8
 

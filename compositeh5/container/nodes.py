@@ -109,6 +109,11 @@ class ArrayNode(Node):
         return None
 
     @property
+    def unit(self) -> tuple[int, ...] | None:
+        """Shape of what is read and checked at least, whatever part of it is wanted; None if any part is read alone."""
+        return self.chunks
+
+    @property
     def nbytes(self) -> int:
         """Size in memory."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize

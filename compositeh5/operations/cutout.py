@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections import ChainMap
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import kinds
-from ..container.nodes import ArrayNode
+from ..container.nodes import Array, ArrayNode, Selection
 from ..container.reader import fetch_together
+from ..container.selections import read_selections
 from ..errors import FormatError, OutsideError
 from ..geometry import Box
 from ..lazy import LazyArray
 from ..parts import MemoryPart
 
 if TYPE_CHECKING:
+    from astropy.coordinates import SkyCoord
+
     from ..composite import Composite
+
+_WINDOW = 32
+"""Of a remote file, what so many cutouts need is fetched together."""
 
 
 def image_box(composite: Composite) -> Box:
@@ -66,59 +74,124 @@ def _plane_box(node: ArrayNode) -> Box:
 
 def cutout(composite: Composite, where: Any, size: Any, components: Sequence[str] | None) -> Composite:
     """Return a part of a composite in memory; see `Composite.cutout`."""
-    with _open_planes(composite) as planes:
-        full = _common_box(composite, planes)
-        box = full.intersection(_wanted_box(composite, full, where, size))
-        if box.is_empty:
-            raise OutsideError(f"{composite!r}: {where} with size {size} has no pixel in {full}")
-        names = composite if components is None else components
-        rows_and_columns = box.slices_in(full.origin)
-        fetch_together(
-            (node, (slice(None),) * (node.ndim - 2) + rows_and_columns)
-            for name, node in planes.items()
-            if name in names
-        )
-        result = composite._like()
-        for name in names:
-            kind = kinds.get(composite.kind(name))
-            value: Any
-            if name in planes:
-                value = kinds.decode(planes[name], box=box)
-            elif kind.name == "wcs":
-                from ..kinds.wcs import shift
-
-                value = shift(composite[name], box.y0 - full.y0, box.x0 - full.x0, box.shape)
-            elif components is None:
-                continue
-            else:
-                value = composite[name]
-            result._parts[name] = MemoryPart(value, kind.name, composite.component_stage(name))
+    with closing(cut(composite, [where], size, components)) as results:
+        result = next(results)
+    if isinstance(result, OutsideError):
+        raise result
     return result
 
 
-def _wanted_box(composite: Composite, full: Box, where: Any, size: Any) -> Box:
+def cut(
+    composite: Composite, wheres: list[Any] | SkyCoord, size: Any, components: Sequence[str] | None
+) -> Generator[Composite | OutsideError]:
+    """Yield many parts of a composite in memory; for one that has no pixel, the error that says so.
+
+    Parameters
+    ----------
+    composite, size, components
+        As for `Composite.cutout`.
+    wheres : list of Box, SkyCoord or (float, float); or SkyCoord of shape (n,)
+        Where each is.
+    """
+    with _open_planes(composite) as planes:
+        full = _common_box(composite, planes)
+        boxes = _boxes(composite, full, wheres, size)
+        inside = [box for box in boxes if isinstance(box, Box)]
+        names = [
+            name
+            for name in (composite if components is None else components)
+            if components is not None or name in planes or composite.kind(name) == "wcs"
+        ]
+        wanted = {name: planes[name] for name in names if name in planes}
+        arrays = {
+            name: read_selections(node, [_selection(node, full, box) for box in inside])
+            for name, node in wanted.items()
+        }
+        others = {name: composite[name] for name in names if name not in planes} if inside else {}
+        done = 0
+        for box in boxes:
+            if isinstance(box, OutsideError):
+                yield box
+                continue
+            if done % _WINDOW == 0:
+                ahead = inside[done : done + _WINDOW]
+                fetch_together((node, _selection(node, full, b)) for node in wanted.values() for b in ahead)
+            done += 1
+            result = composite._like()
+            for name in names:
+                kind = kinds.get(composite.kind(name))
+                value: Any
+                if name in wanted:
+                    value = kind.decode(_at(box, wanted[name], next(arrays[name])))
+                elif kind.name == "wcs":
+                    from ..kinds.wcs import shift
+
+                    value = shift(others[name], box.y0 - full.y0, box.x0 - full.x0, box.shape)
+                else:
+                    value = kind.share(others[name]) if len(inside) > 1 else others[name]
+                result._parts[name] = MemoryPart(value, kind.name, composite.component_stage(name))
+            yield result
+
+
+def _selection(node: ArrayNode, full: Box, box: Box) -> Selection:
+    return (*(slice(0, n) for n in node.shape[:-2]), *box.slices_in(full.origin))
+
+
+def _at(box: Box, node: ArrayNode, values: NDArray[Any]) -> Array:
+    """Return a node like that of a plane, with the values of a part of it."""
+    attrs: Any = ChainMap({"origin": np.array(box.origin, np.int64)}, node.attrs)  # type: ignore[arg-type]
+    return Array(values, attrs, node.where)
+
+
+def _boxes(composite: Composite, full: Box, wheres: list[Any] | SkyCoord, size: Any) -> list[Box | OutsideError]:
+    """Return the part of each wanted box that is inside, or the error of one that has no pixel."""
+    wcs = composite["wcs"] if _on_sky(wheres) or any(map(_on_sky, wheres)) or hasattr(size, "unit") else None
+    shape = None if size is None else _shape(wcs, size)
+    centres = _centres(wcs, full, wheres) if _on_sky(wheres) else wheres
+    found: list[Box | OutsideError] = []
+    for i, centre in enumerate(centres):
+        box = _wanted_box(wcs, full, centre, shape)
+        part = None if box is None else full.intersection(box)
+        if part is not None and not part.is_empty:
+            found.append(part)
+        elif box is None:
+            found.append(OutsideError(f"{composite._where}: the WCS has no pixel for {wheres[i]}"))
+        else:
+            found.append(OutsideError(f"{composite._where}: {wheres[i]} with size {size} has no pixel in {full}"))
+    return found
+
+
+def _on_sky(where: Any) -> bool:
+    return hasattr(where, "frame")
+
+
+def _centres(wcs: Any, full: Box, positions: SkyCoord) -> list[tuple[float, float]]:
+    """Return the pixels (y, x) of sky positions in parent coordinates; NaN where there are none."""
+    columns, rows = (np.atleast_1d(np.asarray(values, np.float64)) for values in wcs.world_to_pixel(positions))
+    return list(zip((rows + full.y0).tolist(), (columns + full.x0).tolist(), strict=True))
+
+
+def _wanted_box(wcs: Any, full: Box, where: Any, shape: tuple[int, int] | None) -> Box | None:
+    """Return the box of a cutout in parent coordinates; None where the WCS has no pixel."""
     if isinstance(where, Box):
-        if size is not None:
+        if shape is not None:
             raise TypeError("a Box has its own size: leave `size` out")
         return where
-    if size is None:
+    if shape is None:
         raise TypeError("a cutout around a position needs a size: pixels, (rows, columns), or an angle")
-    if isinstance(where, tuple) and len(where) == 2:
-        y, x = (float(value) for value in where)
-    else:
-        wcs = composite["wcs"]
-        column, row = (float(value) for value in wcs.world_to_pixel(where))
-        if not (np.isfinite(row) and np.isfinite(column)):
-            raise OutsideError(f"{composite!r}: the WCS has no pixel for {where}")
-        y, x = row + full.y0, column + full.x0
+    y, x = _centres(wcs, full, where)[0] if _on_sky(where) else (float(value) for value in where)
+    return Box.around(y, x, shape) if np.isfinite(y) and np.isfinite(x) else None
+
+
+def _shape(wcs: Any, size: Any) -> tuple[int, int]:
     if hasattr(size, "unit"):
         from astropy.wcs.utils import proj_plane_pixel_scales
 
         # In the units of the WCS, which astropy keeps in degrees.
-        scales = proj_plane_pixel_scales(composite["wcs"].celestial)
+        scales = proj_plane_pixel_scales(wcs.celestial)
         extent = np.ceil(np.broadcast_to(size.to_value("deg"), 2) / scales[::-1])
         size = (int(extent[0]), int(extent[1]))
     shape = (int(size), int(size)) if np.ndim(size) == 0 else (int(size[0]), int(size[1]))
     if min(shape) < 1:
         raise ValueError(f"the size of a cutout must be positive, not {size}")
-    return Box.around(y, x, shape)
+    return shape

@@ -33,6 +33,8 @@ def each(
     executor: Executor | None = None,
     progress: Progress = silent,
     step: str = "",
+    chunksize: int | None = None,
+    buffersize: int = _AHEAD,
 ) -> Iterator[Result]:
     """Return the results of a function for each item, in the order of the items.
 
@@ -49,6 +51,10 @@ def each(
         Told how many are done.
     step : str, optional
         What is being done, for it.
+    chunksize : int, optional
+        Number of items that are handed out together; by default such that there are some 256 batches.
+    buffersize : int, optional
+        Number of such batches that are handed out before their results are taken.
 
     Raises
     ------
@@ -62,7 +68,7 @@ def each(
             yield function(item)
             progress(step, done, total)
         return
-    size = max(1, -(-total // _BATCHES))
+    size = chunksize or max(1, -(-total // _BATCHES))
     # Dask takes calls with equal arguments for one; but the files may have changed since the last.
     call = uuid.uuid4().hex
     batches = (items[start : start + size] for start in range(0, total, size))
@@ -70,7 +76,7 @@ def each(
     done = 0
     try:
         while done < total:
-            for batch in islice(batches, _AHEAD - len(waiting)):
+            for batch in islice(batches, buffersize - len(waiting)):
                 waiting.append(executor.submit(_batch, call, function, batch))
             results = waiting.popleft().result()
             done += len(results)
