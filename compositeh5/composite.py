@@ -446,9 +446,9 @@ class Composite(Components):
             If the composite isn't stored yet: nothing could be found at the link's end.
         """
         link, part = self.stored_link(name), self._part(name)
-        if isinstance(part, MemoryPart) and targets.node_bytes(part.open_node()[0]) <= targets.CACHED_BYTES:
+        if isinstance(part, MemoryPart) and (nbytes := targets.node_bytes(part.open_node()[0])) <= targets.CACHED_BYTES:
             # Whoever has just written it needs not read it back.
-            targets.cache.put(link, kinds.get(part.kind).share(part.value))
+            targets.cache.put(link, kinds.get(part.kind).share(part.value), nbytes)
         return link
 
     def stored_link(self, name: str) -> Link:

@@ -36,9 +36,10 @@ from .remote import Location, member_location, open_file, read_all, read_member,
 class _Cache:
     """Values of linked components, so that what many composites share is decoded once per process."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
+    def __init__(self, size: int, nbytes: int) -> None:
+        self._size, self._nbytes = size, nbytes
+        self._values: OrderedDict[tuple[str, str, str], tuple[Any, int]] = OrderedDict()
+        self._held = 0
         self._lock = threading.Lock()
 
     def get(self, link: Link) -> Any:
@@ -47,25 +48,28 @@ class _Cache:
             key = (link.id, link.component, link.digest)
             if key in self._values:
                 self._values.move_to_end(key)
-            return self._values.get(key)
+            return self._values.get(key, (None, 0))[0]
 
-    def put(self, link: Link, value: Any) -> None:
-        """Keep a value, and drop the one that was not asked for the longest."""
+    def put(self, link: Link, value: Any, nbytes: int) -> None:
+        """Keep a value of some size, and drop those that were not asked for the longest."""
         with self._lock:
-            self._values[link.id, link.component, link.digest] = value
-            while len(self._values) > self._size:
-                self._values.popitem(last=False)
+            key = (link.id, link.component, link.digest)
+            self._held += nbytes - self._values.pop(key, (None, 0))[1]
+            self._values[key] = value, nbytes
+            while len(self._values) > self._size or self._held > self._nbytes:
+                self._held -= self._values.popitem(last=False)[1][1]
 
     def clear(self) -> None:
         """Forget all."""
         with self._lock:
             self._values.clear()
+            self._held = 0
 
-
-cache = _Cache(256)
 
 CACHED_BYTES = 4 * 1024 * 1024
 """Larger components (pixels) are read anew each time."""
+
+cache = _Cache(256, 16 * CACHED_BYTES)
 
 
 def read(link: Link, base: str | None, path: str | None, anywhere: bool = False, /, **parameters: Any) -> Any:
@@ -93,10 +97,11 @@ def read(link: Link, base: str | None, path: str | None, anywhere: bool = False,
     kind = kinds.get(link.kind, str(link))
     if value is None:
         with Target(link, base, path, anywhere) as node:
-            if parameters or node_bytes(node) > CACHED_BYTES:
+            nbytes = node_bytes(node)
+            if parameters or nbytes > CACHED_BYTES:
                 return kinds.decode(node, **parameters)
             value = kinds.decode(node)
-        cache.put(link, value)
+        cache.put(link, value, nbytes)
     if parameters:
         return kind.decode(kind.encode(value), **parameters)
     return kind.share(value)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import compositeh5 as ch5
+from compositeh5 import targets
 
 SIDE = 2400
 
@@ -20,6 +21,7 @@ EXPOSURE = f"""
 import resource, sys
 import numpy as np
 import compositeh5 as ch5
+from compositeh5 import targets
 from compositeh5.kinds import wcs  # noqa: F401
 
 def peak():
@@ -97,6 +99,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 import resource, sys
 import numpy as np
 import compositeh5 as ch5
+from compositeh5 import targets
 import signal
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -115,3 +118,22 @@ composite.write(sys.argv[1])
     assert [file.name for file in tmp_path.iterdir()] == ["c.h5"]
     with h5py.File(tmp_path / "c.h5") as file:
         assert file["composite/image"].shape == (700, 900)
+
+
+def test_what_is_kept_of_linked_components_is_bounded(tmp_path: Path) -> None:
+    """In a process that reads the linked images of many visits, the memory for what it has read doesn't grow."""
+    targets.cache.clear()
+    tracemalloc.start()
+    try:
+        for number in range(24):
+            base = ch5.Composite(None, image=np.zeros((1024, 1024), "f4"), data_id={"visit": number})
+            base.write(tmp_path / "base.h5", replace=True)
+            ch5.Composite(None, image=base.link("image")).write(tmp_path / "overlay.h5", replace=True)
+            with ch5.open(tmp_path / "overlay.h5") as composite:
+                composite["image"]
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        targets.cache.clear()
+    # Some are kept, but not all 96 MiB.
+    assert 16 * 1024**2 <= held <= 72 * 1024**2
