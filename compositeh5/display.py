@@ -180,12 +180,11 @@ def html(composite: Composite) -> str:
     if composite._closed:
         return f"<pre>{escape(repr(composite))}</pre>"
     infos = composite.components().values()
-    names = (*CELLS[:-1], "stage", "where")
-    rows = [f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"]
+    rows = [f"<tr>{''.join(f'<th>{name}</th>' for name in CELLS)}</tr>"]
     for info in infos:
         *texts, where = cells(info)
         more = info.note or info.target or (f"copied from {info.origin}" if info.origin else "")
-        columns = "".join(f"<td>{escape(text)}</td>" for text in (*texts, info.stage))
+        columns = "".join(f"<td>{escape(text)}</td>" for text in texts)
         rows.append(f'<tr>{columns}<td title="{escape(more)}">{escape(where)}</td></tr>')
     about = {
         "data ID": " ".join(f"{key}={value}" for key, value in composite.data_id.items()),

@@ -89,16 +89,34 @@ def to_text(value: Any, kind: str, *, short: bool = False) -> str:
     return _TEXTS.get(kind, _record_text)(value)
 
 
+def to_plain(value: Any, kind: str) -> Any:
+    """Return what `to_text` says of the value of a component as plain data for JSON.
+
+    Records, lists, texts and calibrations are themselves, as `plain` gives them; tables have ``unit`` and ``values`` of
+    each column by name; arrays and images have their shape, type, unit and range, masks the number of pixels of each
+    plane; others are text.
+
+    Parameters
+    ----------
+    value : object
+        The value.
+    kind : str
+        Name of its kind.
+    """
+    return _FACTS.get(kind, plain)(value)
+
+
 def columns(rows: Sequence[tuple[str, ...]]) -> str:
     """Return rows of text as aligned columns; characters that would act on a terminal are escaped."""
-    cells = [[_printable(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return a text of one line with what would act on a terminal escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -182,26 +200,57 @@ def _array_text(value: Any) -> str:
     """Return shape, type, unit and the range of the values of an array, image or quantity; others in full."""
     if not isinstance(value, np.ndarray | Pixels):
         return _record_text(value)
+    facts = _array_facts(value)
+    lines = [
+        ", ".join(filter(None, (" x ".join(map(str, facts["shape"])) or "one value", facts["dtype"], facts["unit"])))
+    ]
+    if facts["not_finite"]:
+        lines[0] += f", {facts['not_finite']} not finite"
+    if facts["median"] is not None:
+        lines.append("minimum {minimum:.6g}, median {median:.6g}, maximum {maximum:.6g}".format(**facts))
+    return "\n".join(lines)
+
+
+def _array_facts(value: Any) -> Any:
+    if not isinstance(value, np.ndarray | Pixels):
+        return plain(value)
     array = np.asarray(value)
-    unit = getattr(value, "unit", None)
-    text = f"{' x '.join(map(str, array.shape)) or 'one value'}, {array.dtype}{f', {unit}' if unit else ''}"
-    if array.dtype.kind not in "iuf" or not array.size:
-        return text
-    finite = array[np.isfinite(array)]
-    if finite.size < array.size:
-        text += f", {array.size - finite.size} not finite"
-    if not finite.size:
-        return text
-    return f"{text}\nminimum {finite.min():.6g}, median {np.median(finite):.6g}, maximum {finite.max():.6g}"
+    numbers = array[np.isfinite(array)] if array.dtype.kind in "iuf" else array[:0]
+    limits = (numbers.min(), np.median(numbers), numbers.max()) if numbers.size else (None, None, None)
+    return {
+        "shape": list(array.shape),
+        "dtype": str(array.dtype),
+        "unit": str(getattr(value, "unit", None) or ""),
+        "not_finite": array.size - numbers.size if array.dtype.kind in "iuf" else 0,
+        **dict(zip(("minimum", "median", "maximum"), map(plain, limits), strict=True)),
+    }
 
 
 def _mask_text(value: Mask) -> str:
     lines = [f"{' x '.join(map(str, value.shape))}, {value.dtype}"]
-    width = max(map(len, value.planes), default=0)
-    for name in value.planes:
-        count = int(np.count_nonzero(value.has(name)))
+    counts = _mask_facts(value)["planes"]
+    width = max(map(len, counts), default=0)
+    for name, count in counts.items():
         lines.append(f"{name.ljust(width)}  {count} pixels ({100 * count / max(value.array.size, 1):.3g} %)")
     return "\n".join(lines)
+
+
+def _mask_facts(value: Mask) -> dict[str, Any]:
+    planes = {name: int(np.count_nonzero(value.has(name))) for name in value.planes}
+    return {"shape": list(value.shape), "dtype": str(value.dtype), "planes": planes}
+
+
+def _table_facts(value: Table) -> dict[str, Any]:
+    return {
+        name: {"unit": str(getattr(column, "unit", None) or ""), "values": _column_values(column)}
+        for name, column in value.items()
+    }
+
+
+def _column_values(column: Any) -> Any:
+    from astropy.units import Quantity
+
+    return plain(column.value.tolist() if isinstance(column, Quantity) else list(column))
 
 
 def _wcs_text(value: WCS) -> str:
@@ -219,6 +268,16 @@ _TEXTS: dict[str, Callable[[Any], str]] = {
     "mask": _mask_text,
     "psf": repr,
     "text": str,
+    "wcs": _wcs_text,
+}
+
+_FACTS: dict[str, Callable[[Any], Any]] = {
+    "array": _array_facts,
+    "composite": _TEXTS["composite"],
+    "image": _array_facts,
+    "mask": _mask_facts,
+    "psf": repr,
+    "table": _table_facts,
     "wcs": _wcs_text,
 }
 

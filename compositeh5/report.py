@@ -121,7 +121,7 @@ def _bytes(node: Node | None) -> tuple[int, int]:
     return 0, 0
 
 
-CELLS = ("component", "kind", "shape", "type", "units", "size", "stored", "where")
+CELLS = ("component", "kind", "shape", "type", "units", "size", "stored", "stage", "where")
 """What the texts of `cells` are."""
 
 
@@ -135,6 +135,7 @@ def cells(info: ComponentInfo) -> tuple[str, ...]:
         info.units,
         human_bytes(info.nbytes) if info.kind else "",
         human_bytes(info.stored_bytes) if info.kind and info.state != "memory" else "",
+        info.stage,
         f"{info.state} -> {info.target.partition(' (id ')[0]}" if info.target else info.state,
     )
 

@@ -206,7 +206,7 @@ VERBS: dict[str, list[str]] = {
     "convert": ["convert", "BAD", "OUT/x.h5"],
     "flatten": ["flatten", "BAD", "OUT/x.h5"],
     "preview": ["preview", "BAD", "-o", "OUT/x.png"],
-    "split": ["split", "BAD", "-o", "OUT/x"],
+    "split": ["split", "BAD", "OUT/x"],
     "promote": ["promote", "BAD", "image", "OUT/x.h5"],
     "diff": ["diff", "BAD", "GOOD"],
     "refs": ["refs", "BAD"],

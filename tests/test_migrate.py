@@ -284,15 +284,15 @@ def test_the_command(tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture[s
         file["x"] = 1
     assert main(["migrate", str(root)]) == 1
     out = capsys.readouterr().out.splitlines()
-    assert out[0].split() == ["0.9", str(sorted(paths)[0])]
-    assert out[-1] == "4 to be migrated, 1 left alone, 0 failed"
+    assert out[1].split() == ["to", "migrate", str(sorted(paths)[0]), "version", "0.9"]
+    assert out[-1] == "4 to migrate, 1 left alone, 0 failed"
     assert main(["migrate", str(root), "--output", str(tmp_path / "new"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert Migration(**document[0]).target.startswith(str(tmp_path / "new"))
     check(root, known, tmp_path / "new")
     assert main(["migrate", str(root), "--in-place"]) == 0
     assert main(["migrate", str(root)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "0 to be migrated, 5 left alone, 0 failed"
+    assert capsys.readouterr().out.splitlines()[-1] == "0 to migrate, 5 left alone, 0 failed"
     (root / "bad.h5").write_bytes(paths[0].read_bytes()[:-1])
     assert main(["migrate", str(root), "--in-place"]) == 2
-    assert "bad.h5" in capsys.readouterr().err
+    assert "bad.h5" in capsys.readouterr().out

@@ -556,7 +556,7 @@ def test_a_killed_prune_is_finished_by_the_next(tmp_path: Path) -> None:
 
 def test_refs_on_the_command_line(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["refs", str(ccd_path(tree))]) == 0
-    assert capsys.readouterr().out.split()[:3] == ["ok", str(ccd_path(tree)), "visit_info"]
+    assert capsys.readouterr().out.split()[4:7] == ["ok", str(ccd_path(tree)), "visit_info"]
     assert main(["refs", "--json", "--to", str(visit_path(tree)), str(tree)]) == 1
     report = json.loads(capsys.readouterr().out)
     assert [found["link"]["data_id"] for found in report["references"]] == [{"visit": 1}] * 3

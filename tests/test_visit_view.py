@@ -527,7 +527,7 @@ def test_pictures_of_odd_sizes_and_without_values(tmp_path: Path) -> None:
 def test_the_command(simulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     visit, folder = str(simulated / "visit" / "visit.h5"), str(simulated / "calexp")
     assert main(["visit", visit, folder]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    _, *lines = capsys.readouterr().out.splitlines()
     assert lines[2].split() == ["2", str(detector_path(simulated, 2))]
     assert len(lines) == 12
     assert main(["visit", folder, "-d", f"visit={VISIT['visit']}", "--table", "photo_calib"]) == 0

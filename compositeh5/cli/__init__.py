@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
+import textwrap
+from contextlib import ExitStack, redirect_stdout
 
 from .._version import __version__
 from ..errors import CompositeH5Error
-from . import comparing, composing, index, making, preview, reading, references
-from .common import COULD_NOT, FINE, INTERRUPTED
+from . import comparing, completion, composing, index, making, preview, reading, references
+from .common import COULD_NOT, FINE, INTERRUPTED, Verb
 
-_VERBS = {
+_VERBS: dict[str, Verb] = {
     **reading.VERBS,
     **preview.VERBS,
     **making.VERBS,
@@ -34,10 +37,17 @@ def main(argv: list[str] | None = None) -> int:
     argv : list of str, optional
         The arguments; those of the process by default.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    completion.complete(parser)
+    arguments = parser.parse_args(argv)
+    # Names of files may have what the terminal's encoding hasn't.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        code = arguments.run(arguments)
-        sys.stdout.flush()
+        with ExitStack() as stack:
+            if arguments.quiet:
+                stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+            code = arguments.run(arguments)
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader (``head``) has seen enough; the flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,20 +69,35 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "compositeh5",
-        description="Composite scientific objects in HDF5: look into files, get components out, convert.",
-        epilog="`compositeh5 VERB --help` explains a verb and gives examples.",
+        description="Composite scientific objects in HDF5: look into files, get components out, convert, link.",
+        epilog="`compositeh5 VERB --help` explains a verb and gives examples. Tab completes verbs, files and components"
+        f" after `{completion.HOW}` (bash and zsh; needs the extra `cli`).",
     )
     parser.add_argument("--version", action="version", version=f"compositeh5 {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for name, verb in _VERBS.items():
-        examples = "\n".join("  " + line.strip() for line in verb.examples.strip().splitlines())
         sub = verbs.add_parser(
             name,
             help=verb.help,
-            description=verb.description,
-            epilog=f"examples:\n{examples}",
+            description=_filled(verb.description),
+            epilog=_epilog(verb),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         verb.arguments(sub)
+        how = sub.add_mutually_exclusive_group()
+        how.add_argument("--json", action="store_true", help="print one document of JSON instead of text")
+        how.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors; the exit code tells")
         sub.set_defaults(run=verb.run)
     return parser
+
+
+def _epilog(verb: Verb) -> str:
+    codes = ["0  fine", *([f"1  {verb.found}"] if verb.found else []), "2  it could not be done"]
+    examples = (line.strip() for line in verb.examples.strip().splitlines())
+    parts = {"exit code": codes, "JSON": _filled(verb.json, 2).splitlines(), "examples": examples}
+    return "\n\n".join("\n".join([f"{title}:", *(f"  {line}" for line in lines)]) for title, lines in parts.items())
+
+
+def _filled(text: str, indent: int = 0) -> str:
+    # As wide as argparse makes all else.
+    return textwrap.fill(text, shutil.get_terminal_size().columns - 2 - indent, break_on_hyphens=False)

@@ -1,55 +1,97 @@
-"""What the verbs share: arguments, opening, printing, progress, and running on several processes."""
+"""What the verbs share: how they are described, their arguments, opening, and running on several processes."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from . import completion
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from ..composite import Composite
-    from ..operations.running import Progress
 
 FINE, FOUND, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
-"""The exit codes: 1 where a verb has found what it looks for (differences, damage), 2 is also argparse's for wrong
-arguments, 130 the shell's for Ctrl-C."""
+"""The exit codes: 1 where a verb has found what it looks for (differences, damage), 2 where something could not be
+done, which is also argparse's for wrong arguments, 130 the shell's for Ctrl-C."""
 
 
 class Verb(NamedTuple):
-    """A verb of the command line."""
+    """A verb of the command line. All verbs have ``--json`` and ``--quiet`` beside their own arguments."""
 
     run: Callable[[argparse.Namespace], int | None]
     """Does it; returns the exit code if it isn't `FINE`."""
     arguments: Callable[[argparse.ArgumentParser], None]
+    """Adds its arguments to a parser."""
     help: str
+    """What it does, in one line; also that of the table in the README."""
     description: str
     examples: str
+    """Command lines, which a test runs."""
+    json: str
+    """The keys of the document that ``--json`` prints: ``"file, copied"``, or ``"a list of source, target"``."""
+    found: str = ""
+    """What exit code 1 says; empty if there is none."""
 
 
 def file_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument of a verb that reads one composite."""
-    parser.add_argument("file", metavar="FILE", help="the file, or FILE::NAME if it holds several composites")
-    parser.add_argument("--name", help="the name of the composite, if the file holds several")
+    parser.add_argument("file", metavar="FILE", help="a file, or FILE::NAME if it holds several composites")
+    option(parser, "--name", help="the name of the composite, if the file holds several (default: its main one)")
 
 
-def json_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option of a verb that reports."""
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def component_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument of a verb that takes one component of a file."""
+    action = parser.add_argument("component", metavar="COMPONENT", help="the name of the component, as `ls` shows it")
+    completion.completed(action, completion.components)
+
+
+def option(
+    parser: argparse._ActionsContainer,
+    *names: str,
+    completer: completion.Completer = completion.nothing,
+    **more: object,
+) -> None:
+    """Add an option with a value of which a shell offers what ``completer`` tells; by default nothing."""
+    completion.completed(parser.add_argument(*names, **more), completer)  # type: ignore[arg-type]
+
+
+def components_option(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add the option of a verb that takes some components."""
+    option(
+        parser, "-c", "--components", type=names, action="extend", metavar="NAME,NAME", help=help,
+        completer=completion.components,
+    )  # fmt: skip
+
+
+def folder_arguments(parser: argparse.ArgumentParser, help: str) -> None:
+    """Add the arguments of a verb that looks into folders, with all below them."""
+    parser.add_argument("roots", metavar="FOLDER", nargs="+", help=help)
+
+
+def force_argument(parser: argparse.ArgumentParser, what: str = "OUT") -> None:
+    """Add the option that lets a verb replace files."""
+    parser.add_argument("--force", action="store_true", help=f"replace {what} if it exists")
 
 
 def jobs_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option of a verb that works on many files."""
-    parser.add_argument(
-        "-j", "--jobs", type=number(1, 1024), default=1, metavar="N", help="how many processes work on it (default: 1)"
-    )
+    option(
+        parser, "-j", "--jobs", type=number(1, 1024), default=1, metavar="N",
+        help="how many processes work on it (default: 1)",
+    )  # fmt: skip
+
+
+def names(text: str) -> list[str]:
+    """Return the names in a list that is separated by commas."""
+    return [name for name in text.split(",") if name]
 
 
 def number(low: int, high: int) -> Callable[[str], int]:
@@ -75,53 +117,12 @@ def opened(file: str, name: str | None = None) -> Iterator[Composite]:
         yield composite
 
 
-def print_json(value: Any) -> None:
-    """Print what JSON can hold."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
-
-
 def executor(jobs: int) -> AbstractContextManager[Executor | None]:
     """Return the processes that work on many files; none for one job, which is done here."""
     if jobs == 1:
         return nullcontext()
-    # Forked copies of a process in which HDF5 has been used, or which has threads, may hang.
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
-
-
-@contextmanager
-def progress() -> Iterator[Progress]:
-    """Return what shows how far the work is: a bar on a terminal, else a line for each step."""
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-    except ImportError:
-        yield _print_steps()
-        return
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _print_steps()
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=console, transient=True) as bar:
-        task, shown = bar.add_task(""), ""
-
-        def show(step: str, done: int, total: int) -> None:
-            nonlocal shown
-            # A step that is over before the next redrawing is seen as well.
-            bar.update(task, description=step, completed=done, total=total, refresh=step != shown)
-            shown = step
-
-        yield show
-
-
-def _print_steps() -> Progress:
-    shown: list[str] = []
-
-    def show(step: str, done: int, total: int) -> None:
-        # Not each file: what is piped is read later, if at all.
-        if step not in shown:
-            shown.append(step)
-            print(f"[{done}/{total}] {step}", file=sys.stderr)
-
-    return show
+    # Forked copies of a process in which HDF5 has been used, or which has threads, may hang. Ctrl-C reaches all
+    # processes of a terminal: these end without a word, for what they write is whole or not there.
+    return ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)
+    )

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import ExitStack
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from ..export import columns, plain
-from .common import (
-    COULD_NOT,
-    FINE,
-    FOUND,
-    Verb,
-    executor,
-    jobs_argument,
-    json_argument,
-    opened,
-    print_json,
-    progress,
-)
+from ..export import plain
+from . import completion
+from .common import COULD_NOT, FINE, FOUND, Verb, components_option, executor, jobs_argument, opened, option
+from .output import Table, report
+from .progress import progress
+
+if TYPE_CHECKING:
+    from ..operations.migrate import Migration
 
 
 def _diff(arguments: argparse.Namespace) -> int:
     from ..operations.diff import diff
 
     with ExitStack() as stack:
+        stack.enter_context(progress(arguments))("comparing", 0, 1)
         # One of several composites in a file is opened here; all else is left to `diff`, which also takes FITS files.
         one, other = (
             stack.enter_context(opened(path)) if "::" in path or arguments.stages else path
@@ -33,14 +29,12 @@ def _diff(arguments: argparse.Namespace) -> int:
         )
         if arguments.stages:
             one, other = (
-                composite.require_stage(stage, arguments.component)
+                composite.require_stage(stage, arguments.components)
                 for composite, stage in zip((one, other), arguments.stages, strict=True)
             )
-        comparison = diff(one, other, components=arguments.component or None)
-    if arguments.json:
-        print_json(plain({"identical": comparison.identical, **asdict(comparison)}))
-    else:
-        print(comparison.text(None if arguments.all else 20))
+        comparison = diff(one, other, components=arguments.components)
+    document = plain({"identical": comparison.identical, **asdict(comparison)})
+    report(arguments, document, comparison.text(None if arguments.all else 20))
     same = comparison.identical and not (arguments.attributes and comparison.attributes)
     return FINE if same else FOUND
 
@@ -48,7 +42,7 @@ def _diff(arguments: argparse.Namespace) -> int:
 def _migrate(arguments: argparse.Namespace) -> int:
     from ..operations.migrate import migrate
 
-    with executor(arguments.jobs) as workers, progress() as shown:
+    with executor(arguments.jobs) as workers, progress(arguments) as shown:
         done = migrate(
             arguments.files,
             output=arguments.output,
@@ -58,44 +52,46 @@ def _migrate(arguments: argparse.Namespace) -> int:
         )
     older, failed = [file for file in done if file.target], [file for file in done if file.problem]
     wrote = arguments.in_place or arguments.output is not None
-    if arguments.json:
-        print_json([asdict(file) for file in done])
-    else:
-        if older:
-            places = ("" if file.target == file.path else f"-> {file.target}" for file in older)
-            print(columns([(file.version, file.path, place) for file, place in zip(older, places, strict=True)]))
-        for file in failed:
-            print(f"compositeh5: error: {file.problem}", file=sys.stderr)
-        others = len(done) - len(older) - len(failed)
-        print(f"{len(older)} {'migrated' if wrote else 'to be migrated'}, {others} left alone, {len(failed)} failed")
+    state, others = "migrated" if wrote else "to migrate", len(done) - len(older) - len(failed)
+    rows = [(state, file.path, f"version {file.version}{_moved(file)}") for file in older]
+    rows += (("failed", file.path, file.problem) for file in failed)
+    summary = f"{len(older)} {state}, {others} left alone, {len(failed)} failed"
+    report(arguments, done, Table(("state", "file", "detail"), rows), summary)
     if failed:
         return COULD_NOT
     return FINE if wrote or not older else FOUND
 
 
+def _moved(file: Migration) -> str:
+    return "" if file.target == file.path else f" -> {file.target}"
+
+
 def _migrate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", metavar="FILE", nargs="+", help="a file, or a folder with all below it")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--output", metavar="DIR", help="write the new files to this folder")
+    option(
+        where, "-o", "--output", metavar="FOLDER", help="write the new files to this folder",
+        completer=completion.folders,
+    )  # fmt: skip
     where.add_argument("--in-place", action="store_true", help="replace the old files")
     jobs_argument(parser)
-    json_argument(parser)
 
 
 def _diff_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="a file, or FILE::NAME if it holds several composites; also a FITS file")
     parser.add_argument("b", metavar="B", help="likewise")
-    parser.add_argument(
-        "--component", metavar="NAME", action="append", help="compare this one; can be repeated (default: all)"
-    )
-    parser.add_argument(
-        "--stages", nargs=2, metavar="STAGE", help="compare these versions of the components; A and B can be one file"
+    components_option(parser, "compare only these (default: all)")
+    option(
+        parser,
+        "--stages",
+        nargs=2,
+        metavar="STAGE",
+        help="compare these versions of the components; A and B can be one file",
     )
     parser.add_argument(
         "--attributes", action="store_true", help="other attributes (data ID, run, stages, provenance) count as well"
     )
     parser.add_argument("--all", action="store_true", help="show all differences, not only 20 of each component")
-    json_argument(parser)
 
 
 VERBS = {
@@ -106,13 +102,14 @@ VERBS = {
         "Compare two files. Components with the same digest are identical, wherever they are stored, and aren't read. "
         "Of others it is shown how they differ: units, shape, how many pixels and by how much, mask planes, columns, "
         "fields, header cards, and how far the WCS moves pixels. A FITS file is compared as what it converts to; two "
-        "FITS files are compared HDU by HDU. The exit code is 0 if they are identical, 1 if they differ, 2 if they "
-        "can't be compared.",
+        "FITS files are compared HDU by HDU. ",
         """
         compositeh5 diff calexp.h5 calexp_jointcal.h5
         compositeh5 diff calexp.fits calexp.h5
-        compositeh5 diff calexp.h5 calexp.h5 --component wcs --stages single_frame jointcal
-        compositeh5 diff a.h5 b.h5 --component wcs --json | jq '.components[].differences'""",
+        compositeh5 diff calexp_jointcal.h5 calexp_jointcal.h5 -c wcs --stages single_frame jointcal
+        compositeh5 diff calexp.h5 calexp_jointcal.h5 -c wcs,mask --json | jq '.components[].differences'""",
+        "identical, a, b, components, attributes",
+        "they differ",
     ),
     "migrate": Verb(
         _migrate,
@@ -120,10 +117,12 @@ VERBS = {
         "write files of earlier versions of the format anew",
         "Write files of earlier versions of the format anew in the present one, with the same ids, digests and "
         "contents, which is checked. Files that are in it already are left alone. Without --output or --in-place, "
-        "nothing is written, and the exit code is 1 if there are files to be migrated.",
+        "nothing is written.",
         """
         compositeh5 migrate repository
         compositeh5 migrate --in-place repository -j 4
         compositeh5 migrate --output new old/*.h5""",
+        "a list of path, version, target, problem",
+        "there are files to be migrated",
     ),
 }

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import io
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from .. import export
 from ..container.publish import publish
 from ..errors import OutsideError
-from .common import FINE, FOUND, Verb, executor, jobs_argument, json_argument, number, print_json, progress
+from .common import FINE, FOUND, Verb, executor, force_argument, jobs_argument, number, option
+from .output import Table, report
+from .progress import progress
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
+    from astropy.table import QTable
 
     from ..composite import Composite
 
@@ -21,18 +23,18 @@ if TYPE_CHECKING:
 def _index(arguments: argparse.Namespace) -> int:
     from ..operations.index import index, open_index
 
-    with executor(arguments.jobs) as pool, progress() as shown:
-        report = index(arguments.root, arguments.output, executor=pool, progress=shown)
+    with executor(arguments.jobs) as pool, progress(arguments) as shown:
+        done = index(arguments.root, arguments.output, executor=pool, progress=shown)
     if arguments.export is not None:
-        export.write(open_index(report.path), "table", arguments.export, replace=arguments.force)
-    if arguments.json:
-        print_json(asdict(report))
-    else:
-        files = f"{report.read} files read, {report.unchanged} unchanged, {report.removed} gone"
-        print(f"{report.path}: {report.composites} composites; {files}")
-        if report.problems:
-            print(export.columns(list(report.problems.items())))
-    return FOUND if report.problems else FINE
+        export.write(open_index(done.path), "table", arguments.export, replace=arguments.force)
+    files = f"{done.read} files read, {done.unchanged} unchanged, {done.removed} gone"
+    report(
+        arguments,
+        done,
+        Table(("state", "file", "why"), [("unread", *problem) for problem in done.problems.items()]),
+        f"{done.path}: {done.composites} composites; {files}",
+    )
+    return FOUND if done.problems else FINE
 
 
 def _visit(arguments: argparse.Namespace) -> None:
@@ -40,7 +42,7 @@ def _visit(arguments: argparse.Namespace) -> None:
 
     with (
         executor(arguments.jobs) as pool,
-        progress() as shown,
+        progress(arguments) as shown,
         open_visit(
             arguments.source,
             arguments.members,
@@ -52,14 +54,19 @@ def _visit(arguments: argparse.Namespace) -> None:
         if arguments.picture is not None:
             picture = view.picture(arguments.component, step=arguments.step)
             _write_picture(picture, arguments.picture, replace=arguments.force)
-            text = f"{arguments.picture}: {picture['image']!r}"
+            report(arguments, {"file": arguments.picture}, f"{arguments.picture}: {picture['image']!r}")
         elif arguments.at is not None:
-            text = export.to_text(view.containing(_position(*arguments.at))["detector", "y", "x"], "table")
+            _report_table(arguments, view.containing(_position(*arguments.at))["detector", "y", "x"])
         elif arguments.table is not None:
-            text = export.to_text(view.table(arguments.table, missing="keep"), "table")
+            _report_table(arguments, view.table(arguments.table, missing="keep"))
         else:
-            text = export.columns([(str(detector), path) for detector, path in view.locations.items()])
-    print(text)
+            document = [{"detector": detector, "file": path} for detector, path in view.locations.items()]
+            rows = [(str(detector), path) for detector, path in view.locations.items()]
+            report(arguments, document, Table(("detector", "file"), rows))
+
+
+def _report_table(arguments: argparse.Namespace, table: QTable) -> None:
+    report(arguments, export.to_plain(table, "table"), export.to_text(table, "table"))
 
 
 def _position(ra: str, dec: str) -> SkyCoord:
@@ -101,30 +108,44 @@ def _visit_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="a folder, pattern or file where the detectors of that visit are looked for (default: the index above it)",
     )
-    parser.add_argument(
-        "-d", "--data-id", metavar="KEY=VALUE", type=_pair, action="append", default=[], help="only these, as visit=42"
+    option(
+        parser,
+        "-d",
+        "--data-id",
+        metavar="KEY=VALUE",
+        type=_pair,
+        action="append",
+        default=[],
+        help="only these, as visit=42; may be repeated",
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--table", metavar="COMPONENT", help="show this component of all detectors, as a table")
-    what.add_argument("--at", metavar=("RA", "DEC"), nargs=2, help="show which detectors contain a position (ICRS)")
-    what.add_argument("--picture", metavar="OUT", help="write a picture of all detectors: .h5, .fits, .npy")
-    parser.add_argument("--component", default="image", help="the images of the picture (default: image)")
-    parser.add_argument(
-        "--step", type=number(1, 4096), default=16, metavar="N", help="N x N pixels become one (default: 16)"
+    option(what, "--table", metavar="COMPONENT", help="show this component of all detectors, as a table")
+    option(
+        what,
+        "--at",
+        metavar=("RA", "DEC"),
+        nargs=2,
+        help="show which detectors contain a position (ICRS; degrees, or as 10h00m24s +2d12m)",
     )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    what.add_argument("--picture", metavar="OUT", help="write a picture of all detectors: .h5, .fits, .npy")
+    option(
+        parser, "--component", default="image", metavar="COMPONENT", help="the images of the picture (default: image)"
+    )
+    option(
+        parser, "--step", type=number(1, 4096), default=16, metavar="N", help="N x N pixels become one (default: 16)"
+    )
+    force_argument(parser)
     jobs_argument(parser)
 
 
 def _index_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", metavar="ROOT", help="the folder; all below it is looked into")
-    parser.add_argument("-o", "--output", metavar="FILE", help="the index (default: ROOT/compositeh5-index.h5)")
+    parser.add_argument("root", metavar="FOLDER", help="the folder; all below it is looked into")
+    parser.add_argument("-o", "--output", metavar="OUT", help="the index (default: FOLDER/compositeh5-index.h5)")
     parser.add_argument(
         "--export", metavar="FILE", help="also write the table as .parquet, .hdf5 (astropy's), .ecsv or .fits"
     )
-    parser.add_argument("--force", action="store_true", help="replace the exported file if it exists")
+    force_argument(parser, "the exported file")
     jobs_argument(parser)
-    json_argument(parser)
 
 
 VERBS = {
@@ -135,11 +156,13 @@ VERBS = {
         "Write one table of what all composites in a folder say of themselves, and of their scalars: data IDs, "
         "records such as the metadata of visits, calibrations, corners on the sky. Only files that have changed since "
         "last time are opened, and no pixel is read. `compositeh5.open_index` gives the table; queries need no other "
-        "file. The exit code is 1 if something can't be read.",
+        "file.",
         """
         compositeh5 index calexp
-        compositeh5 index /data/repo -j 8 --export index.parquet
+        compositeh5 index repo -j 8 --export index.fits
         compositeh5 get calexp/compositeh5-index.h5 table -o index.ecsv""",
+        "path, composites, read, unchanged, removed, problems",
+        "some files can't be read",
     ),
     "visit": Verb(
         _visit,
@@ -152,5 +175,6 @@ VERBS = {
         compositeh5 visit calexp -d visit=903334 --table summary_stats
         compositeh5 visit visit/visit_903334.h5 calexp --at 150.1 2.2
         compositeh5 visit "calexp/*_903334_*.h5" --picture visit.fits --step 32""",
+        "a list of detector, file; with --table and --at unit and values of each column; with --picture file",
     ),
 }

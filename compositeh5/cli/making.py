@@ -5,54 +5,44 @@ from __future__ import annotations
 import argparse
 import os
 from collections import Counter
-from dataclasses import asdict
 
-from .common import (
-    COULD_NOT,
-    FINE,
-    Verb,
-    executor,
-    jobs_argument,
-    json_argument,
-    number,
-    print_json,
-    progress,
-)
+from .common import COULD_NOT, FINE, Verb, executor, force_argument, jobs_argument, number, option
+from .output import Table, report
+from .progress import progress
 
 
 def _convert(arguments: argparse.Namespace) -> int:
     from ..convert import convert, convert_files
+    from ..convert.many import Conversion
 
     several = len(arguments.inputs) > 1 or os.path.isdir(arguments.inputs[0]) or os.path.isdir(arguments.output)
     if not several and not arguments.output.endswith(os.sep):
-        composite = convert(arguments.inputs[0], arguments.output, replace=arguments.force)
-        if arguments.json:
-            print_json(
-                [{"source": arguments.inputs[0], "target": arguments.output, "status": "converted", "message": ""}]
-            )
-        else:
-            print(f"{arguments.output}: {composite!r}")
+        with progress(arguments) as shown:
+            shown("converting", 0, 1)
+            composite = convert(arguments.inputs[0], arguments.output, replace=arguments.force)
+        done = [Conversion(arguments.inputs[0], arguments.output, "converted")]
+        report(arguments, done, f"{arguments.output}: {composite!r}")
         return FINE
-    with progress() as shown, executor(arguments.jobs) as pool:
+    with progress(arguments) as shown, executor(arguments.jobs) as pool:
         done = convert_files(
             arguments.inputs, arguments.output, to=arguments.to, replace=arguments.force, executor=pool, progress=shown
         )
     failed = [conversion for conversion in done if conversion.status == "failed"]
-    if arguments.json:
-        print_json([asdict(conversion) for conversion in done])
-    else:
-        for conversion in failed:
-            print(f"{conversion.source}: failed: {conversion.message}")
-        counts = Counter(conversion.status for conversion in done)
-        print(", ".join(f"{counts[status]} {status}" for status in ("converted", "unchanged", "failed")))
+    counts = Counter(conversion.status for conversion in done)
+    report(
+        arguments,
+        done,
+        Table(("state", "file", "why"), [("failed", conversion.source, conversion.message) for conversion in failed]),
+        ", ".join(f"{counts[status]} {status}" for status in ("converted", "unchanged", "failed")),
+    )
     return COULD_NOT if failed else FINE
 
 
 def _demo(arguments: argparse.Namespace) -> None:
     from ..demo import run
 
-    with progress() as shown:
-        report = run(
+    with progress(arguments) as shown:
+        done = run(
             arguments.directory,
             fits=arguments.fits,
             detectors=arguments.detectors,
@@ -60,34 +50,33 @@ def _demo(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             progress=shown,
         )
-    print(report.text())
+    report(arguments, done.document(), done.text())
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", metavar="IN", nargs="+", help="a file, or several files and directories")
-    parser.add_argument("output", metavar="OUT", help="the file to write; the directory for what several files become")
+    parser.add_argument("inputs", metavar="IN", nargs="+", help="a file, or several files and folders")
+    parser.add_argument("output", metavar="OUT", help="the file to write; the folder for what several files become")
     parser.add_argument(
-        "--to", choices=["h5", "fits"], default="h5", help="what the files of directories become (default: h5)"
+        "--to", choices=["h5", "fits"], default="h5", help="what the files of folders become (default: h5)"
     )
-    parser.add_argument("--force", action="store_true", help="replace other files that stand in the way")
+    force_argument(parser, "what else is in the place of a new file,")
     jobs_argument(parser)
-    json_argument(parser)
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "directory",
-        metavar="DIR",
+        metavar="FOLDER",
         nargs="?",
         default="compositeh5-demo",
         help="where to make it; an earlier demonstration there is replaced (default: ./compositeh5-demo)",
     )
     parser.add_argument("--fits", metavar="FILE", nargs="+", default=[], help="use these exposures instead")
-    parser.add_argument("--detectors", type=number(1, 100), default=9, metavar="N", help="how many (default: 9)")
-    parser.add_argument(
-        "--size", type=number(64, 4096), default=1024, metavar="PIXELS", help="rows and columns (default: 1024)"
+    option(parser, "--detectors", type=number(1, 100), default=9, metavar="N", help="how many (default: 9)")
+    option(
+        parser, "--size", type=number(64, 4096), default=1024, metavar="PIXELS", help="rows and columns (default: 1024)"
     )
-    parser.add_argument("--seed", type=number(0, 2**32), default=1, metavar="N", help="of the random numbers")
+    option(parser, "--seed", type=number(0, 2**32), default=1, metavar="N", help="of the random numbers (default: 1)")
 
 
 VERBS = {
@@ -97,13 +86,14 @@ VERBS = {
         "convert FITS files to composites, and back",
         "Convert a FITS file to a composite, or a composite that was one back: an exposure or a catalog of the LSST "
         "pipelines, an image with mask and uncertainty, or any other. What the components don't say is kept verbatim, "
-        "so that nothing is lost. In directories, files that an earlier run has converted are passed over, and one "
+        "so that nothing is lost. In folders, files that an earlier run has converted are passed over, and one "
         "that can't be converted doesn't stop the others; the exit code is 2 if there is one.",
         """
         compositeh5 convert calexp.fits calexp.h5
         compositeh5 convert calexp.h5 calexp.fits
         compositeh5 convert repo/calexp composites -j 8
         compositeh5 convert --to fits composites repo/again""",
+        "a list of source, target, status, message",
     ),
     "demo": Verb(
         _demo,
@@ -113,7 +103,8 @@ VERBS = {
         "read and what sharing saved. Needs the extra `butler`.",
         """
         compositeh5 demo
-        compositeh5 demo /tmp/demo --detectors 4 --size 2048
-        compositeh5 demo /tmp/demo --fits calexp-*.fits""",
+        compositeh5 demo my-demo --detectors 2 --size 256
+        compositeh5 demo my-demo --fits calexp.fits""",
+        "directory, seconds, files, reads, sharing",
     ),
 }

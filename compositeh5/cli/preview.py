@@ -5,72 +5,77 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import sys
 from typing import TYPE_CHECKING
 
-from .common import COULD_NOT, Verb, file_argument, number, opened, progress
+from ..errors import EncodeError
+from .common import Verb, file_argument, force_argument, names, number, opened, option
+from .output import report, terminal
+from .progress import progress
 
 if TYPE_CHECKING:
     from ..composite import Composite
     from ..display import Picture
+    from ..operations.running import Progress
 
 _SIDE = 1024
 
 
-def _preview(arguments: argparse.Namespace) -> int | None:
+def _preview(arguments: argparse.Namespace) -> None:
+    if arguments.output is not None:
+        shown = _written(arguments)
+    elif arguments.json:
+        shown = _picture(arguments, arguments.size or _SIDE)
+    else:
+        shown = _printed(arguments)
+    document = {"shape": shown.pixels.shape[:2], "step": shown.step, "low": shown.low, "high": shown.high}
+    target = "" if arguments.output is None else f"{arguments.output}: "
+    report(arguments, {"file": arguments.output, **document, "planes": shown.colours}, f"{target}{_legend(shown)}")
+
+
+def _written(arguments: argparse.Namespace) -> Picture:
     from ..container.publish import publish
     from ..display import png
-    from ..errors import EncodeError
 
-    output = arguments.output
-    if output is None:
-        return _print(arguments)
-    if not output.endswith(".png"):
-        raise EncodeError(f"{output}: pictures are written as .png")
+    if not arguments.output.endswith(".png"):
+        raise EncodeError(f"{arguments.output}: pictures are written as .png")
     shown = _picture(arguments, arguments.size or _SIDE)
-    publish(output, png(shown.pixels), replace=arguments.force)
-    print(f"{output}: {_legend(shown)}")
-    return None
+    publish(arguments.output, png(shown.pixels), replace=arguments.force)
+    return shown
 
 
-def _print(arguments: argparse.Namespace) -> int | None:
-    try:
-        from rich.console import Console
-    except ImportError:
-        return _cannot("pictures on a terminal need rich: pip install 'compositeh5[cli]'")
-    console = Console()
-    if not console.is_terminal:
-        return _cannot("a picture is shown on a terminal only")
+def _printed(arguments: argparse.Namespace) -> Picture:
+    console = terminal()
+    if console is None:
+        raise EncodeError(
+            "a picture is shown on a terminal only, with rich (pip install 'compositeh5[cli]'); "
+            "`-o picture.png` writes a file"
+        )
     from ..display import on_terminal
 
     # Two rows of pixels in a line, and a line for the legend and the prompt each.
     side = arguments.size or max(1, min(console.width, 2 * (console.height - 2)))
     shown = _picture(arguments, side)
     console.print(on_terminal(shown), end="")
-    print(_legend(shown))
-    return None
-
-
-def _cannot(why: str) -> int:
-    print(f"compositeh5: error: {why}; `-o picture.png` writes a file", file=sys.stderr)
-    return COULD_NOT
+    return shown
 
 
 def _picture(arguments: argparse.Namespace, side: int) -> Picture:
     from ..display import picture
 
-    planes = None if arguments.planes is None else [name for name in arguments.planes.split(",") if name]
-    if os.path.isdir(arguments.file):
-        return picture(_visit(arguments.file, side), side, planes=planes)
-    with opened(arguments.file, arguments.name) as composite:
-        return picture(composite, side, planes=planes)
+    planes = arguments.planes
+    with progress(arguments) as shown:
+        if os.path.isdir(arguments.file):
+            return picture(_visit(arguments.file, side, shown), side, planes=planes)
+        shown("reading", 0, 1)
+        with opened(arguments.file, arguments.name) as composite:
+            return picture(composite, side, planes=planes)
 
 
-def _visit(folder: str, side: int) -> Composite:
+def _visit(folder: str, side: int, progress: Progress) -> Composite:
     """Return the images of all detectors in a folder, at about the size wanted."""
     from ..operations.visit_files import open_visit
 
-    with progress() as shown, open_visit(folder, progress=shown) as view:
+    with open_visit(folder, progress=progress) as view:
         with view.open(view.detectors[0]) as first:
             rows = max(first.lazy("image").shape[-2:]) * math.sqrt(len(view.detectors))
         return view.picture(step=max(1, round(rows / side)))
@@ -85,15 +90,23 @@ def _legend(shown: Picture) -> str:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     file_argument(parser)
-    parser.add_argument("-o", "--output", metavar="OUT.png", help="write a PNG file instead of showing it here")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    parser.add_argument(
+    parser.add_argument("-o", "--output", metavar="OUT", help="write a .png file instead of showing it here")
+    force_argument(parser)
+    option(
+        parser,
         "--size",
         type=number(1, 16384),
         metavar="PIXELS",
         help=f"rows and columns of the picture, at most (default: what the terminal has; {_SIDE} for files)",
     )
-    parser.add_argument("--planes", metavar="A,B", help="the planes of the mask to show; '' for none (default: all)")
+    option(
+        parser,
+        "--planes",
+        type=names,
+        action="extend",
+        metavar="NAME,NAME",
+        help="the planes of the mask to show; '' for none (default: all)",
+    )
 
 
 VERBS = {
@@ -107,5 +120,6 @@ VERBS = {
         compositeh5 preview calexp.h5
         compositeh5 preview calexp.h5 -o calexp.png --planes SAT,CR
         compositeh5 preview calexp/ -o focal_plane.png""",
+        "file, shape, step, low, high, planes",
     ),
 }

@@ -9,30 +9,25 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .. import export
-from .common import Verb, file_argument, json_argument, opened, print_json
+from ..errors import EncodeError
+from ..report import CELLS, cells
+from .common import Verb, component_argument, file_argument, force_argument, opened
+from .output import Outline, Table, report
 
 if TYPE_CHECKING:
     from ..composite import Composite
-    from ..links import Link
-    from ..report import ComponentInfo
 
 
 def _ls(arguments: argparse.Namespace) -> None:
     with opened(arguments.file, arguments.name) as composite:
-        infos = composite.components().values()
-        links = composite.links
-    if arguments.json:
-        print_json([{"name": info.name} | _described(info) for info in infos])
-    else:
-        print(export.columns([_line(info, links.get(info.name)) for info in infos]))
+        infos = list(composite.components().values())
+    report(arguments, infos, Table(CELLS, [cells(info) for info in infos]))
 
 
 def _info(arguments: argparse.Namespace) -> None:
     with opened(arguments.file, arguments.name) as composite:
-        if arguments.json:
-            print_json(_document(composite))
-        else:
-            _print_document(_document(composite))
+        document = _document(composite)
+    report(arguments, document, Outline(document["file"], _shown(document)))
 
 
 def _get(arguments: argparse.Namespace) -> None:
@@ -40,45 +35,52 @@ def _get(arguments: argparse.Namespace) -> None:
         kind, value = composite.kind(arguments.component), composite[arguments.component]
     if arguments.output is not None:
         export.write(value, kind, arguments.output, replace=arguments.force)
+        report(arguments, {"file": arguments.output}, f"{arguments.output}: {arguments.component}")
+    elif arguments.json:
+        report(arguments, export.to_plain(value, kind))
     elif isinstance(value, bytes):
+        if sys.stdout.isatty():
+            raise EncodeError(
+                f"{arguments.file}: {arguments.component!r} is bytes, which a terminal can't show: use -o"
+            )
         sys.stdout.buffer.write(value)
     else:
         # All of it where a program reads, what fits where a person does.
-        print(export.to_text(value, kind, short=sys.stdout.isatty()))
-
-
-def _listing_arguments(parser: argparse.ArgumentParser) -> None:
-    file_argument(parser)
-    json_argument(parser)
+        report(arguments, None, export.to_text(value, kind, short=sys.stdout.isatty()))
 
 
 def _get_arguments(parser: argparse.ArgumentParser) -> None:
     file_argument(parser)
-    parser.add_argument("component", metavar="COMPONENT", help="the name of the component, as `ls` shows it")
+    component_argument(parser)
     parser.add_argument("-o", "--output", metavar="OUT", help="the file to write; its extension says how")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    force_argument(parser)
 
 
 VERBS = {
     "ls": Verb(
         _ls,
-        _listing_arguments,
+        file_argument,
         "list the components of a file",
-        "List the components of a file, one per line: name, kind, shape and type, units, and whether it is stored "
-        "here or linked. `compositeh5 info` tells which composites there are in a file that holds several.",
+        "List the components of a file, one per line: name, kind, shape (rows x columns), type, units, size in memory "
+        "and in the file, the stage of processing that made it, and where it is: stored (here), linked (in another "
+        "file), lost (linked, and not found), or absent (known to be None). `info` tells which composites a file has, "
+        "if several.",
         """
         compositeh5 ls calexp.h5
         compositeh5 ls calexp.h5 --json | jq -r '.[].name'""",
+        "a list of name, kind, state, shape, dtype, units, stage, digest, nbytes, stored_bytes, target, origin, note",
     ),
     "info": Verb(
         _info,
-        _listing_arguments,
+        file_argument,
         "show all that a file says about itself",
         "Show all that a file says about itself: data ID, provenance, and for each component its kind, shape, type, "
         "units, sizes, digest, and where a link leads. No pixel is read.",
         """
         compositeh5 info calexp.h5
         compositeh5 info calexp.h5 --json | jq .data_id""",
+        "file, format, creator, composites, definition, definition_version, id, digest, data_id, dataset_type, run, "
+        "stage, components, absent, links, provenance",
     ),
     "get": Verb(
         _get,
@@ -86,11 +88,12 @@ VERBS = {
         "get one component out",
         "Show one component on the terminal, or write it to a file of its own: images, masks and PSF kernels as .npy "
         "or .fits, tables as .ecsv, .fits, .csv, .hdf5 or .parquet, records as .json or .yaml, a WCS as .hdr, text and "
-        "bytes as they are.",
+        "bytes as they are. With --json, records and calibrations in full, tables by column, the range of pixels.",
         """
         compositeh5 get calexp.h5 visit_info
         compositeh5 get calexp.h5 image -o image.fits
         compositeh5 get src.h5 table -o sources.ecsv""",
+        "the value; with -o file",
     ),
 }
 
@@ -111,37 +114,18 @@ def _document(composite: Composite) -> dict[str, Any]:
         "dataset_type": composite.dataset_type,
         "run": composite.run,
         "stage": composite.stage,
-        "components": {
-            name: _described(info) for name, info in composite.components().items() if info.state != "absent"
-        },
+        "components": {name: asdict(info) for name, info in composite.components().items() if info.state != "absent"},
         "absent": list(composite.absent),
         "links": {name: link.record() for name, link in composite.links.items()},
         "provenance": composite.provenance,
     }
 
 
-def _print_document(document: Mapping[str, Any]) -> None:
-    about = dict(document)
-    blocks = {f"component {name}": info for name, info in about.pop("components").items()}
-    blocks |= {f"link {name}": link for name, link in about.pop("links").items()}
-    blocks["provenance"] = about.pop("provenance")
-    print(_block(about))
-    for title, block in blocks.items():
-        if block:
-            print(f"\n{export.columns([(title,)])}\n{_block(block)}")
-
-
-def _block(entries: Mapping[str, Any]) -> str:
-    return export.to_text({name: value for name, value in entries.items() if value not in ("", [], {})}, "record")
-
-
-def _described(info: ComponentInfo) -> dict[str, Any]:
-    return {key: value for key, value in asdict(info).items() if key != "name" and value not in ("", ())}
-
-
-def _line(info: ComponentInfo, link: Link | None) -> tuple[str, ...]:
-    shape = " ".join(filter(None, (" x ".join(map(str, info.shape)), info.dtype)))
-    where = info.state
-    if link is not None:
-        where += f" -> {link.dataset_type or link.definition or 'composite'}.{link.component}"
-    return info.name, info.kind, shape, info.units, where
+def _shown(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what there is to tell people: without what is empty, and what is in the title."""
+    filled = {}
+    for name, value in document.items():
+        content = _shown(value) if isinstance(value, Mapping) else value
+        if name not in ("file", "name") and content not in ("", [], {}, None):
+            filled[name] = content
+    return filled

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .. import export
-from .common import (
-    COULD_NOT,
-    FINE,
-    FOUND,
-    Verb,
-    executor,
-    jobs_argument,
-    json_argument,
-    number,
-    print_json,
-    progress,
-)
+from ..report import human_bytes
+from . import completion
+from .common import COULD_NOT, FINE, FOUND, Verb, executor, folder_arguments, jobs_argument, names, number, option
+from .output import Table, report
+from .progress import progress
 
 if TYPE_CHECKING:
     from ..operations.pruning import PruneReport
@@ -28,38 +19,38 @@ if TYPE_CHECKING:
 
 _HOUR = 3600
 
+_HEADER = ("state", "file", "component", "detail")
+
 
 def _refs(arguments: argparse.Namespace) -> int:
     if arguments.to is not None:
         return _refs_to(arguments)
     from ..operations.references import refs
+    from ..operations.running import each
 
-    found = [link for path in arguments.paths for link in refs(path)]
-    if arguments.json:
-        print_json(_plain(found))
-    else:
-        _print_rows((link.state, link.path, link.component, str(link.link), link.detail) for link in found)
+    with executor(arguments.jobs) as workers, progress(arguments) as shown:
+        links = each(refs, arguments.paths, executor=workers, progress=shown, step="looking for links")
+        found = [link for links_of_file in links for link in links_of_file]
+    rows = [(link.state, link.path, link.component, f"{link.link} {link.detail}".rstrip()) for link in found]
+    report(arguments, found, Table(_HEADER, rows))
     return FINE if all(link.state == "ok" for link in found) else FOUND
 
 
 def _refs_to(arguments: argparse.Namespace) -> int:
     from ..operations.references import refs_to
 
-    with executor(arguments.jobs) as workers, progress() as shown:
-        report = refs_to(arguments.to, *arguments.paths, executor=workers, progress=shown)
-    if arguments.json:
-        print_json(_plain(report))
-    else:
-        _print_rows([*map(_row, report.references), *_unread(report.visited.unread)])
-    if report.references:
+    with executor(arguments.jobs) as workers, progress(arguments) as shown:
+        done = refs_to(arguments.to, *arguments.paths, executor=workers, progress=shown)
+    report(arguments, done, Table(_HEADER, [*map(_row, done.references), *_unread(done.visited.unread)]))
+    if done.references:
         return FOUND
-    return COULD_NOT if report.visited.unread else FINE
+    return COULD_NOT if done.visited.unread else FINE
 
 
 def _prune(arguments: argparse.Namespace) -> int:
     from ..operations import pruning
 
-    with executor(arguments.jobs) as workers, progress() as shown:
+    with executor(arguments.jobs) as workers, progress(arguments) as shown:
         common = {
             "delete": arguments.delete,
             "force": arguments.force,
@@ -67,70 +58,64 @@ def _prune(arguments: argparse.Namespace) -> int:
             "progress": shown,
         }
         if arguments.file:
-            report = pruning.remove(arguments.file, *arguments.roots, **common)
+            done = pruning.remove(arguments.file, *arguments.roots, **common)
         else:
-            report = pruning.prune(
+            done = pruning.prune(
                 *arguments.roots,
-                definitions=arguments.definition or pruning.SHARED,
+                definitions=arguments.definitions or pruning.SHARED,
                 promoted=arguments.promoted,
                 older_than=arguments.older_than * _HOUR,
                 **common,
             )
-    if arguments.json:
-        print_json(_plain(report))
-    else:
-        _print_pruned(report)
+    report(arguments, done, Table(_HEADER, _pruned_rows(done)))
     if arguments.delete:
-        return FINE if all(file.deleted for file in report.files) else FOUND
+        return FINE if all(file.deleted for file in done.files) else FOUND
     # Whoever names files asks whether they can go; else, what can.
-    return FOUND if any(file.users or not arguments.file for file in report.files) else _complete(report.visited)
+    return FOUND if any(file.users or not arguments.file for file in done.files) else _complete(done.visited)
 
 
-def _print_pruned(report: PruneReport) -> None:
-    rows = []
-    for file in report.files:
-        done = "deleted" if file.deleted else "in use" if file.users else "unreferenced"
-        rows.append((done, file.path, f"{file.size} bytes", ""))
+def _pruned_rows(done: PruneReport) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for file in done.files:
+        state = "deleted" if file.deleted else "in use" if file.users else "unreferenced"
+        rows.append((state, file.path, "", human_bytes(file.size)))
         rows.extend(_row(user) for user in file.users)
-    rows.extend(("young", path, "unreferenced, but kept: its users may be on the way", "") for path in report.young)
-    _print_rows([*rows, *_unread(report.visited.unread)])
+    rows.extend(("young", path, "", "unreferenced, but kept: its users may be on the way") for path in done.young)
+    return [*rows, *_unread(done.visited.unread)]
 
 
 def _relink(arguments: argparse.Namespace) -> int:
     from ..operations.relinking import relink
 
-    with executor(arguments.jobs) as workers, progress() as shown:
-        report = relink(*arguments.roots, dry_run=arguments.dry_run, executor=workers, progress=shown)
-    if arguments.json:
-        print_json(_plain(report))
-    else:
-        done = "to relink" if arguments.dry_run else "relinked"
-        rows = [
-            (done, file.path, link.component, f"{link.place} => {place}")
-            for file in report.files
-            for link, place in zip(file.links, file.places, strict=True)
-        ]
-        failed = [("failed", item.path, "", item.reason) for item in report.failed]
-        _print_rows([*rows, *map(_row, report.left), *failed, *_unread(report.visited.unread)])
-    if report.failed:
+    with executor(arguments.jobs) as workers, progress(arguments) as shown:
+        done = relink(*arguments.roots, dry_run=arguments.dry_run, executor=workers, progress=shown)
+    state = "to relink" if arguments.dry_run else "relinked"
+    rows = [
+        (state, file.path, link.component, f"{link.place} => {place}")
+        for file in done.files
+        for link, place in zip(file.links, file.places, strict=True)
+    ]
+    failed = [("failed", item.path, "", item.reason) for item in done.failed]
+    rows = [*rows, *map(_row, done.left), *failed, *_unread(done.visited.unread)]
+    summary = f"{len(done.files)} files {state}, {len(done.left)} links left, {len(done.failed)} files failed"
+    report(arguments, done, Table(_HEADER, rows), summary)
+    if done.failed:
         return COULD_NOT
-    return FOUND if report.left or (arguments.dry_run and report.files) else _complete(report.visited)
+    return FOUND if done.left or (arguments.dry_run and done.files) else _complete(done.visited)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from ..operations.verify import verify_files
 
-    with executor(arguments.jobs) as workers, progress() as shown:
-        report = verify_files(*arguments.paths, quick=arguments.quick, executor=workers, progress=shown)
-    if arguments.json:
-        print_json(_plain(report))
-    else:
-        _print_rows((problem.finding, problem.path, problem.component, problem.detail) for problem in report.problems)
-        print(
-            f"{len(report.problems)} problems in {report.visited.files} files: {report.composites} composites, "
-            f"{report.components} components read, {report.links} links"
-        )
-    return FOUND if report.problems else FINE
+    with executor(arguments.jobs) as workers, progress(arguments) as shown:
+        done = verify_files(*arguments.paths, quick=arguments.quick, executor=workers, progress=shown)
+    rows = [(problem.finding, problem.path, problem.component, problem.detail) for problem in done.problems]
+    summary = (
+        f"{len(done.problems)} problems in {done.visited.files} files: {done.composites} composites, "
+        f"{done.components} components read, {done.links} links"
+    )
+    report(arguments, done, Table(_HEADER, rows), summary)
+    return FOUND if done.problems else FINE
 
 
 def _row(link: Reference) -> tuple[str, str, str, str]:
@@ -146,49 +131,27 @@ def _complete(visited: Visited) -> int:
     return COULD_NOT if visited.unread else FINE
 
 
-def _print_rows(rows: Iterable[tuple[str, ...]]) -> None:
-    if rows := list(rows):
-        print(export.columns(rows))
-
-
-def _plain(value: Any) -> Any:
-    """Return a report as JSON can hold it."""
-    from ..links import Link
-
-    if isinstance(value, Link):
-        return _plain(value.record())
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    # Names of files may be no text.
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _many(parser: argparse.ArgumentParser) -> None:
-    jobs_argument(parser)
-    json_argument(parser)
-
-
 def _refs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="FILE", nargs="+", help="the files; with --to, the folders to look in")
     parser.add_argument("--to", metavar="TARGET", help="tell who links to this file, or to the composite of this id")
-    _many(parser)
+    jobs_argument(parser)
 
 
 def _prune_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("roots", metavar="ROOT", nargs="+", help="all folders in which there may be links")
+    folder_arguments(parser, "all folders in which there may be links")
     parser.add_argument("--delete", action="store_true", help="delete the files, not only list them")
-    parser.add_argument(
-        "--definition",
-        action="append",
-        metavar="NAME",
-        help="the definition of composites that exist to be shared; may be repeated (default: visit)",
+    option(
+        parser,
+        "--definitions",
+        type=names,
+        action="extend",
+        metavar="NAME,NAME",
+        help="the definitions of composites that exist to be shared (default: visit)",
+        completer=completion.definitions,
     )
     parser.add_argument("--promoted", action="store_true", help="promoted components exist to be shared as well")
-    parser.add_argument(
+    option(
+        parser,
         "--older-than",
         type=number(0, 10**6),
         default=1,
@@ -201,19 +164,19 @@ def _prune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="delete although there are links to it, or files that can't be read"
     )
-    _many(parser)
+    jobs_argument(parser)
 
 
 def _relink_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("roots", metavar="ROOT", nargs="+", help="all folders with the files and what they link to")
+    folder_arguments(parser, "all folders with the files and what they link to")
     parser.add_argument("-n", "--dry-run", action="store_true", help="write nothing, and tell what would be")
-    _many(parser)
+    jobs_argument(parser)
 
 
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="files and folders")
     parser.add_argument("--quick", action="store_true", help="look at structure and links only; read no content")
-    _many(parser)
+    jobs_argument(parser)
 
 
 VERBS = {
@@ -223,11 +186,13 @@ VERBS = {
         "list what files link to, or who links to a file",
         "List the links of files, with where each leads and whether it finds what it is meant to: ok, moved (found, "
         "but not where the path in the file leads), lost, stale id or stale digest (something else is there). With "
-        "--to, list the files below folders that link to one. Nothing but attributes is read. The exit code is 1 if a "
-        "link isn't ok; with --to if there is any link to it, and 2 if there is none but not all could be read.",
+        "--to, list the files below folders that link to one; the exit code is 2 if none is found, but not all could "
+        "be read. Nothing but attributes is read.",
         """
         compositeh5 refs calexp.h5
         compositeh5 refs --to visit/visit_903334.h5 . && rm visit/visit_903334.h5""",
+        "a list of component, link, place, path, composite, state, detail; with --to references, visited",
+        "a link isn't right; with --to: somebody links to it",
     ),
     "prune": Verb(
         _prune,
@@ -236,24 +201,25 @@ VERBS = {
         "List the files of which all composites exist to be shared, and to which no link in a file below the folders "
         "leads; with --delete, delete them. With --file, take these files instead, and tell who would miss them. What "
         "can't be read may have links: then nothing is deleted, unless it is forced. Whoever links to a file that was "
-        "deleted by force has a lost component, and says so. The exit code is 1 if files are listed; with --file, if "
-        "they are in use.",
+        "deleted by force has a lost component, and says so.",
         """
         compositeh5 prune repo
-        compositeh5 prune repo --delete --definition visit --definition camera
+        compositeh5 prune repo --delete --definitions visit,camera
         compositeh5 prune repo --file repo/visit/visit_903334.h5 --delete --force""",
+        "files, young, visited",
+        "some can be deleted; with --file: they are in use; with --delete: some were left",
     ),
     "relink": Verb(
         _relink,
         _relink_arguments,
         "make links right after files were moved",
         "Find the targets of links that lead nowhere by their ids, anywhere below the folders, and write the files "
-        "that have such links anew, with the same ids and contents. Interrupted, it goes on when it is called again. "
-        "The exit code is 1 if links are left, or with --dry-run if something would be done; 2 if a file couldn't be "
-        "read or written.",
+        "that have such links anew, with the same ids and contents. Interrupted, it goes on when it is called again.",
         """
         compositeh5 relink repo --dry-run
         compositeh5 relink repo archive -j 4""",
+        "files, left, failed, visited",
+        "links are left; with --dry-run: there is something to do",
     ),
     "verify": Verb(
         _verify,
@@ -261,9 +227,11 @@ VERBS = {
         "check that files hold what was written, and that links find it",
         "Check files, and all files below folders: that they are whole, that each stored component has the content "
         "that was written, that no component is missing, that each link finds the id and the content that it is meant "
-        "to. The exit code is 1 if something was found.",
+        "to.",
         """
         compositeh5 verify repo -j 4
         compositeh5 verify repo --quick --json | jq -r '.problems[] | [.finding, .path, .component] | @tsv'""",
+        "problems, composites, components, links, visited",
+        "something is wrong",
     ),
 }

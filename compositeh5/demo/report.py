@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from ..export import columns
 from ..opening import open_composite
@@ -29,6 +29,16 @@ class Report:
     reads: list[Read]
     sharing: list[Sharing]
     seconds: float
+
+    def document(self) -> dict[str, Any]:
+        """Return the figures as JSON can hold them."""
+        return {
+            "directory": self.directory,
+            "seconds": self.seconds,
+            "files": [dataset.path for dataset in self.stored],
+            "reads": [asdict(read) for read in self.reads],
+            "sharing": [asdict(sharing) for sharing in self.sharing],
+        }
 
     def text(self) -> str:
         """Return all of it for people, with commands to type next."""

@@ -24,6 +24,7 @@ from ..opening import open_composite
 from ..parts import LinkedPart, ListPart
 from ..recipes import Recipes
 from ..targets import Target
+from .running import Progress, silent
 
 Deviating: TypeAlias = Literal["error", "keep"]
 
@@ -48,6 +49,7 @@ def write_together(
     deviating: Deviating = "error",
     replace: bool = False,
     recipes: Recipes | None = None,
+    progress: Progress = silent,
 ) -> list[str]:
     """Write composites such that what their definitions declare shared is stored once, and linked.
 
@@ -66,6 +68,8 @@ def write_together(
         Whether other composites that are at the places are replaced. Shared files never are.
     recipes : mapping, optional
         How components are compressed, as for `Composite.write`.
+    progress : callable, optional
+        Told how many are written.
 
     Returns
     -------
@@ -103,12 +107,14 @@ def write_together(
         links: dict[str, dict[str, Link]] = {path: {} for path in paths}
         for user, name, path in equal:
             links[user][name] = common[path].link(name)
-        for path, composite in paths.items():
+        progress("writing", 0, len(paths))
+        for done, (path, composite) in enumerate(paths.items(), 1):
             # A link says nothing that the digest covers: the composite stays the same, and so does its id.
             linked = composite.replace(links[path], id=composite.id or None)
             linked.write(path, replace=replace, recipes=recipes)
             if composite.location is None:
                 composite.id, composite.location = linked.id, linked.location
+            progress("writing", done, len(paths))
     return sorted(common)
 
 
@@ -120,6 +126,7 @@ def split(
     deviating: Deviating = "error",
     replace: bool = False,
     recipes: Recipes | None = None,
+    progress: Progress = silent,
 ) -> list[str]:
     """Write self-contained composites again as composites that share components, and link to what is there already.
 
@@ -135,7 +142,7 @@ def split(
     shared : str, optional
         Where to write a shared file, relative to the destination, with data ID keys in braces. By default a file for
         each in the folder ``shared``, named after the values of its data ID.
-    deviating, replace, recipes
+    deviating, replace, recipes, progress
         As for `write_together`.
 
     Returns
@@ -158,7 +165,12 @@ def split(
                 raise ConflictError(f"{path}: two of the sources have this name; split them into two folders")
             composites[path] = _linked_again(composite, path)
         write_together(
-            composites, os.path.join(folder, shared or "shared"), deviating=deviating, replace=replace, recipes=recipes
+            composites,
+            os.path.join(folder, shared or "shared"),
+            deviating=deviating,
+            replace=replace,
+            recipes=recipes,
+            progress=progress,
         )
     return [os.fspath(path) for path in composites]
 

@@ -1,0 +1,66 @@
+"""What a shell offers after a press of the Tab key, by argcomplete (the extra ``cli``).
+
+Nothing of it is loaded unless a shell asks. One line makes it known to a shell; `HOW` has it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterable
+
+HOW = 'eval "$(register-python-argcomplete compositeh5)"'
+"""The line for bash and zsh."""
+
+Completer = Callable[..., Iterable[str]]
+"""Is called with ``prefix`` and ``parsed_args``, the beginning of the word and the arguments before it."""
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answer the shell and end the process, if it is a shell that asks."""
+    if "_ARGCOMPLETE" not in os.environ:
+        return
+    import argcomplete
+
+    argcomplete.autocomplete(parser)
+
+
+def completed(action: argparse.Action, completer: Completer) -> None:
+    """Have the values of an argument completed by a function; without one they are completed as file names."""
+    action.completer = completer  # type: ignore[attr-defined]
+
+
+def nothing(**_: object) -> Iterable[str]:
+    """Offer nothing, for what can't be known."""
+    return ()
+
+
+def folders(prefix: str, **_: object) -> Iterable[str]:
+    """Offer folders."""
+    from argcomplete.completers import DirectoriesCompleter
+
+    return DirectoriesCompleter()(prefix)  # type: ignore[no-any-return]
+
+
+def components(prefix: str, parsed_args: argparse.Namespace, **_: object) -> Iterable[str]:
+    """Offer the names of components of the file that is named before; of several, the part after the last comma."""
+    from ..errors import CompositeH5Error
+    from .common import opened
+
+    before = prefix[: prefix.rfind(",") + 1]
+    file = getattr(parsed_args, "file", None) or getattr(parsed_args, "a", None)
+    if not file:
+        return ()
+    try:
+        with opened(file, getattr(parsed_args, "name", None)) as composite:
+            return [before + name for name in composite]
+    except (CompositeH5Error, OSError):
+        return ()
+
+
+def definitions(prefix: str, **_: object) -> Iterable[str]:
+    """Offer the names of definitions."""
+    from ..definition import definition_names
+
+    before = prefix[: prefix.rfind(",") + 1]
+    return [before + name for name in definition_names()]

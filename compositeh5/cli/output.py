@@ -1,0 +1,202 @@
+"""What verbs say: tables and outlines for people, in colour on terminals, or one document of JSON.
+
+The content is the same for all three. Where the output is no terminal, or rich (the extra ``cli``) isn't there, tables
+are aligned text. What acts on a terminal is escaped, for names and texts of files may come from strangers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..export import columns, printable, to_text
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+_STYLES = {
+    "absent": "dim",
+    "converted": "green",
+    "deleted": "yellow",
+    "failed": "bold red",
+    "linked": "cyan",
+    "lost": "bold red",
+    "migrated": "green",
+    "moved": "yellow",
+    "ok": "green",
+    "relinked": "green",
+    "stale": "bold red",
+    "stored": "green",
+    "unread": "bold red",
+    "young": "dim",
+}
+"""How cells look that begin with one of these words, in the columns that tell states."""
+
+_STATES = {"state", "where"}
+
+_GAP = 2
+"""Blanks between two columns."""
+
+_INDENTED = (0, 0, 0, 2 * _GAP)
+
+_LAST = 16
+"""What the last column of a table, the wordy one, needs at least to be readable."""
+
+
+class Table(NamedTuple):
+    """Rows below a header; nothing is shown if there are no rows."""
+
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+class Outline(NamedTuple):
+    """A title, and below it names with their values; where a value is a mapping of its own, one level deeper."""
+
+    title: str
+    entries: Mapping[str, Any]
+
+
+def report(arguments: Namespace, document: Any, *shown: str | Table | Outline) -> None:
+    """Print what a verb found: the document if JSON is wanted, else what is shown to people.
+
+    Parameters
+    ----------
+    arguments : argparse.Namespace
+        The arguments of the verb.
+    document : object
+        What `json_value` takes.
+    *shown : str, Table or Outline
+        The same for people, in this order; each string is a line, or several.
+    """
+    if arguments.json:
+        print(json.dumps(json_value(document), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    console = terminal()
+    for item in shown:
+        if isinstance(item, Table) and not item.rows:
+            continue
+        if console is None:
+            _print_plain(item)
+        else:
+            console.print(_rich(item, console.width), soft_wrap=isinstance(item, str))
+
+
+def json_value(value: Any) -> Any:
+    """Return dataclasses, links and what contains them as JSON can hold it."""
+    from ..links import Link
+
+    if isinstance(value, Link):
+        value = value.record()
+    if is_dataclass(value):
+        return {field.name: json_value(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    # Names of files may be no text.
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
+def is_dumb() -> bool:
+    """Return whether the terminal understands no escape codes."""
+    return os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+
+
+def terminal() -> Console | None:
+    """Return what draws on the terminal; None where the standard output is none, or without the extra ``cli``."""
+    if is_dumb() or not sys.stdout.isatty():
+        return None
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _print_plain(item: str | Table | Outline) -> None:
+    if isinstance(item, str):
+        print(_lines(item) if sys.stdout.isatty() else item)
+    elif isinstance(item, Table):
+        print(columns([item.header, *item.rows]))
+    else:
+        print(printable(item.title))
+        for depth, line in _outline(item.entries, 1):
+            print(f"{'  ' * depth}{line}")
+
+
+def _lines(text: str) -> str:
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def _rich(item: str | Table | Outline, width: int) -> RenderableType:
+    if isinstance(item, str):
+        return _lines(item)
+    return _rich_table(item, width) if isinstance(item, Table) else _rich_outline(item)
+
+
+def _rich_outline(item: Outline) -> RenderableType:
+    from rich.text import Text
+    from rich.tree import Tree
+
+    tree = Tree(Text(printable(item.title), "bold"), guide_style="dim")
+    branches = [tree]
+    for depth, line in _outline(item.entries, 1):
+        del branches[depth:]
+        branches.append(branches[-1].add(Text(line)))
+    return tree
+
+
+def _rich_table(item: Table, width: int) -> RenderableType:
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    *widths, last = (max(map(len, column)) for column in zip(item.header, *item.rows, strict=True))
+    needed = sum(widths) + _GAP * len(widths)
+    lines = [
+        [Text(printable(cell), style) for cell, style in styled]
+        for styled in (
+            [(name, "bold") for name in item.header],
+            *([(cell, _style(name, cell)) for name, cell in zip(item.header, row, strict=True)] for row in item.rows),
+        )
+    ]
+    if needed + min(last, _LAST) <= width:
+        return _grid(lines, [*widths, None])
+    # Too narrow: the last cell, the wordy one, gets lines of its own; and if need be each cell has several.
+    least = widths if needed <= width + _GAP else [None] * len(widths)
+    return Group(*(part for *cells, text in lines for part in (_grid([cells], least), Padding(text, _INDENTED))))
+
+
+def _grid(lines: Sequence[Sequence[Text]], widths: Sequence[int | None]) -> Grid:
+    from rich.table import Table as Grid
+
+    grid = Grid(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=False)
+    for least in widths:
+        # What doesn't fit is told on a further line, never left out.
+        grid.add_column(overflow="fold", min_width=least)
+    for line in lines:
+        grid.add_row(*line)
+    return grid
+
+
+def _style(column: str, cell: str) -> str:
+    return _STYLES.get(cell.partition(" ")[0], "") if column in _STATES else ""
+
+
+def _outline(entries: Mapping[str, Any], depth: int) -> Iterator[tuple[int, str]]:
+    """Return depth and text of each line: values with aligned names, then what is one level deeper."""
+    leaves = {name: value for name, value in entries.items() if not isinstance(value, Mapping)}
+    if leaves:
+        yield from ((depth, line) for line in to_text(leaves, "record").split("\n"))
+    for name, value in entries.items():
+        if isinstance(value, Mapping) and value:
+            yield depth, printable(name)
+            yield from _outline(value, depth + 1)
