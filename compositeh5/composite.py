@@ -13,7 +13,7 @@ from . import kinds, links, targets
 from .components import Components
 from .container.layout import DEFAULT
 from .definition import Definition
-from .errors import DefinitionError
+from .errors import DefinitionError, UnsupportedParameterError
 from .links import DataId, Link, checked_data_id
 from .parts import LinkedPart, MemoryPart, Part, StoredPart, fetch_parts
 from .recipes import Recipes
@@ -22,6 +22,7 @@ from .writing import group_of, image_of, write_file
 if TYPE_CHECKING:
     from astropy.nddata import CCDData, NDUncertainty
     from dask.array import Array
+    from dask.dataframe import DataFrame
     from photutils.psf import GriddedPSFModel, ImagePSF
 
     from .report import ComponentInfo
@@ -338,36 +339,51 @@ class Composite(Components):
 
     # As objects of other software
 
-    def to_dask(self, name: str = "image", *, chunks: Any = "auto") -> Array:
-        """Return an array component as a lazy array of dask, read where it is computed. Needs the extra ``dask``.
+    def to_dask(
+        self, name: str = "image", *, chunks: Any = "auto", columns: str | Iterable[str] | None = None
+    ) -> Array | DataFrame:
+        """Return a component as a lazy array or data frame of dask, read where it is computed.
 
-        What is sent to workers is where the component is, which they open by its id, and not its content; this
-        composite need not stay open. If it isn't stored, the array holds the values.
+        It needs the extra ``dask``, and for tables ``dask[dataframe]``. What is sent to workers is where the component
+        is, which they open by its id, and not its content; this composite need not stay open. If it isn't stored, the
+        result holds the values.
 
         Parameters
         ----------
         name : str, optional
-            Name of a component that is one array: an image, a mask.
+            Name of a component that is one array (an image, a mask), or a table.
         chunks : int, str or tuple, optional
             Chunks along each axis, as dask takes them. By default dask chooses multiples of the chunks as stored;
-            ``c.lazy(name).chunks`` are these themselves.
+            ``c.lazy(name).chunks`` are these themselves. Of a table the number of rows in each partition, by default
+            as many as are 64 MiB.
+        columns : iterable of str, or str, optional
+            The columns of a table; all by default. Of these, what a computation doesn't need isn't read.
 
         Returns
         -------
-        dask.array.Array
-            Of shape and type of the component, without unit.
+        dask.array.Array or dask.dataframe.DataFrame
+            An array of shape and type of the component; a frame with what `astropy.table.Table.to_pandas` gives,
+            indexed by row. Neither has units.
 
         Raises
         ------
         ImportError
-            If dask isn't installed.
+            If dask, or for tables pandas or pyarrow, isn't installed.
         TypeError
-            If the component isn't one array.
+            If the component is neither one array nor a table.
+        ConversionError
+            If the table has columns of several axes.
         CompositeH5Error
             As ``composite[name]`` does.
         """
+        if self.kind(name) == "table":
+            from .operations.frames import to_frame
+
+            return to_frame(self, name, chunks, columns)
         from .operations.stacking import to_dask
 
+        if columns is not None:
+            raise UnsupportedParameterError(f"{self._where}: component {name!r} is no table, and has no columns")
         return to_dask(self, name, chunks)
 
     def to_ccddata(

@@ -433,14 +433,14 @@ def test_workers_compute_the_median_sky_of_a_visit(tmp_path: Path) -> None:
 
 
 def test_the_page_on_other_software_says_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
+    pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
     page = (Path(__file__).parents[1] / "specs" / "interoperability.md").read_text()
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     assert names["fluxes"].colnames == ["flux"]  # type: ignore[attr-defined]
     assert names["stamp"].shape == (32, 32)  # type: ignore[attr-defined]
     assert 95 < names["median"] < 105  # type: ignore[operator]

@@ -1,9 +1,10 @@
-"""Operations on trees in the worker processes of a cluster of Dask: the results are the same as without it."""
+"""Operations on trees in the worker processes of a cluster of Dask, and tables as its data frames."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import shutil
 import signal
 from collections.abc import Iterator
@@ -13,14 +14,21 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from astropy.table import QTable
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.table import MaskedColumn, QTable
+from astropy.time import Time
 from linked_trees import ccd, ccd_path, write_shared
+from support import counted_reads
 
 import compositeh5 as ch5
 from compositeh5 import errors, index, open_index, subset, verify_files
+from compositeh5.convert import convert_files
 from compositeh5.operations.running import each
 
 distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
+dask = pytest.importorskip("dask")
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +138,104 @@ def test_a_subset_is_the_same_if_a_worker_is_killed(
     subset(original, new, definition="source_catalog", executor=executor, progress=kill)
     assert victims == []
     assert contents(new) == expected
+
+
+# ---- Tables as data frames ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalog of 1000 sources, with columns of many types."""
+    path = tmp_path_factory.mktemp("catalog") / "src.h5"
+    n = np.arange(1000)
+    table = QTable(
+        {
+            "id": n,
+            "flux": n * 0.5 * u.nJy,
+            "name": [f"s{i}" for i in n],
+            "parent": MaskedColumn(n, mask=n >= 990),
+            "good": MaskedColumn(n % 2 == 0, mask=n == 0),
+            "coord": SkyCoord(n / 10 * u.deg, n / 100 * u.deg),
+            "date": Time(60000 + n / 100, format="mjd", scale="utc"),
+        }
+    )
+    ch5.Composite("source_catalog", table=table).write(path)
+    return path
+
+
+def test_a_table_is_a_data_frame(catalog: Path) -> None:
+    pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
+    with ch5.open(catalog) as c:
+        frame = c.to_dask("table", chunks=300)
+        expected = c["table"].to_pandas()
+    assert frame.npartitions == 4
+    assert frame.divisions == (0, 300, 600, 900, 999)
+    found = frame.compute()
+    assert list(found.columns) == [*expected.columns]
+    assert {"coord.ra", "coord.dec"} <= set(found.columns)
+    for name in expected:
+        assert found[name].isna().tolist() == expected[name].isna().tolist()
+        assert found[name].dropna().tolist() == expected[name].dropna().tolist()
+    assert (found.dtypes == frame.dtypes).all()
+    assert found["parent"].dtype == "Int64"  # also in partitions in which nothing is masked
+    assert len(frame.loc[250:349].compute()) == 100
+    assert pickle.loads(pickle.dumps(frame)).npartitions == 4
+
+
+def test_only_the_columns_that_are_needed_are_read(tmp_path: Path) -> None:
+    pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
+    noise = np.random.default_rng(1).normal(size=(40, 50_000))
+    table = QTable({f"x{i}": column for i, column in enumerate(noise)})
+    ch5.Composite(table=table).write(tmp_path / "wide.h5")
+    with ch5.open(tmp_path / "wide.h5") as c:
+        frame = c.to_dask("table")
+    with dask.config.set(scheduler="synchronous"), counted_reads() as count:
+        assert frame["x7"].mean().compute() == pytest.approx(noise[7].mean())
+        assert count() < noise.nbytes / 8
+
+
+def test_columns_can_be_chosen(catalog: Path, tmp_path: Path) -> None:
+    pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
+    with ch5.open(catalog) as c:
+        assert list(c.to_dask("table", columns=["flux", "id"]).columns) == ["flux", "id"]
+        assert list(c.to_dask("table", columns="coord").columns) == ["coord.ra", "coord.dec"]
+        with pytest.raises(errors.NoSuchComponentError, match="no column 'mag'"):
+            c.to_dask("table", columns="mag")
+        with pytest.raises(ValueError, match="a number of rows, not 0"):
+            c.to_dask("table", chunks=0)
+    deep = ch5.Composite(table=QTable({"id": [1], "moments": np.zeros((1, 3))}), image=ch5.Image(np.zeros((2, 2))))
+    with pytest.raises(errors.ConversionError, match="choose other `columns`"):
+        deep.to_dask("table")
+    assert deep.to_dask("table", columns="id").compute()["id"].tolist() == [1]
+    with pytest.raises(errors.UnsupportedParameterError, match="component 'image' is no table"):
+        deep.to_dask("image", columns="id")
+    empty = ch5.Composite(table=QTable({"id": np.zeros(0, int)}))
+    empty.write(tmp_path / "empty.h5")
+    assert len(empty.to_dask("table").compute()) == 0
+
+
+def test_workers_read_the_rows_of_a_table(catalog: Path, client: distributed.Client) -> None:
+    pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
+    with ch5.open(catalog) as c:
+        frame = c.to_dask("table", chunks=200)
+    assert client.compute(frame[frame["id"] % 10 == 3]["flux"].sum()).result() == sum(i / 2 for i in range(3, 1000, 10))
+
+
+# ---- Conversion --------------------------------------------------------------------------------------------
+
+
+def test_a_directory_of_fits_files_is_converted_in_workers(tmp_path: Path, executor: Executor) -> None:
+    for number in range(6):
+        hdu = fits.PrimaryHDU(np.full((20, 30), number, np.float32), fits.Header([("OBJECT", f"M {number}")]))
+        (tmp_path / "raw" / f"night{number % 2}").mkdir(parents=True, exist_ok=True)
+        hdu.writeto(tmp_path / "raw" / f"night{number % 2}" / f"{number}.fits")
+    (tmp_path / "raw" / "broken.fits").write_bytes(b"SIMPLE  = nothing")
+    told: list[tuple[str, int, int]] = []
+    sources, new = [tmp_path / "raw"], tmp_path / "new"
+    done = convert_files(sources, new, executor=executor, progress=lambda *now: told.append(now))
+    assert sorted(item.status for item in done) == ["converted"] * 6 + ["failed"]
+    assert told[-1] == ("converting", 7, 7)
+    convert_files(sources, tmp_path / "alone")
+    assert contents(new) == contents(tmp_path / "alone")
+    again = convert_files(sources, new, executor=executor)
+    assert sorted(item.status for item in again) == ["failed"] + ["unchanged"] * 6
