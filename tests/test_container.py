@@ -382,7 +382,9 @@ def _target(fd: str) -> str:
         return ""
 
 
-@pytest.mark.parametrize(("name", "places"), [("h5py", {"container"}), ("lsst", {"butler", "demo", "remote.py"})])
+@pytest.mark.parametrize(
+    ("name", "places"), [("h5py", {"container"}), ("lsst", {"butler", "demo", "lsst_images", "remote.py"})]
+)
 def test_only_some_places_import_a_package(name: str, places: set[str]) -> None:
     package = Path(compositeh5.__file__).parent
     for path in package.rglob("*.py"):
