@@ -12,6 +12,7 @@ import pytest
 import compositeh5
 
 NEEDS_BUTLER = ("compositeh5.butler", "compositeh5.demo")
+NEEDS_IMAGES = ("compositeh5.lsst_images", "compositeh5.butler.images")
 MODULES = sorted(module.name for module in pkgutil.walk_packages(compositeh5.__path__, "compositeh5."))
 
 
@@ -21,6 +22,8 @@ def test_public_names_have_docstrings(name: str) -> None:
         pytest.skip("it runs the command")
     if name.startswith(NEEDS_BUTLER):
         pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
+    if name.startswith(NEEDS_IMAGES):
+        pytest.importorskip("lsst.images", reason="needs lsst-images (the extra `images`)", exc_type=ImportError)
     module = importlib.import_module(name)
     assert module.__doc__ or name == "compositeh5._version"
     undocumented = [path for path, value in public(module) if not inspect.getdoc(value)]
