@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import uuid
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ from . import definition as definitions
 from . import links
 from .container.layout import ID_NAMESPACE, file_root, long_text
 from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Node, SoftLink
-from .container.publish import publish
-from .container.writer import file_image, write_image
+from .container.publish import Output, make_folders, publish
+from .container.writer import write_image
 from .errors import EncodeError, NoSuchComponentError, suggest
 from .integrity import canonical_json, composite_digest
 from .parts import MemoryPart, Part, StoredPart, quantized_part
@@ -72,7 +73,7 @@ def write_file(
     if "://" in location:
         raise ValueError(f"{location}: only files on disk can be written")
     planned, root = _plan(composites, location, recipes, share)
-    os.makedirs(os.path.dirname(location), exist_ok=True)
+    make_folders(os.path.dirname(location))
     try:
         publish(location, partial(write_image, root), replace=replace)
     except FileExistsError as error:
@@ -115,10 +116,29 @@ def image_of(composites: Mapping[str, Composite], location: str, *, recipes: Rec
     EncodeError, NoSuchComponentError
         As `write_file` does.
     """
+    image = io.BytesIO()
+    write_image_of(composites, location, image, recipes=recipes)
+    # Not a view of the buffer: Python 3.12.1 crashes when such a pair is garbage.
+    return image.getvalue()
+
+
+def write_image_of(
+    composites: Mapping[str, Composite],
+    location: str,
+    output: Output | io.BytesIO,
+    *,
+    recipes: Recipes | None = None,
+) -> None:
+    """Write the bytes of a file of composites, as they must be at ``location``, in pieces; these get their ids.
+
+    Raises
+    ------
+    EncodeError, NoSuchComponentError
+        As `write_file` does.
+    """
     planned, root = _plan(composites, location, recipes)
-    image = file_image(root)
+    write_image(root, output)
     _adopt(composites, planned)
-    return image
 
 
 def _plan(

@@ -65,6 +65,28 @@ def test_writing_an_exposure_takes_little_more_memory_than_it_has(tmp_path: Path
     assert (tmp_path / "c.h5").stat().st_size > 10e6
 
 
+def test_putting_an_exposure_takes_little_more_memory_than_it_has(tmp_path: Path) -> None:
+    pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
+    from butler_support import RUN, create_repo
+
+    create_repo(tmp_path / "repo")
+    code = EXPOSURE + (
+        "from lsst.daf.butler import Butler\n"
+        "from compositeh5.butler import register_dataset_type\n"
+        f"butler = Butler.from_config(sys.argv[1], run={RUN!r})\n"
+        "register_dataset_type(butler, 'calexp', 'exposure')\n"
+        "small = ch5.Composite('exposure', image=np.ones((90, 90), 'f4'))\n"
+        "butler.put(small, 'calexp', instrument='DemoCam', visit=903334, detector=1)\n"
+        "before = peak()\n"
+        "ref = butler.put(composite, 'calexp', instrument='DemoCam', visit=903334, detector=2)\n"
+        "print(peak() - before, butler.getURI(ref).size())"
+    )
+    more, size = run(code, tmp_path / "repo")
+    # A copy of the exposure, or of its file, would exceed this.
+    assert size > 39e6
+    assert more < 24 * 2**20
+
+
 def test_an_image_larger_than_the_memory_is_written_and_read_in_pieces(tmp_path: Path) -> None:
     shape, path = (20_000, 2_000), tmp_path / "c.h5"
     np.lib.format.open_memmap(tmp_path / "a.npy", "w+", "f4", shape)[::1000] = 7

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
 
 from lsst.daf.butler import Butler, DataCoordinate, DatasetRef, DatasetType, FileDataset, StorageClassFactory
 from lsst.daf.butler.progress import Progress
@@ -26,16 +20,13 @@ from ..links import Link
 from ..opening import open_composite
 from .dataset_types import register_dataset_type, storage_class_name
 from .datasets import location_of
-from .datastores import file_datastores, formatter_for, predicted_uri
+from .datastores import formatter_for, predicted_uri
 from .formatter import CompositeFormatter
-from .relinking import relink
+from .staging import ingest_staged, staging_folder
 from .stored import open_ref
 
 VISIT = "visit"
 """Definition of the composites that hold what others share."""
-
-STAGING = ".compositeh5-convert-"
-"""What the names of the folders for unfinished files begin with."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +67,7 @@ class _Group:
 class _Staged:
     """The files of a group, not yet in their places."""
 
-    files: list[tuple[str, DatasetRef]] = field(default_factory=list)
+    files: list[FileDataset] = field(default_factory=list)
     deviations: list[str] = field(default_factory=list)
 
 
@@ -167,10 +158,9 @@ def convert_dataset_type(
         # What is wrong with the configuration is wrong for all.
         _, output = group.pairs[0]
         formatter_for(butler, output.ref, output.uri, recipe)
-    datastores = file_datastores(butler)
     progress = Progress("compositeh5.butler.converting")
     with (
-        staging_folder(datastores) as folder,
+        staging_folder(butler) as folder,
         progress.bar(total=len(missing), desc=f"Converting {source}") as bar,
         _executor(repository, processes) as executor,
     ):
@@ -180,7 +170,7 @@ def convert_dataset_type(
                 group = running.pop(done)
                 try:
                     staged = done.result()
-                    _ingest(butler, staged, len(datastores))
+                    ingest_staged(butler, staged.files)
                 except Exception as error:
                     # The other visits have nothing to do with it.
                     failures.append(f"{group.pairs[0][0].dataId}: {error}")
@@ -201,49 +191,6 @@ def _executor(repository: str, processes: int) -> Executor:
     return ProcessPoolExecutor(
         processes, mp_context=get_context("spawn"), initializer=Butler.from_config, initargs=(repository,)
     )
-
-
-@contextmanager
-def staging_folder(datastores: Sequence[Any]) -> Iterator[str]:
-    """Give a folder for unfinished files, and remove those that killed runs have left.
-
-    A run holds the lock of its folder as long as it lives.
-    """
-    # Moving a file into a folder of the same file system is one rename.
-    is_near = len(datastores) == 1 and datastores[0].root.isLocal
-    parent = Path(datastores[0].root.ospath if is_near else tempfile.gettempdir())
-    for left in parent.glob(f"{STAGING}*"):
-        with _locked(left) as is_dead:
-            if is_dead:
-                shutil.rmtree(left, ignore_errors=True)
-    while True:
-        folder = tempfile.mkdtemp(prefix=STAGING, dir=parent)
-        with _locked(folder) as is_ours:
-            # Between the two steps, another run may have taken it for a dead one's.
-            if is_ours and os.path.isdir(folder):
-                try:
-                    yield folder
-                finally:
-                    shutil.rmtree(folder, ignore_errors=True)
-                return
-
-
-@contextmanager
-def _locked(folder: str | os.PathLike[str]) -> Iterator[bool]:
-    """Lock a folder, and tell whether that was possible: it is there, and nobody else's."""
-    try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except (FileNotFoundError, PermissionError):
-        yield False
-        return
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
-    finally:
-        os.close(fd)
 
 
 def _definition_name(butler: Butler, ref: DatasetRef) -> str:
@@ -313,7 +260,7 @@ def _stage(group: _Group, folder: str) -> _Staged:
     def write(composite: Composite, output: _Output) -> str:
         path = os.path.join(folder, f"{output.ref.id}{CompositeFormatter.default_extension}")
         formatter_for(butler, output.ref, output.uri, group.recipe).write_local_file(composite, ResourcePath(path))
-        staged.files.append((path, output.ref))
+        staged.files.append(FileDataset(path, refs=[output.ref], formatter=CompositeFormatter))
         return path
 
     for source, output in group.pairs:
@@ -339,11 +286,3 @@ def _read(butler: Butler, ref: DatasetRef) -> Composite:
         if file.read(len(MAGIC)) == MAGIC:
             return read_exposure(local.ospath, data_id=dict(ref.dataId.required))
     return Composite("source_catalog", table=butler.get(ref, storageClass="ArrowAstropy"))
-
-
-def _ingest(butler: Butler, staged: _Staged, datastores: int) -> None:
-    files: list[Any] = [FileDataset(path, refs=[ref], formatter=CompositeFormatter) for path, ref in staged.files]
-    butler.ingest(*files, transfer="move" if datastores == 1 else "copy")
-    if datastores > 1:
-        # The files were written for their places in the first.
-        relink(butler, [ref for _, ref in staged.files])

@@ -16,6 +16,7 @@ from lsst.daf.butler import Butler, DatasetRef, FileDescriptor, Location
 from lsst.daf.butler.datastore.record_data import DatastoreRecordData
 from lsst.resources import ResourcePath
 
+from ..container.publish import force
 from ..errors import ConfigurationError
 from .formatter import CompositeFormatter
 
@@ -152,6 +153,21 @@ def stored_files(datastore: Any, refs: Iterable[DatasetRef]) -> dict[uuid.UUID, 
         id_: [Artifact(datastore, table, record) for table, found in tables.items() for record in found]
         for id_, tables in data.records.items()
     }
+
+
+def force_files(butler: Butler, refs: Iterable[DatasetRef]) -> None:
+    """Force the local files of datasets, and their names, to the disk: the Butler doesn't.
+
+    Raises
+    ------
+    OSError
+        If the disk can't keep them.
+    """
+    refs = list(refs)
+    for datastore in file_datastores(butler):
+        uris = {file.uri for files in stored_files(datastore, refs).values() for file in files}
+        for path in sorted(uri.ospath for uri in uris if uri.isLocal):
+            force(path)
 
 
 class OvertakenError(Exception):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from lsst.daf.butler import DatasetProvenance, FormatterV2
+from lsst.daf.butler.datastore.cache_manager import AbstractDatastoreCacheManager
 from lsst.resources import ResourcePath
 
 from ..composite import Composite
-from ..container.publish import write_durably
+from ..container.layout import DEFAULT
+from ..container.publish import Output, make_folders, named, write_durably
 from ..definition import definition_names, get_definition
 from ..errors import ConfigurationError, suggest
 from ..recipes import OTHERS, Recipes, read_recipes
+from ..writing import write_image_of
 from .datasets import (
     as_dataset,
     check_components,
@@ -80,8 +86,45 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         self._provenance = provenance
         return in_memory_dataset
 
+    def write_direct(
+        self,
+        in_memory_dataset: Any,
+        uri: ResourcePath,
+        cache_manager: AbstractDatastoreCacheManager | None = None,
+    ) -> bool:
+        """Write a dataset to its place if that is local, and return whether it was written.
+
+        The Butler itself would not force the name of the file to the disk, and its registry could know of a dataset
+        that a loss of power has taken away.
+
+        Raises
+        ------
+        DefinitionError, EncodeError, OSError
+            As `write_local_file` does; nothing is left behind.
+        """
+        if not uri.isLocal:
+            return super().write_direct(in_memory_dataset, uri, cache_manager)  # type: ignore[no-any-return]
+        make_folders(os.path.dirname(uri.ospath))
+        with named(uri.ospath, replace=True) as temporary:
+            self.write_local_file(in_memory_dataset, uri.updatedFile(os.path.basename(temporary)))
+        return True
+
+    def to_bytes(self, in_memory_dataset: Any) -> bytes:
+        """Return the bytes of the file of a dataset, for a remote datastore whose files aren't cached.
+
+        Raises
+        ------
+        DefinitionError, EncodeError
+            As `write_local_file` does.
+        """
+        image = io.BytesIO()
+        self._write(in_memory_dataset, image)
+        return image.getvalue()
+
     def write_local_file(self, in_memory_dataset: Any, uri: ResourcePath) -> None:
-        """Write a dataset to a temporary file, which the Butler then moves to its place.
+        """Write a dataset to a file that will get another name, and force it to the disk.
+
+        It takes little more memory than the dataset has.
 
         Raises
         ------
@@ -92,6 +135,9 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         OSError
             If the file can't be written.
         """
+        write_durably(uri.ospath, partial(self._write, in_memory_dataset))
+
+    def _write(self, in_memory_dataset: Any, output: Output | io.BytesIO) -> None:
         if isinstance(in_memory_dataset, Piece):
             # Of the pieces only what joins them has a provenance: the delegate was given it.
             composite = identified(in_memory_dataset.composite(), self.dataset_ref)
@@ -101,7 +147,7 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         final = location_of(self.file_descriptor.location.uri.updatedExtension(self.default_extension))
         # A recipe serves many dataset types: it may be for components that this one doesn't have.
         recipes = {name: recipe for name, recipe in self._recipes.items() if name in composite or name == OTHERS}
-        write_durably(uri.ospath, composite.file_image(final, recipes=recipes))
+        write_image_of({DEFAULT: composite}, final, output, recipes=recipes)
         if isinstance(in_memory_dataset, Piece):
             in_memory_dataset.written(composite, final)
 

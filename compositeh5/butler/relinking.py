@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from lsst.daf.butler import Butler, DatasetRef
 from lsst.resources import ResourcePath
 
-from ..container.publish import publish
+from ..container.publish import make_folders, publish
 from ..errors import CompositeH5Error
 from ..links import Link
 from ..operations.references import StoredLink
@@ -184,7 +184,7 @@ def _write(uri: ResourcePath, image: bytes) -> None:
         uri.write(image)
         return
     while True:
-        os.makedirs(uri.dirname().ospath, exist_ok=True)
+        make_folders(uri.dirname().ospath)
         # Another call may just have removed the folder, for it was empty.
         with contextlib.suppress(FileNotFoundError):
             publish(uri.ospath, image, replace=True)

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeAlias
 
 from lsst.daf.butler import (
@@ -34,13 +35,13 @@ from ..opening import from_group
 from ..operations.references import StoredLink
 from ..operations.rewriting import relinked_group
 from ..operations.subset import reduced
-from ..writing import group_of, image_of
+from ..writing import group_of, write_image_of
 from .closure import Missing
-from .converting import staging_folder
 from .datasets import as_dataset, location_of
-from .datastores import file_datastores, formatter_for, predicted_uri
+from .datastores import force_files, formatter_for, predicted_uri
 from .formatter import CompositeFormatter
 from .relinking import relink
+from .staging import ingest_staged, staging_folder
 from .stored import describe, open_joined, stored_among
 from .subset_plan import Id, Plan
 
@@ -234,6 +235,7 @@ class _Writer:
             register_dataset_types=True,
             transfer_dimensions=True,
         )
+        force_files(self.target, [self.refs[id_] for id_ in ids])
         # Paths change where the source has them from elsewhere, or is a chain.
         relink(self.target, [self.refs[id_] for id_ in ids if any(self.plan.links(id_))])
 
@@ -249,14 +251,9 @@ class _Writer:
         for run in {ref.run for ref in refs}:
             self.target.collections.register(run)
         self.target.transfer_dimension_records_from(self.plan.source, refs)
-        datastores = file_datastores(self.target)
-        with staging_folder(datastores) as folder:
+        with staging_folder(self.target) as folder:
             for some in chunk_iterable(ids, BATCH):
-                files = [self._written(id_, folder) for id_ in some]
-                self.target.ingest(*files, transfer="move" if len(datastores) == 1 else "copy")
-        if len(datastores) > 1:
-            # The files were written for their places in the first.
-            relink(self.target, refs)
+                ingest_staged(self.target, [self._written(id_, folder) for id_ in some])
 
     def _written(self, id_: Id, folder: str) -> FileDataset:
         """Write the file of a dataset to a folder, with links as they must be in the place where it will be."""
@@ -269,9 +266,9 @@ class _Writer:
                 provenance = DatasetProvenance()
                 provenance.add_input(ref)
                 composite = as_dataset(reduced(composite, self.plan.needs[id_]), new, provenance)
-            image = image_of({DEFAULT: composite}, location_of(predicted_uri(self.target, new)))
-        path = os.path.join(folder, f"{new.id}{CompositeFormatter.default_extension}")
-        write_durably(path, image)
+            path = os.path.join(folder, f"{new.id}{CompositeFormatter.default_extension}")
+            place = location_of(predicted_uri(self.target, new))
+            write_durably(path, partial(write_image_of, {DEFAULT: composite}, place))
         return FileDataset(path, refs=[new], formatter=CompositeFormatter)
 
     def _link_of(self, found: StoredLink) -> Link | None:

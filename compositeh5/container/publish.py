@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_FSYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 
 STALE_SECONDS = 24 * 3600
 """Temporary files that nobody has written to for so long are deleted by the next writer in their folder, which looks
@@ -23,6 +24,8 @@ for them once in that time."""
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _swept: dict[str, float] = {}
+_forced: set[str] = set()
+"""Folders whose names, and those of all above, were forced to the disk by this process."""
 
 
 Content = bytes | Callable[["Output"], object]
@@ -100,7 +103,7 @@ class Output(io.RawIOBase):
 
 
 def publish(path: str, content: Content, *, replace: bool) -> None:
-    """Write a file.
+    """Write a file; see `named` for what holds when this returns or raises.
 
     Parameters
     ----------
@@ -113,28 +116,55 @@ def publish(path: str, content: Content, *, replace: bool) -> None:
 
     Raises
     ------
+    FileExistsError, OSError
+        As `named` does.
+    """
+    with named(path, replace=replace) as temporary:
+        write_durably(temporary, content)
+
+
+@contextlib.contextmanager
+def named(path: str, *, replace: bool) -> Iterator[str]:
+    """Give a temporary path; what was written there by `write_durably` has its final name when the block ends.
+
+    Parameters
+    ----------
+    path : str
+        The final name. Its folder must exist.
+    replace : bool
+        Whether a file of that name is replaced. Where it is not, exactly one of several writers succeeds.
+
+    Raises
+    ------
     FileExistsError
-        If there is a file of that name, and ``replace`` is False. It is untouched.
+        If there is a file of that name, and ``replace`` is False. It is untouched, and its name forced to the disk:
+        its writer may have died before doing so.
     OSError
         If the disk is full, the folder can't be written to, and so on; nothing is left behind.
     """
-    folder = os.path.dirname(path) or "."
+    folder, name = os.path.split(path)
+    folder = folder or "."
     _sweep(folder)
-    with _temporary(path) as (temporary, fd):
-        _fill(fd, content)
+    # Long names are cut: the temporary one must not be too long where the final one is not.
+    temporary = os.path.join(folder, f".{name[:100]}.{os.urandom(8).hex()}.tmp")
+    try:
+        yield temporary
         if replace:
             os.replace(temporary, path)
         else:
             _link(temporary, path)
-    folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder_fd)
+    except FileExistsError:
+        _force_names(folder)
+        raise
     finally:
-        os.close(folder_fd)
+        # After a rename it is gone; after a link or a failure it is in the way.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    _force_names(folder)
 
 
 def write_durably(path: str, content: Content) -> None:
-    """Fill a temporary file that somebody else will give its final name, and force it to the disk."""
+    """Fill a file that nobody else knows of yet, and force its content, but not its name, to the disk."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
     try:
         _fill(fd, content)
@@ -142,19 +172,59 @@ def write_durably(path: str, content: Content) -> None:
         os.close(fd)
 
 
-@contextlib.contextmanager
-def _temporary(path: str) -> Iterator[tuple[str, int]]:
-    folder, name = os.path.split(path)
-    # Long names are cut: the temporary one must not be too long where the final one is not.
-    temporary = os.path.join(folder, f".{name[:100]}.{os.urandom(8).hex()}.tmp")
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+def make_folders(folder: str) -> None:
+    """Make a folder, and those above it, where they don't exist."""
+    if not os.path.isdir(folder):
+        os.makedirs(folder, exist_ok=True)
+        # They may have names that are known from folders that were deleted.
+        _forced.clear()
+
+
+def settle(folder: str) -> None:
+    """Do what is left to do in a folder where files were found finished: their writers may have died meanwhile.
+
+    The names in it are forced to the disk, and old temporary files deleted.
+    """
+    _sweep(folder)
+    _force_names(folder)
+
+
+def force(path: str) -> None:
+    """Force a file that somebody else has written, and its name, to the disk."""
+    _force(path, os.O_RDONLY)
+    _force_names(os.path.dirname(path) or ".")
+
+
+def _force_names(folder: str) -> None:
+    """Force to the disk the names in a folder, and its own, and those of the folders above it, if it may be new.
+
+    Whoever made them has maybe not done so. What this process has forced once, it doesn't again.
+    """
+    folder = os.path.abspath(folder)
+    _force(folder, os.O_RDONLY | os.O_DIRECTORY)
+    if folder in _forced:
+        return
+    above = os.path.realpath(folder)
+    passed = [folder]
+    while above not in _forced and not os.path.ismount(above):
+        passed.append(above)
+        above = os.path.dirname(above)
+        # To pass through a folder, one need not be allowed to read it.
+        with contextlib.suppress(PermissionError):
+            _force(above, os.O_RDONLY | os.O_DIRECTORY)
+    _forced.update(passed)
+
+
+def _force(path: str, flags: int) -> None:
+    fd = os.open(path, flags | os.O_CLOEXEC)
     try:
-        yield temporary, fd
+        os.fsync(fd)
+    except OSError as error:
+        # Some network and user-space file systems have no fsync of folders; their names need none, or nothing helps.
+        if not (flags & os.O_DIRECTORY and error.errno in _NO_FSYNC):
+            raise
     finally:
         os.close(fd)
-        # After a rename it is gone; after a link or a failure it is in the way.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 def _fill(fd: int, content: Content) -> None:

@@ -44,7 +44,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from ..composite import Composite
-from ..container.publish import publish
+from ..container.publish import make_folders, publish
 from ..errors import CompositeH5Error, ConflictError, ConversionError, EncodeError
 from . import _afw, _exposure, _images, _keywords, _tables
 from ._hdus import MAGIC, FitsFile, cards_of, header_bytes, open_fits, pixel_bytes
@@ -230,7 +230,7 @@ def write_fits(composite: Composite, path: str | os.PathLike[str], *, replace: b
     """
     content = fits_bytes(composite)
     target = os.path.abspath(path)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
+    make_folders(os.path.dirname(target))
     try:
         publish(target, content, replace=replace)
     except FileExistsError as error:

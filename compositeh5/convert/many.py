@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
 
+from ..container.publish import settle
 from ..errors import CompositeH5Error, ConflictError
 from ..opening import open_composite
 from ..operations.running import Progress, each, silent
@@ -123,6 +124,7 @@ def _convert(replace: bool, task: tuple[str, str]) -> Conversion:
     try:
         there = os.path.lexists(target) and not replace
         if there and _converted_from(target) == _digest(source):
+            settle(os.path.dirname(target) or ".")
             return Conversion(source, target, "unchanged")
         convert(source, target, replace=replace)
     except (CompositeH5Error, OSError) as error:

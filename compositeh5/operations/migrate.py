@@ -23,7 +23,7 @@ from ..container.layout import (
     version_number,
 )
 from ..container.nodes import ExternalLink, Group, GroupNode, Node
-from ..container.publish import publish
+from ..container.publish import make_folders, publish
 from ..container.reader import StoredFile
 from ..container.source import identity
 from ..container.writer import file_image
@@ -153,7 +153,7 @@ def migrate_file(path: str, target: str | None = None, targets: Mapping[str, str
             raise ConflictError(f"{path}: was replaced while it was read; it was left as it is now")
         publish(path, image, replace=True)
         return True
-    os.makedirs(os.path.dirname(target), exist_ok=True)
+    make_folders(os.path.dirname(target))
     try:
         publish(target, image, replace=False)
     except FileExistsError as error:

@@ -18,7 +18,7 @@ from .. import kinds
 from ..composite import Composite
 from ..container.layout import check_file, composite_group, composite_names
 from ..container.nodes import GroupNode
-from ..container.publish import publish
+from ..container.publish import make_folders, publish, settle
 from ..container.reader import StoredFile
 from ..definition import known_definition
 from ..errors import BrokenLinkError, CompositeH5Error, ConflictError, NoSuchComponentError
@@ -216,8 +216,9 @@ def _new_ids(wanted: Wanted) -> dict[str, str]:
 def _write(job: Job) -> None:
     """Write a file, unless it is there."""
     if os.path.lexists(job.destination) and _is_there(job):
+        settle(os.path.dirname(job.destination))
         return
-    os.makedirs(os.path.dirname(job.destination), exist_ok=True)
+    make_folders(os.path.dirname(job.destination))
     if job.transfer is not None:
         _transfer(job.source, job.destination, job.transfer)
         return
@@ -282,11 +283,13 @@ def _is_there(job: Job) -> bool:
 def _transfer(source: str, destination: str, how: Transfer) -> None:
     if how == "symlink":
         os.symlink(source, destination)
+        settle(os.path.dirname(destination))
         return
     if how == "hardlink":
         # Where it can't be, as between two disks, a copy is as good.
         with suppress(OSError):
             os.link(source, destination)
+            settle(os.path.dirname(destination))
             return
     with open(source, "rb") as file:
         publish(destination, file.read(), replace=False)

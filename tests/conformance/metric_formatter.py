@@ -29,8 +29,13 @@ class MetricFormatter(CompositeFormatter):
     _is_composite = True
 
     def write_local_file(self, in_memory_dataset: Any, uri: ResourcePath) -> None:
-        piece = self.file_descriptor.component is not None
-        super().write_local_file(stored(in_memory_dataset) if piece else taken_apart(in_memory_dataset), uri)
+        super().write_local_file(self._taken_apart(in_memory_dataset), uri)
+
+    def to_bytes(self, in_memory_dataset: Any) -> bytes:
+        return super().to_bytes(self._taken_apart(in_memory_dataset))
+
+    def _taken_apart(self, in_memory_dataset: Any) -> Any:
+        return taken_apart(in_memory_dataset) if self.file_descriptor.component is None else stored(in_memory_dataset)
 
     def read_from_uri(self, uri: ResourcePath, component: str | None = None, expected_size: int = -1) -> Any:
         storage_class = self.file_descriptor.storageClass
