@@ -19,6 +19,7 @@ from .attributes import StoredAttrs, reading
 from .h5types import SCALAR, checked_dtype, decode_text
 from .limits import LIMITS
 from .nodes import ArrayNode, AttrValue, Selection
+from .threads import in_order
 
 if TYPE_CHECKING:
     from .reader import StoredFile
@@ -42,8 +43,8 @@ class StoredArray(ArrayNode):
     def __init__(self, file: StoredFile, did: h5d.DatasetID, path: str) -> None:
         self.file, self.path, self._did = file, path, did
         self.where = f"{file.name}:{path}"
-        # Unpacked, oldest first.
-        self._kept: dict[tuple[int, ...], NDArray[Any]] = {}
+        # Inflated, oldest first.
+        self._kept: dict[tuple[int, ...], bytes] = {}
         with reading(self.where):
             self._check()
 
@@ -146,10 +147,6 @@ class StoredArray(ArrayNode):
                 if info.size:
                     yield info.byte_offset, info.size
 
-    @property
-    def _elements_kept(self) -> int:
-        return KEPT_BYTES // self._stored_dtype.itemsize
-
     @cached_property
     def _blocks(self) -> tuple[int, NDArray[Any]] | None:
         """The rows of a block and the checksums of all, of an array that is stored in one piece and has them."""
@@ -217,7 +214,8 @@ class StoredArray(ArrayNode):
         shape, (wanted, *rest) = self._stored_shape, selection
         row_bytes, offset = self.stored_bytes // shape[0], self._did.get_offset()
         all_columns = out.shape[1:] == shape[1:]
-        for i in range(wanted.start // rows, -(-wanted.stop // rows)):
+
+        def fill(i: int) -> None:
             start, stop = i * rows, min((i + 1) * rows, shape[0])
             first, last = max(start, wanted.start), min(stop, wanted.stop)
             target = out[first - wanted.start : last - wanted.start]
@@ -232,26 +230,34 @@ class StoredArray(ArrayNode):
             if not is_whole:
                 target[...] = block[(slice(first - start, last - start), *rest)]
 
+        for _ in in_order(fill, range(wanted.start // rows, -(-wanted.stop // rows)), out.nbytes):
+            pass
+
     def _read_chunks(self, selection: Selection, out: NDArray[Any]) -> None:
         assert self._chunks is not None
-        for corner in _chunks.chunks_in(selection, self._chunks):
-            chunk = self._kept.get(corner)
-            if chunk is None:
-                chunk = self._read_chunk(corner, self._chunks)
-            source, target = [], []
-            for start, length, wanted in zip(corner, self._chunks, selection, strict=True):
+        chunks, shuffled = self._chunks, len(self._filters) == 2
+        out_bytes = out.view(np.uint8).reshape(*out.shape, out.itemsize)
+
+        def fill(corner: tuple[int, ...]) -> None:
+            kept = self._kept.get(corner)
+            raw = self._read_chunk(corner, chunks) if kept is None else kept
+            part, target, is_part = [], [], False
+            for start, length, end, wanted in zip(corner, chunks, self._stored_shape, selection, strict=True):
                 first, last = max(start, wanted.start), min(start + length, wanted.stop)
-                source.append(slice(first - start, last - start))
+                part.append(slice(first - start, last - start))
                 target.append(slice(first - wanted.start, last - wanted.start))
-            part = chunk[tuple(source)]
-            out[tuple(target)] = part
-            if part.size < chunk.size:
-                self._kept[corner] = chunk
-                while len(self._kept) * prod(self._chunks) > self._elements_kept:
+                is_part |= last - first < min(length, end - start)
+            _chunks.place(raw, chunks, shuffled, tuple(part), out_bytes[tuple(target)])
+            if is_part:
+                self._kept[corner] = raw
+                while len(self._kept) * len(raw) > KEPT_BYTES:
                     # Another thread may be doing the same.
                     self._kept.pop(next(iter(self._kept.copy()), ()), None)
 
-    def _read_chunk(self, corner: tuple[int, ...], chunks: tuple[int, ...]) -> NDArray[Any]:
+        for _ in in_order(fill, _chunks.chunks_in(selection, chunks), out.nbytes):
+            pass
+
+    def _read_chunk(self, corner: tuple[int, ...], chunks: tuple[int, ...]) -> bytes:
         info = self._did.get_chunk_info_by_coord(corner)
         if not info.size or info.filter_mask:
             raise CorruptFileError(f"{self.where}: the chunk at {corner} is missing or was stored unfiltered")
@@ -259,6 +265,6 @@ class StoredArray(ArrayNode):
         read_at = self.file.read_at
         stored = read_at(info.byte_offset, info.size) if read_at else self._did.read_direct_chunk(corner)[1]
         try:
-            return _chunks.unpack(stored, chunks, self._stored_dtype, len(self._filters) == 2)
+            return _chunks.unpack(stored, prod(chunks) * self._stored_dtype.itemsize)
         except ValueError as error:
             raise CorruptFileError(f"{self.where}: the chunk at {corner} is damaged: {error}") from error

@@ -102,27 +102,47 @@ def pack(values: NDArray[Any], chunks: tuple[int, ...], shuffle: bool, level: in
         values = full
     raw = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize)
     shuffled = np.ascontiguousarray(raw.T) if shuffle else raw.reshape(1, -1)
-    parts = [_deflated(part.data, level) for part in shuffled]
+    parts = (piece for part in shuffled for piece in _deflated(part.data, level))
     return b"".join([_ZLIB_HEADER, *parts, _END, fast_zlib.adler32(shuffled.data).to_bytes(4, "big")])
 
 
-def _deflated(data: memoryview, level: int) -> bytes:
-    """Return a part of a deflate stream, which ends with a byte."""
-    if level:
-        # Levels mean other things to ISA-L, which has no higher ones.
-        deflate = fast_zlib if level == 1 else zlib
-        compressor = deflate.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+def _deflated(data: memoryview, level: int) -> Iterator[bytes | memoryview]:
+    """Yield the pieces of a part of a deflate stream, which ends with a byte."""
+    if level and not _is_noise(data):
+        # Levels mean other things to ISA-L, which has no higher ones, and is fastest in a medium amount of memory.
+        deflate, memory = (fast_zlib, 5) if level == 1 and fast_zlib is not zlib else (zlib, zlib.DEF_MEM_LEVEL)
+        compressor = deflate.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, memory)
         packed = bytes(compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))
         if len(packed) < len(data) * WORTHWHILE:
-            return packed
-    blocks = (data[i : i + _BLOCK] for i in range(0, len(data), _BLOCK))
-    return b"".join(part for block in blocks for part in (_stored_header(len(block)), block))
+            yield packed
+            return
+    for i in range(0, len(data), _BLOCK):
+        block = data[i : i + _BLOCK]
+        yield _stored_header(len(block))
+        yield block
+
+
+def _is_noise(data: memoryview) -> bool:
+    """Return whether samples show that deflating can't gain anything: no byte is frequent, and nothing comes again."""
+    last = len(data) - _SAMPLE
+    if last < 4 * _SAMPLE:
+        return False
+    # From the start to the end, for the last chunks of an array are filled up with zeros.
+    sample = b"".join(data[start : start + _SAMPLE] for start in (0, last // 3, 2 * last // 3, last))
+    if np.bincount(np.frombuffer(sample, np.uint8)).max() > _FREQUENT:
+        return False
+    return len(fast_zlib.compress(sample, 1)) >= len(sample) * WORTHWHILE
 
 
 def _stored_header(size: int, is_last: bool = False) -> bytes:
     """Return what precedes bytes that are kept as they are."""
     return bytes([is_last]) + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
 
+
+_SAMPLE = 2048
+
+_FREQUENT = 80
+"""In four samples of noise each byte is there 32 times, and hardly ever more often than this: 8 standard deviations."""
 
 _ZLIB_HEADER = b"\x78\x01"
 
@@ -133,15 +153,14 @@ _END = _stored_header(0, is_last=True)
 """An empty block that ends a stream."""
 
 
-def unpack(stored: bytes, chunks: tuple[int, ...], dtype: np.dtype[Any], shuffled: bool) -> NDArray[Any]:
-    """Return the values of one chunk, of shape ``chunks``.
+def unpack(stored: bytes, size: int) -> bytes:
+    """Return what a chunk of so many bytes was deflated from.
 
     Raises
     ------
     ValueError
         If the bytes are damaged, or don't hold exactly one chunk.
     """
-    size = prod(chunks) * dtype.itemsize
     decompressor = fast_zlib.decompressobj()
     try:
         # One more than there should be, so that the checksum behind them is looked at.
@@ -150,10 +169,17 @@ def unpack(stored: bytes, chunks: tuple[int, ...], dtype: np.dtype[Any], shuffle
         raise ValueError(f"its checksum or its compressed data are wrong ({error})") from error
     if len(raw) != size or not decompressor.eof:
         raise ValueError(f"it does not hold {size} bytes")
-    if not shuffled or dtype.itemsize == 1:
-        return np.frombuffer(raw, dtype).reshape(chunks)
-    # Byte by byte into place: several times faster than transposing in one go.
-    values = np.empty((prod(chunks), dtype.itemsize), np.uint8)
-    for i, plane in enumerate(np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)):
-        values[:, i] = plane
-    return values.reshape(-1).view(dtype).reshape(chunks)
+    return bytes(raw)
+
+
+def place(raw: bytes, chunks: tuple[int, ...], shuffled: bool, part: Chunk, target: NDArray[np.uint8]) -> None:
+    """Put a part of an unpacked chunk into an array, which has one more axis: that of the bytes of an element.
+
+    What isn't wanted isn't touched: of 4 bytes that are shuffled, each goes to its place by itself.
+    """
+    itemsize = target.shape[-1]
+    if shuffled:
+        for i, plane in enumerate(np.frombuffer(raw, np.uint8).reshape(itemsize, *chunks)):
+            target[..., i] = plane[part]
+    else:
+        target[...] = np.frombuffer(raw, np.uint8).reshape(*chunks, itemsize)[part]
