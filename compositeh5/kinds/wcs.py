@@ -36,6 +36,7 @@ _MAX_LENGTH = 2**20
 _MAX_CARDS = 10_000
 _MAX_AXES = 32
 _MAX_SIP_ORDER = 20
+_LONGEST_NAME = 255
 _CARD = re.compile(r"([A-Z][A-Z0-9_-]*) *= +('(?:[ -&(-~]|'')*'|[+-]?\d+(?:\.\d+)?(?:E[+-]?\d+)?)")
 # Distortions that aren't told by the header alone; never written.
 _DISTORTION = re.compile(r"C[PQ](DIS|ERR)\d|D2IM|D[PQ]\d|WAT\d|AXISCORR")
@@ -290,9 +291,14 @@ def _parse(text: str) -> WCS:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
-    _check(text.split("\n"))
+    lines = text.split("\n")
+    _check(lines)
+    header: Any = "".join(line.ljust(80) for line in lines)
+    if "/" in header[:_LONGEST_NAME] or len(header) <= _LONGEST_NAME:
+        # WCS takes text for the path of a file if there is one. It needs a third less time for text than for a Header.
+        header = Header.fromstring(header)
     # The letter of an alternate WCS follows after the keyword of the first card.
-    return WCS(Header.fromstring(text, sep="\n"), key=text[7], fix=False)
+    return WCS(header, key=text[7], fix=False)
 
 
 def _check(lines: list[str]) -> None:
