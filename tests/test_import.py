@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+import compositeh5 as ch5
 
 CODE = """
 import json, sys, h5py, numpy
@@ -48,3 +51,15 @@ def preloaded() -> set[str]:
         check=True,
     )
     return set(json.loads(done.stdout))
+
+
+def test_a_calibration_is_read_without_units(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    ch5.Composite(definition=None, photo_calib=ch5.PhotoCalib(31.5, 0.1, instrumental_unit="electron")).write(path)
+    code = (
+        "import sys, compositeh5\n"
+        "calib = compositeh5.open(sys.argv[1])['photo_calib']\n"
+        "print(calib.mean, 'astropy.units' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["31.5", "False"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from compositeh5 import kinds
 from compositeh5.container.nodes import Array, Group
 from compositeh5.errors import EncodeError, FormatError
 from compositeh5.geometry import Box
-from compositeh5.kinds.photo_calib import ChebyshevField, PhotoCalib
+from compositeh5.kinds._units import unit_to_text
+from compositeh5.kinds.photo_calib import COUNTS, ChebyshevField, PhotoCalib
 
 POSITIVE = st.floats(1e-300, 1e300)
 UNITS = ["adu", "electron", "ct / s", "", "nJy", "1000 electron"]
@@ -209,3 +211,13 @@ def bad_nodes():
 def test_bad_nodes_are_format_errors(node):
     with pytest.raises(FormatError):
         kinds.decode(node)
+
+
+@pytest.mark.parametrize("unit", COUNTS)
+def test_units_known_as_counts_are_linear_and_spelled_as_stored(unit: str) -> None:
+    assert unit_to_text(u.Unit(unit)) == unit
+    assert not hasattr(u.Unit(unit), "physical_unit")
+    calib = PhotoCalib(2.0, instrumental_unit=unit)
+    assert calib == PhotoCalib(2.0, instrumental_unit=u.Unit(unit)) == pickle.loads(pickle.dumps(calib))
+    assert hash(calib) == hash(PhotoCalib(2.0, instrumental_unit=u.Unit(unit)))
+    assert repr(calib) == repr(PhotoCalib(2.0, instrumental_unit=u.Unit(unit)))

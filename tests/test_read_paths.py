@@ -18,6 +18,8 @@ from compositeh5.container.nodes import Array, Group
 from compositeh5.container.reader import StoredFile
 from compositeh5.container.source import BlockSource
 from compositeh5.container.writer import file_image
+from compositeh5.errors import CorruptFileError
+from compositeh5.recipes import Recipe
 
 DTYPES = st.sampled_from(["u1", "<i2", ">i4", "<i8", ">u8", "<f2", "<f4", ">f4", "<f8", ">c8", "c16", "?"])
 LAYOUTS = st.sampled_from(["packed", "packed without shuffle", "kept as it is", "fletcher32", "contiguous", "compact"])
@@ -105,6 +107,42 @@ def test_pixels_keep_what_does_not_compress() -> None:
     assert len(packed) < 0.9 * noise.nbytes
     flat = np.zeros((256, 256), "<i4")
     assert len(chunks.pack(flat, flat.shape, shuffle=True, level=1)) < 0.005 * flat.nbytes
+    # The last chunks of an image have a part of noise, and are filled up.
+    assert len(chunks.pack(noise[:64], noise.shape, shuffle=True, level=1)) < 0.9 * noise[:64].nbytes
+    ramp = np.arange(65536, dtype="<i4")
+    assert len(chunks.pack(ramp, ramp.shape, shuffle=True, level=1)) < 0.05 * ramp.nbytes
+
+
+@pytest.mark.parametrize("contiguous", [False, True])
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_large_arrays_are_the_same_by_one_thread_and_by_two(
+    threads: str, contiguous: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    values = np.random.default_rng(2).normal(0, 9, (1500, 1700)).astype("<f4")
+    root = Group({"x": Array(values)})
+    root.recipes = {"x": Recipe(contiguous=contiguous)}
+    image = file_image(root)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert image == file_image(root)
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    (tmp_path / "x.h5").write_bytes(image)
+    file = StoredFile.open(str(tmp_path / "x.h5"))
+    array = file.root.array("x")
+    np.testing.assert_array_equal(array.read(), values)
+    np.testing.assert_array_equal(array.read((slice(3, 1400, 2), slice(11, 1699))), values[3:1400:2, 11:1699])
+    file.close()
+
+
+def test_damage_that_a_thread_finds_is_an_error_of_the_read(tmp_path: Path) -> None:
+    values = np.random.default_rng(2).normal(0, 9, (1500, 1700)).astype("<f4")
+    content = bytearray(file_image(Group({"x": Array(values)})))
+    content[len(content) // 2] ^= 4
+    (tmp_path / "x.h5").write_bytes(content)
+    file = StoredFile.open(str(tmp_path / "x.h5"))
+    with pytest.raises(CorruptFileError, match="/x: the chunk at .* is damaged"):
+        file.root.array("x").read()
+    file.close()
 
 
 def test_rows_of_a_contiguous_array_are_read_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any, overload
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 VERSION = 1
 IMMUTABLE = True
+
+COUNTS = ("adu", "ct", "electron", "ph")
+"""Units of instrumental fluxes that are known to be such without a look at `astropy.units`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +104,7 @@ class PhotoCalib:
     mean: float
     error: float = 0.0
     field: ChebyshevField | None = None
-    instrumental_unit: UnitBase | str = "adu"
+    instrumental_unit: UnitBase | str = dataclasses.field(default_factory=lambda: "adu")
 
     def __post_init__(self) -> None:
         mean, error = _finite(self.mean, "mean"), _finite(self.error, "error")
@@ -108,11 +112,24 @@ class PhotoCalib:
             raise EncodeError(f"PhotoCalib: needs mean > 0 and error >= 0, but they are {mean} and {error}")
         if self.field is not None and not isinstance(self.field, ChebyshevField):
             raise EncodeError(f"PhotoCalib: field should be a ChebyshevField, not {type(self.field).__name__}")
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "error", error)
+        if isinstance(self.instrumental_unit, str) and self.instrumental_unit in COUNTS:
+            # Made when it is asked for: in a new process loading astropy.units would take longer than all else.
+            object.__setattr__(self, "_unit_text", self.instrumental_unit)
+            object.__delattr__(self, "instrumental_unit")
+            return
         unit = unit_from_text(unit_to_text(self.instrumental_unit), "PhotoCalib")
         if hasattr(unit, "physical_unit"):
             raise EncodeError(f"PhotoCalib: fluxes in {unit} are logarithmic; a linear unit is needed")
-        for name, value in (("mean", mean), ("error", error), ("instrumental_unit", unit)):
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "instrumental_unit", unit)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "instrumental_unit" or "_unit_text" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        unit = unit_from_text(self._unit_text, "PhotoCalib")
+        object.__setattr__(self, "instrumental_unit", unit)
+        return unit
 
     def calibration(self, y: ArrayLike | None = None, x: ArrayLike | None = None) -> NDArray[np.float64]:
         """Return the calibration factor, in nJy per instrumental unit.

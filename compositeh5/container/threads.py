@@ -1,0 +1,66 @@
+"""Work that leaves Python's lock (deflating, inflating, checksums) on two processors at once."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+THREADS = 2
+"""So many threads at most. What is between the calls that leave the lock keeps more of them from gaining much."""
+
+WORTHWHILE_BYTES = 4 * 1024 * 1024
+"""Less work than that is done by the calling thread."""
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], nbytes: int) -> Iterator[Result]:
+    """Yield the results of a function for each item, in the order of the items.
+
+    Few results wait to be taken, so memory is bounded. The items are made by the calling thread.
+
+    Parameters
+    ----------
+    function : callable
+        What threads can do at the same time.
+    items : iterable
+        Its arguments.
+    nbytes : int
+        How much work it is altogether.
+
+    Raises
+    ------
+    Exception
+        What the function raises for the first item that fails.
+    """
+    threads = available() if nbytes >= WORTHWHILE_BYTES else 1
+    if threads == 1:
+        yield from map(function, items)
+        return
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def available() -> int:
+    """Return how many threads may be used: the processors of this process, fewer if ``OMP_NUM_THREADS`` says so.
+
+    That variable is how pipelines that run a process on each processor ask libraries for a single thread.
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    limit = int(wanted) if wanted.isdecimal() else THREADS
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(THREADS, limit, processors))
