@@ -241,14 +241,10 @@ class StoredArray(ArrayNode):
         def fill(corner: tuple[int, ...]) -> None:
             kept = self._kept.get(corner)
             raw = self._read_chunk(corner, chunks) if kept is None else kept
-            part, target, is_part = [], [], False
-            for start, length, end, wanted in zip(corner, chunks, self._stored_shape, selection, strict=True):
-                first, last = max(start, wanted.start), min(start + length, wanted.stop)
-                part.append(slice(first - start, last - start))
-                target.append(slice(first - wanted.start, last - wanted.start))
-                is_part |= last - first < min(length, end - start)
-            _chunks.place(raw, chunks, shuffled, tuple(part), out_bytes[tuple(target)])
-            if is_part:
+            part, target = _chunks.overlap(corner, chunks, selection)
+            _chunks.place(raw, chunks, shuffled, part, out_bytes[target])
+            ends = (min(n, end - start) for start, n, end in zip(corner, chunks, self._stored_shape, strict=True))
+            if any(s.start > 0 or s.stop < end for s, end in zip(part, ends, strict=True)):
                 self._kept[corner] = raw
                 while len(self._kept) * len(raw) > KEPT_BYTES:
                     # Another thread may be doing the same.

@@ -89,6 +89,24 @@ def chunks_in(selection: tuple[slice, ...], chunks: tuple[int, ...]) -> Iterator
     return product(*ranges)
 
 
+def overlap(corner: tuple[int, ...], lengths: tuple[int, ...], selection: Chunk) -> tuple[Chunk, Chunk]:
+    """Return what a chunk and a selection have in common: as a part of the chunk, and as a part of the selection.
+
+    Parameters
+    ----------
+    corner, lengths : tuple of int
+        The first element of the chunk, and how many it has along each axis.
+    selection : tuple of slice
+        Slices of step 1.
+    """
+    part, target = [], []
+    for start, length, wanted in zip(corner, lengths, selection, strict=True):
+        first, last = max(start, wanted.start), min(start + length, wanted.stop)
+        part.append(slice(first - start, last - start))
+        target.append(slice(first - wanted.start, last - wanted.start))
+    return tuple(part), tuple(target)
+
+
 def pack(values: NDArray[Any], chunks: tuple[int, ...], shuffle: bool, level: int) -> bytes:
     """Return the stored bytes of one chunk: filled up with zeros to full size, shuffled, deflated.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .chunks import chunks_in
+from .chunks import chunks_in, overlap
 from .nodes import ArrayNode, Selection
 
 KEPT_BYTES = 256 * 1024 * 1024
@@ -49,7 +49,8 @@ def read_selections(node: ArrayNode, selections: Sequence[Selection]) -> Iterato
             chunk = kept.get(corner)
             if chunk is None:
                 chunk = node.read(tuple(slice(a, a + n) for a, n in zip(corner, unit, strict=True)))
-            _place(chunk, corner, selection, out)
+            part, target = overlap(corner, chunk.shape, selection)
+            out[target] = chunk[part]
             users[corner] -= 1
             if users[corner]:
                 kept[corner] = chunk
@@ -58,12 +59,3 @@ def read_selections(node: ArrayNode, selections: Sequence[Selection]) -> Iterato
             else:
                 kept.pop(corner, None)
         yield out
-
-
-def _place(chunk: NDArray[Any], corner: _Corner, selection: Selection, out: NDArray[Any]) -> None:
-    source, target = [], []
-    for start, length, wanted in zip(corner, chunk.shape, selection, strict=True):
-        first, last = max(start, wanted.start), min(start + length, wanted.stop)
-        source.append(slice(first - start, last - start))
-        target.append(slice(first - wanted.start, last - wanted.start))
-    out[tuple(target)] = chunk[tuple(source)]
