@@ -13,7 +13,7 @@ from . import kinds, links, targets
 from .components import Components
 from .container.layout import DEFAULT
 from .definition import Definition
-from .errors import DefinitionError, UnsupportedParameterError
+from .errors import DefinitionError, UnsupportedParameterError, suggest
 from .links import DataId, Link, checked_data_id
 from .parts import LinkedPart, MemoryPart, Part, StoredPart, fetch_parts
 from .recipes import Recipes
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 FETCHED_TOGETHER = 256 * 1024 * 1024
 """Components of a remote file that are more than this, as stored, are fetched one after the other."""
+
+
+_ATTRIBUTES = frozenset({"data_id", "dataset_type", "run", "stage", "id", "provenance"})
+"""What a composite has beside its definition and its components."""
 
 
 class Composite(Components):
@@ -269,7 +273,14 @@ class Composite(Components):
             If the definition doesn't have one of the components, or as one of another kind.
         EncodeError
             If a value can't be of its component's kind.
+        TypeError
+            If there is no attribute of that name.
         """
+        for name in attributes.keys() - _ATTRIBUTES:
+            raise TypeError(
+                f"{self._where}: replace() has no argument {name!r}{suggest(name, _ATTRIBUTES)}; "
+                f"components are replaced by a mapping: replace({{{name!r}: value}})"
+            )
         new = self._like(**attributes)
         new._parts = dict(self._parts)
         definition = definitions.known_definition(self.definition)

@@ -260,7 +260,8 @@ def _deviation(own: Composite, common: Composite, name: str, path: str) -> str:
     nodes = [kinds.encode(composite[name], composite.kind(name)) for composite in (own, common)]
     fields = ", ".join(differing_fields(*nodes)) or "its values"
     ids = " ".join(f"{key}={value}" for key, value in own.data_id.items() if key not in common.data_id)
-    return f"{path} ({ids}): {name} differs in {fields}"
+    standing = f" from that of {common.location}" if common.location else ""
+    return f"{path} ({ids}): {name} differs in {fields}{standing}"
 
 
 def _linked_again(composite: Composite, path: str) -> Composite:
