@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .operations.pruning import prune, remove
     from .operations.references import refs, refs_to
     from .operations.relinking import relink
+    from .operations.rescue import rescue
     from .operations.sharing import split, write_together
     from .operations.subset import subset
     from .operations.verify import verify_files
@@ -51,6 +52,7 @@ _OPERATIONS = {
     "refs_to": "references",
     "relink": "relinking",
     "remove": "pruning",
+    "rescue": "rescue",
     "split": "sharing",
     "subset": "subset",
     "verify_files": "verify",
@@ -90,6 +92,7 @@ __all__ = [
     "register_definition",
     "relink",
     "remove",
+    "rescue",
     "split",
     "subset",
     "verify_files",

@@ -12,7 +12,15 @@ from .container.arrays import StoredArray
 from .container.nodes import ArrayNode
 from .container.reader import StoredFile
 from .definition import Definition
-from .errors import AbsentComponentError, ClosedError, DefinitionError, EncodeError, NoSuchComponentError, suggest
+from .errors import (
+    AbsentComponentError,
+    ClosedError,
+    DefinitionError,
+    EncodeError,
+    LostComponentError,
+    NoSuchComponentError,
+    suggest,
+)
 from .lazy import LazyArray
 from .links import Link
 from .parts import LIST, LinkedPart, ListPart, MemoryPart, Part
@@ -25,6 +33,7 @@ class Components(Mapping[str, Any]):
     """
 
     definition: str
+    provenance: dict[str, Any]
     location: str | None
     """Where it is stored: an absolute path or a URL; None if it is not."""
     _parts: dict[str, Part]
@@ -92,6 +101,11 @@ class Components(Mapping[str, Any]):
             return self._parts[name]
         if name in self._absent:
             raise AbsentComponentError(f"{self._where}: component {name!r} is absent (known to be None)")
+        if name in self.lost:
+            raise LostComponentError(
+                f"{self._where}: component {name!r} was lost to damage, and is missing since the file was rescued: "
+                f"{self.lost[name]}"
+            )
         raise NoSuchComponentError(
             f"{self._where}: there is no component {name!r}{suggest(name, [*self._parts, *self._absent])}"
         )
@@ -104,6 +118,17 @@ class Components(Mapping[str, Any]):
     def absent(self) -> tuple[str, ...]:
         """Names of the components that are known to be None."""
         return tuple(self._absent)
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Names of the components that were lost to damage before the file was `rescued <compositeh5.rescue>`, and why.
+
+        That of a link that leads nowhere isn't among them: it is lost as long as its target isn't found.
+        """
+        record = self.provenance.get("rescued")
+        lost = record.get("lost") if isinstance(record, dict) else None
+        found = lost.items() if isinstance(lost, dict) else ()
+        return {name: str(reason) for name, reason in found if name not in self._parts}
 
     @property
     def links(self) -> dict[str, Link]:

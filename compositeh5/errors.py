@@ -73,6 +73,10 @@ class AbsentComponentError(CompositeH5Error, KeyError):
     """The component is known to be None for this composite: there is nothing to read."""
 
 
+class LostComponentError(NoSuchComponentError):
+    """The component was lost to damage before the file was rescued: there is nothing to read."""
+
+
 class StageError(CompositeH5Error, ValueError):
     """Components have not reached the processing step that was asked for."""
 

@@ -23,7 +23,8 @@ class ComponentInfo:
     name, kind : str
         Its name and kind; the kind of an absent one is empty.
     state : str
-        ``"stored"`` (in this file), ``"linked"`` (in another), ``"lost"`` (linked, and not found),
+        ``"stored"`` (in this file), ``"linked"`` (in another), ``"lost"`` (linked, and not found; or
+        lost to damage before the file was rescued),
         ``"absent"`` (known to be None) or ``"memory"``.
     shape : tuple of int
         Shape of the array, or of a table (rows, columns); empty for others.
@@ -57,7 +58,8 @@ class ComponentInfo:
 def component_infos(composite: Composite) -> dict[str, ComponentInfo]:
     """Return what is known of each component of a composite."""
     infos = {name: _info(name, composite._part(name)) for name in composite}
-    return infos | {name: ComponentInfo(name, "", "absent") for name in composite.absent}
+    infos |= {name: ComponentInfo(name, "", "absent") for name in composite.absent}
+    return infos | {name: ComponentInfo(name, "", "lost", note=reason) for name, reason in composite.lost.items()}
 
 
 def _info(name: str, part: Part) -> ComponentInfo:

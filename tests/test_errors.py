@@ -134,6 +134,7 @@ ONE: dict[str, Call] = {
     "diff, the second": lambda bad, out: ch5.diff(_good(bad), bad),
     "gather": lambda bad, out: ch5.gather([bad], "image", key="detector"),
     "promote": lambda bad, out: ch5.promote(bad, "image", out / "x.h5"),
+    "rescue": lambda bad, out: ch5.rescue(bad, out / "x.h5"),
     "open_visit": lambda bad, out: ch5.open_visit(bad, bad.parents[1] / "good"),
 }
 """Functions that need the file: they raise its error."""
@@ -208,6 +209,7 @@ VERBS: dict[str, list[str]] = {
     "preview": ["preview", "BAD", "-o", "OUT/x.png"],
     "split": ["split", "BAD", "OUT/x"],
     "promote": ["promote", "BAD", "image", "OUT/x.h5"],
+    "rescue": ["rescue", "BAD", "OUT/x.h5"],
     "diff": ["diff", "BAD", "GOOD"],
     "refs": ["refs", "BAD"],
     "visit": ["visit", "BAD", "TREE"],

@@ -58,6 +58,8 @@ def examine(location: str) -> dict[str, Any]:
             attempt("by id", lambda: ch5.open(location, id=composite.id).close())
     except Exception:
         attempt("open", lambda: ch5.open(location))
+    # Beside the folder, of which nothing may change.
+    attempt("rescue", lambda: ch5.rescue(location, "rescued.h5", partial=True, replace=True))
     return {"errors": found, "secret": any(hostile_files.SECRET in value for value in values)}
 
 

@@ -33,6 +33,9 @@ _FILTERS = {
 }
 _DEFLATED = [[h5z.FILTER_DEFLATE], [h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE]]
 
+_CHECKED = {h5z.FILTER_DEFLATE, h5z.FILTER_FLETCHER32}
+"""Filters by which chunks have a checksum."""
+
 KEPT_BYTES = 16 * 1024 * 1024
 """Of chunks of which only a part was needed, so much is kept for each array: the next cutout may need the same ones."""
 
@@ -146,6 +149,21 @@ class StoredArray(ArrayNode):
                 info = self._did.get_chunk_info_by_coord(corner)
                 if info.size:
                     yield info.byte_offset, info.size
+
+    def pieces(self) -> Iterator[Selection] | None:
+        """Return the parts that have a checksum each, which is looked at when such a part is read; None without any.
+
+        They are in the order of the first axis. A small array has one checksum, with its header.
+        """
+        shape = self._stored_shape
+        if self._blocks is not None:
+            rows = self._blocks[0]
+            return (
+                (slice(i, min(i + rows, shape[0])), *(slice(0, n) for n in shape[1:])) for i in range(0, shape[0], rows)
+            )
+        if self._chunks is not None and not _CHECKED.isdisjoint(self._filters):
+            return _chunks.chunks_of(shape, self._chunks)
+        return None
 
     @cached_property
     def _blocks(self) -> tuple[int, NDArray[Any]] | None:

@@ -15,7 +15,7 @@ from contextlib import nullcontext
 
 from ..errors import CorruptFileError, NotACompositeFileError, RefusedError
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 BLOCK = 1024 * 1024
 """Remote files are fetched in blocks of this size; the metadata of most files fit in the first."""
@@ -264,7 +264,7 @@ def stated_size(start: bytes) -> int | None:
 
     Superblocks of version 2 and 3 (HDF5 1.8 and later), with offsets of 8 bytes.
     """
-    if len(start) < 36 or not start.startswith(_SIGNATURE) or start[8] not in (2, 3) or start[9] != 8:
+    if len(start) < 36 or not start.startswith(SIGNATURE) or start[8] not in (2, 3) or start[9] != 8:
         return None
     return int.from_bytes(start[28:36], "little")
 
@@ -285,6 +285,6 @@ def check_signature(source: io.RawIOBase | io.BufferedIOBase, name: str) -> None
     """Raise `NotACompositeFileError` unless a file begins as HDF5 files do."""
     source.seek(0)
     start = source.read(8)
-    if start != _SIGNATURE:
+    if start != SIGNATURE:
         found = "it is empty" if not start else "its first bytes are others"
         raise NotACompositeFileError(f"{name}: not an HDF5 file ({found})")

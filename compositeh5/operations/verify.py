@@ -7,20 +7,22 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from ..container.layout import BY_ID, composite_group, composite_group_by_id, composite_names
 from ..container.nodes import GroupNode, Node
 from ..container.reader import StoredFile
+from ..container.salvage import salvaged
 from ..definition import known_definition
-from ..errors import CompositeH5Error, DigestMismatchError, FormatError, WrongIdError
+from ..errors import CompositeH5Error, CorruptFileError, DigestMismatchError, FormatError, WrongIdError
 from ..integrity import digest
 from ..links import Link
 from ..opening import from_group
-from ..parts import LIST, StoredPart
+from ..parts import StoredPart
 from ..targets import open_target
+from .damage import Extent, composites_in, survey_file
 from .references import State, StoredLink, link_state, part_links
 from .running import Progress, each, silent
 from .tree import Root, Visited, files_under, visit
@@ -48,6 +50,8 @@ class Problem:
         See `Finding`.
     detail : str
         What was expected, and what was found.
+    extents : tuple of Extent
+        Which parts of the component, or of the file, are damaged.
     """
 
     path: str
@@ -55,6 +59,7 @@ class Problem:
     component: str
     finding: Finding
     detail: str
+    extents: tuple[Extent, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ class Verification:
         How many were checked: composites in files, components of which the content was read, and links.
     visited : Visited
         What was looked at.
+    rescuable : dict
+        For the path of each file of which content is damaged, the components that are still as they were written:
+        what `rescue` saves, as ``<composite>/<component>``.
     """
 
     problems: tuple[Problem, ...]
@@ -76,6 +84,7 @@ class Verification:
     components: int
     links: int
     visited: Visited
+    rescuable: dict[str, tuple[str, ...]]
 
 
 def verify(composite: Composite) -> None:
@@ -132,18 +141,21 @@ def verify_files(
     problems.extend(_incomplete(checks))
     problems.extend(_ambiguous(checks))
     components = sum(check.components for check in checks)
+    rescuable: dict[str, tuple[str, ...]] = {}
     if not quick:
         outside = _outside(checks, frozenset(tree.names))
         step = "reading what links lead to"
         for count, faults in each(_check_targets, outside, executor=executor, progress=progress, step=step):
             components += count
             problems.extend(faults)
+        problems, rescuable = _examined(problems, executor, progress)
     return Verification(
         tuple(sorted(problems, key=lambda problem: (problem.path, problem.composite))),
         sum(len(check.composites) for check in checks),
         components,
         sum(check.links for check in checks),
         visited,
+        rescuable,
     )
 
 
@@ -247,18 +259,8 @@ def _stored_content(path: str, node: Node, location: str | None, quick: bool) ->
     if found not in (None, recorded):
         raise DigestMismatchError(f"{node.where}: its content has digest {found}, but {recorded} was recorded")
     yield path, None
-    for item_path, item in _composites_in(path, node):
+    for item_path, item in composites_in(path, node):
         yield from _stored_content(item_path, item, location, quick)
-
-
-def _composites_in(path: str, node: Node) -> Iterator[tuple[str, Node]]:
-    """Yield the composites in a list, and in the lists in it."""
-    if isinstance(node, GroupNode) and node.attrs.get("kind") == LIST:
-        for name, child in node.items():
-            if child.attrs.get("kind") == "composite":
-                yield f"{path}/{name}", child
-            else:
-                yield from _composites_in(f"{path}/{name}", child)
 
 
 def _check_targets(work: tuple[str, tuple[Link, ...]]) -> tuple[int, list[Problem]]:
@@ -281,6 +283,65 @@ def _check_targets(work: tuple[str, tuple[Link, ...]]) -> tuple[int, list[Proble
         finally:
             file.close()
     return count, problems
+
+
+_DAMAGED = ("unread", "digest", "format")
+"""Findings that may mean damage of what a file stores."""
+
+
+class _Damage(NamedTuple):
+    """What is wrong with a file as a whole, which parts of which components are damaged, and what is still good."""
+
+    file: str
+    extents: tuple[tuple[str, str, Extent], ...]
+    good: tuple[str, ...]
+
+
+def _examined(
+    problems: list[Problem], executor: Executor | None, progress: Progress
+) -> tuple[list[Problem], dict[str, tuple[str, ...]]]:
+    """Return problems with the extents of damage, and what can be rescued: only files that have problems are read."""
+    paths = sorted({problem.path for problem in problems if problem.finding in _DAMAGED})
+    found = dict(
+        zip(paths, each(_damage, paths, executor=executor, progress=progress, step="examining damage"), strict=True)
+    )
+    return [_with_extents(problem, found.get(problem.path)) for problem in problems], {
+        path: damage.good for path, damage in found.items() if damage is not None
+    }
+
+
+def _damage(path: str) -> _Damage | None:
+    """Return what is damaged in a file; None if it isn't one of this format."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        with salvaged(path) as (file, damage):
+            surveys, unread = survey_file(file, path)
+            faults = [(name, fault) for name, fault in unread.items()]
+            faults += [(name, fault) for name, survey in surveys.items() for fault in survey.all_faults()]
+            extents = [(name, fault.component, extent) for name, fault in faults for extent in fault.extents]
+            good = [f"{name}/{component}" for name, survey in surveys.items() for component in survey.good()]
+            return _Damage(damage, tuple(extents), tuple(good))
+    except CorruptFileError:
+        return _Damage("", (), ())
+    except (OSError, CompositeH5Error):
+        return None
+
+
+def _with_extents(problem: Problem, damage: _Damage | None) -> Problem:
+    if damage is None or problem.finding not in _DAMAGED:
+        return problem
+    extents = tuple(
+        extent
+        for composite, component, extent in damage.extents
+        # A problem of the whole file has neither name, one of the target of a link only that of the component.
+        if problem.composite in (composite, "")
+        and problem.component in (component, "" if not problem.composite else None)
+    )
+    is_whole_file = damage.file and not problem.composite and not problem.component
+    return replace(
+        problem, extents=extents, detail=f"{problem.detail}; {damage.file}" if is_whole_file else problem.detail
+    )
 
 
 def _outside(checks: Iterable[_Check], inside: frozenset[str]) -> list[tuple[str, tuple[Link, ...]]]:
