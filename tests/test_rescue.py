@@ -400,6 +400,15 @@ def _group_header(path: Path, name: str) -> int:
         return int(h5py.h5o.get_info(file[name].id).addr) + 40
 
 
+def test_what_h5copy_copied_is_saved(bad: Path, tmp_path: Path) -> None:
+    assert tool("h5copy", "-i", bad, "-o", tmp_path / "copy.h5", "-s", "/composite", "-d", "/it").returncode == 0
+    flip_chunk(tmp_path / "copy.h5", "it/image", 0)
+    report = ch5.rescue(tmp_path / "copy.h5", tmp_path / "new.h5")
+    assert [item.component for item in report.lost] == ["image"]
+    with ch5.open(bad) as old, ch5.open(tmp_path / "new.h5") as new:
+        assert_equal(new, old, ["mask", "variance", "wcs", "psf"])
+
+
 def test_a_file_can_be_rescued_again(bad: Path, tmp_path: Path) -> None:
     flip_chunk(bad, "composite/image", 0)
     ch5.rescue(bad, tmp_path / "first.h5", partial=True)

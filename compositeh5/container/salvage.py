@@ -79,14 +79,12 @@ class _SalvagedSource(FileSource):
         if self._present <= start < self._size:
             # All of it is lost; whoever asks for gigabytes of it must not get zeros.
             raise CorruptFileError(f"{self._path}: ends before byte {start + size}")
-        count = self.read_into(start, buffer)
-        size = min(size, max(0, self._size - start))
-        buffer[count:size] = bytes(size - count)
+        count = super().readinto(buffer)
         if start < len(self._start):
             known = self._start[start : start + size]
             buffer[: len(known)] = known
-        self._position += size
-        return size
+        self._position = start + size
+        return size if start < self._size else count
 
 
 def superblock(size: int, root: int = SUPERBLOCK_BYTES) -> bytes:

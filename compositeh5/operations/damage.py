@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ..container.arrays import StoredArray
-from ..container.layout import composite_names, file_format
+from ..container.layout import composite_names, file_format, is_copy
 from ..container.nodes import ExternalLink, GroupNode, Node, Selection
 from ..container.reader import StoredFile, StoredGroup
-from ..errors import CompositeH5Error, CorruptFileError, DigestMismatchError, FormatError
+from ..errors import CompositeH5Error, CorruptFileError, DigestMismatchError
 from ..integrity import digest, read_json
 from ..opening import from_group
 from ..parts import LIST, Part, StoredPart, linked_part
@@ -122,7 +122,8 @@ def survey_file(file: StoredFile, location: str) -> tuple[dict[str, Survey], dic
         If it isn't a file of this format, or the root group, from which all others are reached, is damaged.
     """
     try:
-        file_format(file)
+        if not is_copy(file):
+            file_format(file)
     except CorruptFileError:
         # Without the mark of completion; checksums and digests tell what there is.
         if "complete" not in file.root.attrs:
@@ -148,8 +149,7 @@ def survey(group: StoredGroup, location: str) -> Survey:
     OSError, CompositeH5Error
         If the group isn't a composite, or can't be read.
     """
-    if group.attr("kind", str) != "composite":
-        raise FormatError(f"{group.where}: its kind is {group.attrs['kind']!r}, not 'composite'")
+    composite = from_group(group, location)
     found = Survey(group)
     try:
         records = read_json(group, "links", dict)
@@ -172,7 +172,6 @@ def survey(group: StoredGroup, location: str) -> Survey:
             found.faults.append(Fault(name, reason_of(error), tuple(damaged_extents(group, name))))
     if not found.faults and not found.nested:
         try:
-            composite = from_group(group, location)
             if composite.recorded_digest != composite.digest:
                 raise DigestMismatchError(
                     f"{group.where}: the composite has digest {composite.digest}, but {composite.recorded_digest} was "
