@@ -17,6 +17,7 @@ from .._version import __version__
 from ..errors import CompositeH5Error
 from . import comparing, completion, composing, index, making, preview, reading, references
 from .common import COULD_NOT, FINE, INTERRUPTED, Verb
+from .output import harmless
 
 _VERBS: dict[str, Verb] = {
     **reading.VERBS,
@@ -55,15 +56,22 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        # The Butler wraps what goes wrong inside of it.
-        known: BaseException | None = error
-        while known is not None and not isinstance(known, CompositeH5Error | OSError):
-            known = known.__cause__
+        known = _expected(error)
         if known is None:
             raise
-        print(f"compositeh5: error: {known}", file=sys.stderr)
+        print(harmless(f"compositeh5: error: {known}"), file=sys.stderr)
         return COULD_NOT
     return code or FINE
+
+
+def _expected(error: BaseException | None) -> BaseException | None:
+    """Return the error that is to be told, which may be the cause of another; None for what should not happen."""
+    from concurrent.futures import BrokenExecutor
+
+    # The Butler wraps what goes wrong inside of it. A process of ours can be killed, as where memory is short.
+    while error is not None and not isinstance(error, CompositeH5Error | OSError | BrokenExecutor):
+        error = error.__cause__
+    return error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import completion
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
     from contextlib import AbstractContextManager
 
     from ..composite import Composite
@@ -121,8 +119,6 @@ def executor(jobs: int) -> AbstractContextManager[Executor | None]:
     """Return the processes that work on many files; none for one job, which is done here."""
     if jobs == 1:
         return nullcontext()
-    # Forked copies of a process in which HDF5 has been used, or which has threads, may hang. Ctrl-C reaches all
-    # processes of a terminal: these end without a word, for what they write is whole or not there.
-    return ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_DFL)
-    )
+    from .workers import Workers
+
+    return Workers(jobs)

@@ -105,7 +105,7 @@ VERBS = {
         "FITS files are compared HDU by HDU. ",
         """
         compositeh5 diff calexp.h5 calexp_jointcal.h5
-        compositeh5 diff calexp.fits calexp.h5
+        compositeh5 diff exposure.fits exposure.h5
         compositeh5 diff calexp_jointcal.h5 calexp_jointcal.h5 -c wcs --stages single_frame jointcal
         compositeh5 diff calexp.h5 calexp_jointcal.h5 -c wcs,mask --json | jq '.components[].differences'""",
         "identical, a, b, components, attributes",
@@ -119,9 +119,9 @@ VERBS = {
         "contents, which is checked. Files that are in it already are left alone. Without --output or --in-place, "
         "nothing is written.",
         """
-        compositeh5 migrate repository
-        compositeh5 migrate --in-place repository -j 4
-        compositeh5 migrate --output new old/*.h5""",
+        compositeh5 migrate repo
+        compositeh5 migrate --in-place repo -j 4
+        compositeh5 migrate -o new old/*.h5""",
         "a list of path, version, target, problem",
         "there are files to be migrated",
     ),

@@ -22,7 +22,8 @@ def complete(parser: argparse.ArgumentParser) -> None:
         return
     import argcomplete
 
-    argcomplete.autocomplete(parser)
+    # Options only after a dash: where a component is wanted, they would be in the way.
+    argcomplete.autocomplete(parser, always_complete_options=False)
 
 
 def completed(action: argparse.Action, completer: Completer) -> None:

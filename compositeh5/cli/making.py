@@ -89,10 +89,10 @@ VERBS = {
         "so that nothing is lost. In folders, files that an earlier run has converted are passed over, and one "
         "that can't be converted doesn't stop the others; the exit code is 2 if there is one.",
         """
-        compositeh5 convert calexp.fits calexp.h5
-        compositeh5 convert calexp.h5 calexp.fits
-        compositeh5 convert repo/calexp composites -j 8
-        compositeh5 convert --to fits composites repo/again""",
+        compositeh5 convert exposure.fits exposure.h5
+        compositeh5 convert exposure.h5 again.fits
+        compositeh5 convert night composites -j 8
+        compositeh5 convert --to fits composites night-again""",
         "a list of source, target, status, message",
     ),
     "demo": Verb(
@@ -104,7 +104,7 @@ VERBS = {
         """
         compositeh5 demo
         compositeh5 demo my-demo --detectors 2 --size 256
-        compositeh5 demo my-demo --fits calexp.fits""",
+        compositeh5 demo my-demo --fits exposure.fits""",
         "directory, seconds, files, reads, sharing",
     ),
 }

@@ -31,6 +31,7 @@ _STYLES = {
     "migrated": "green",
     "moved": "yellow",
     "ok": "green",
+    "in": "yellow",
     "relinked": "green",
     "stale": "bold red",
     "stored": "green",
@@ -123,7 +124,7 @@ def terminal() -> Console | None:
 
 def _print_plain(item: str | Table | Outline) -> None:
     if isinstance(item, str):
-        print(_lines(item) if sys.stdout.isatty() else item)
+        print(harmless(item) if sys.stdout.isatty() else item)
     elif isinstance(item, Table):
         print(columns([item.header, *item.rows]))
     else:
@@ -132,13 +133,14 @@ def _print_plain(item: str | Table | Outline) -> None:
             print(f"{'  ' * depth}{line}")
 
 
-def _lines(text: str) -> str:
+def harmless(text: str) -> str:
+    """Return lines with what would act on a terminal escaped."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
 def _rich(item: str | Table | Outline, width: int) -> RenderableType:
     if isinstance(item, str):
-        return _lines(item)
+        return harmless(item)
     return _rich_table(item, width) if isinstance(item, Table) else _rich_outline(item)
 
 

@@ -149,7 +149,9 @@ def _problem_rows(done: Verification) -> list[tuple[str, ...]]:
 def _rescue(arguments: argparse.Namespace) -> int:
     from ..operations.rescue import rescue
 
-    done = rescue(arguments.file, arguments.output, partial=arguments.partial, replace=arguments.force)
+    with progress(arguments) as shown:
+        shown("reading", 0, 1)
+        done = rescue(arguments.file, arguments.output, partial=arguments.partial, replace=arguments.force)
     rows = [("saved", name, "") for name in done.saved]
     for item in done.lost:
         name = f"{item.composite}/{item.component}".rstrip("/")
@@ -260,7 +262,7 @@ VERBS = {
         compositeh5 prune repo --delete --definitions visit,camera
         compositeh5 prune repo --file repo/visit/visit_903334.h5 --delete --force""",
         "files, young, visited",
-        "some can be deleted; with --file: they are in use; with --delete: some were left",
+        "files can be deleted; with --file: are in use; with --delete: were left",
     ),
     "relink": Verb(
         _relink,
@@ -296,7 +298,7 @@ VERBS = {
         "says what is missing, and why. The exit code is 2 if nothing can be saved.",
         """
         compositeh5 rescue calexp.h5 rescued.h5
-        compositeh5 rescue calexp.h5 rescued.h5 --partial --json""",
+        compositeh5 rescue calexp.h5 parts.h5 --partial --json""",
         "source, target, damage, saved, lost",
         "something is lost",
     ),

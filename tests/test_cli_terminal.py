@@ -1,0 +1,218 @@
+"""The command as a person has it before them: colours, width, progress, Ctrl-C, pipes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from terminal import COMMAND, ENVIRONMENT, Shown, Terminal, compositeh5_shows
+from workplace import write_workplace
+
+import compositeh5 as ch5
+
+WITHOUT_RICH = (
+    sys.executable,
+    "-c",
+    "import sys\nsys.modules['rich'] = None\nfrom compositeh5.cli import main\nsys.exit(main())",
+)
+COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+PACE = re.compile(r"(\d\.\d/s|\d s each), \d:\d\d:\d\d left")
+
+needs_rich = pytest.mark.skipif(
+    subprocess.run([sys.executable, "-c", "import rich"], capture_output=True, check=False).returncode != 0,
+    reason="needs rich (the extra `cli`)",
+)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the examples, in which a file has lost its visit."""
+    root = write_workplace(tmp_path_factory.mktemp("workplace"))
+    (root / "alone").mkdir()
+    shutil.copyfile(root / "received" / "calexp_903334_0.h5", root / "alone" / "whole.h5")
+    visit = ch5.Composite("visit", visit_info={"visit": 1}, data_id={"visit": 1})
+    visit.write(root / "gone.h5")
+    image = np.zeros((2, 2), np.float32)
+    lost = ch5.Composite("exposure", image=image, photo_calib=None, visit_info=visit.link("visit_info"))
+    lost.write(root / "alone" / "lost.h5")
+    (root / "gone.h5").unlink()
+    return root
+
+
+def piped(*args: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, args)], capture_output=True, text=True, check=False, cwd=cwd, env={**ENVIRONMENT, **env}
+    )
+
+
+# ---- Tables and trees ---------------------------------------------------------------------------------------
+
+
+@needs_rich
+def test_states_have_colours_on_a_terminal_and_the_words_are_the_same_in_a_pipe(workplace: Path) -> None:
+    listed, tree, found = (
+        _same_words(workplace, *args)
+        for args in (["ls", "alone/lost.h5"], ["info", "calexp_jointcal.h5"], ["verify", "alone"])
+    )
+    assert re.search(r"\x1b\[1;31mlost -> visit.visit_info", listed.raw)
+    assert re.search(r"\x1b\[2mabsent", listed.raw)
+    assert re.search(r"\x1b\[32mstored", listed.raw)
+    assert re.search(r"\x1b\[1mcomponent", listed.raw)
+    assert "├── " in tree.text
+    assert re.search(r"\x1b\[1;31mlost", found.raw)
+
+
+def _same_words(folder: Path, *args: str) -> Shown:
+    shown, plain = compositeh5_shows(*args, columns=500, cwd=folder), piped(*args, cwd=folder)
+    assert shown.code == plain.returncode
+    assert plain.stderr == ""
+    assert "\x1b" not in plain.stdout
+    # The progress, which is wiped out, comes before.
+    assert re.sub("[│├└─]", " ", shown.text).split()[-len(plain.stdout.split()) :] == plain.stdout.split()
+    return shown
+
+
+@needs_rich
+@pytest.mark.parametrize("args", [["ls", "calexp_jointcal.h5"], ["refs", "calexp.h5"], ["info", "calexp.h5"]])
+def test_nothing_is_wider_than_the_terminal_and_nothing_is_left_out(args: list[str], workplace: Path) -> None:
+    plain = piped(*args, cwd=workplace)
+    for columns in (40, 80):
+        shown = compositeh5_shows(*args, columns=columns, cwd=workplace)
+        lines = [line.rpartition("\r")[2] for line in shown.text.split("\n")]
+        assert max(map(len, lines)) <= columns
+        # Words may be cut, but all their letters are there.
+        for letter in set(plain.stdout) - set(" \n"):
+            assert "".join(lines).count(letter) >= plain.stdout.count(letter), letter
+
+
+@needs_rich
+def test_no_color_and_dumb_terminals_are_respected(workplace: Path) -> None:
+    assert COLOUR.search(compositeh5_shows("verify", "alone", cwd=workplace).raw)
+    assert not COLOUR.search(compositeh5_shows("verify", "alone", cwd=workplace, env={"NO_COLOR": "1"}).raw)
+    dumb = compositeh5_shows("verify", "alone", cwd=workplace, env={"TERM": "dumb"})
+    assert dumb.raw.replace("\r\n", "\n") == piped("verify", "alone", cwd=workplace).stdout
+
+
+def test_without_rich_a_terminal_has_plain_text(workplace: Path) -> None:
+    shown = Terminal([*WITHOUT_RICH, "ls", "calexp.h5"], cwd=workplace).finish()
+    assert shown.raw.replace("\r\n", "\n") == piped("ls", "calexp.h5", cwd=workplace).stdout
+
+
+def test_json_is_json_on_a_terminal_too(workplace: Path) -> None:
+    shown = compositeh5_shows("ls", "calexp.h5", "--json", cwd=workplace)
+    assert shown.raw.replace("\r\n", "\n") == piped("ls", "calexp.h5", "--json", cwd=workplace).stdout
+
+
+def test_what_files_say_never_acts_on_the_terminal(tmp_path: Path) -> None:
+    name = "\x1b[31mred.h5"
+    ch5.Composite(None, note="\x1b[2Jcleared\n\tand more", blob=b"\x1b").write(tmp_path / name)
+    for args in (["info", name], ["get", name, "note"], ["get", name, "blob"], ["ls", name + "x"]):
+        shown = compositeh5_shows(*args, cwd=tmp_path, env={"NO_COLOR": "1"})
+        assert "\x1b[31m" not in shown.raw, args
+        assert "\x1b[2J" not in shown.raw, args
+        assert r"\x1b[" in shown.text
+    # In a pipe, a component is what it is.
+    assert piped("get", name, "note", cwd=tmp_path).stdout == "\x1b[2Jcleared\n\tand more\n"
+
+
+# ---- Progress -----------------------------------------------------------------------------------------------
+
+
+def verified(command: tuple[str, ...], folder: Path, out: Path, *more: str, **env: str) -> Shown:
+    """Verify a tree with the standard output in a file."""
+    with open(out, "w") as file:
+        return Terminal([*command, "verify", "repo", *more], stdout=file.fileno(), cwd=folder, env=env).finish()
+
+
+@needs_rich
+def test_progress_is_a_bar_with_rate_and_time_left_on_the_standard_error(workplace: Path, tmp_path: Path) -> None:
+    shown = verified(COMMAND, workplace, tmp_path / "out")
+    assert shown.code == 0
+    assert "reading files" in shown.text
+    assert "━" in shown.text
+    assert PACE.search(shown.text)
+    assert re.search(r"\b0/5\b", shown.text)
+    # It is wiped out, and what was found is elsewhere.
+    assert shown.raw.endswith("\x1b[1A\x1b[2K")
+    assert (tmp_path / "out").read_text().startswith("0 problems in 5 files")
+
+
+def test_progress_without_rich_is_a_line(workplace: Path, tmp_path: Path) -> None:
+    shown = verified(WITHOUT_RICH, workplace, tmp_path / "out")
+    assert "\rreading files 0/5 " in shown.raw
+    assert "\x1b" not in shown.raw
+    assert re.search(r"\r +\r$", shown.raw)
+    assert (tmp_path / "out").read_text().startswith("0 problems in 5 files")
+
+
+@pytest.mark.parametrize(("more", "env"), [(["-q"], {}), ([], {"TERM": "dumb"})])
+def test_progress_can_be_silenced(more: list[str], env: dict[str, str], workplace: Path, tmp_path: Path) -> None:
+    shown = verified(COMMAND, workplace, tmp_path / "out", *more, **env)
+    assert (shown.code, shown.raw) == (0, "")
+    assert ((tmp_path / "out").read_text() == "") == bool(more)
+
+
+# ---- Interrupts, pipes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [COMMAND, WITHOUT_RICH], ids=["bar", "line"])
+def test_ctrl_c_ends_all_processes_without_a_word(command: tuple[str, ...], workplace: Path, tmp_path: Path) -> None:
+    if command is COMMAND:
+        pytest.importorskip("rich", reason="needs rich (the extra `cli`)")
+    terminal = Terminal([*command, "verify", "repo", "-j", "2"], cwd=workplace)
+    # Then processes are being started, which takes them longer than it takes to press the keys.
+    terminal.wait_for("0/5")
+    terminal.type("\x03")
+    shown = terminal.finish()
+    assert shown.code == 130
+    assert "Traceback" not in shown.text
+    assert "KeyboardInterrupt" not in shown.text
+    assert "problems" not in shown.text
+
+
+def test_a_process_that_is_killed_is_an_error_in_one_line(workplace: Path) -> None:
+    terminal = Terminal([*COMMAND, "verify", "repo", "-j", "2"], cwd=workplace)
+    terminal.wait_for("0/5")
+    pid = terminal.process.pid
+    while not (workers := _workers(pid)):
+        assert terminal.process.poll() is None
+    for worker in workers:
+        os.kill(worker, signal.SIGKILL)
+    shown = terminal.finish()
+    assert shown.code == 2
+    assert "compositeh5: error: A process in the process pool was terminated abruptly" in shown.text
+    assert "Traceback" not in shown.text
+
+
+def _workers(pid: int) -> list[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    except OSError:
+        return []
+
+
+@pytest.mark.parametrize("more", ["", "--json"])
+def test_head_ends_it_quietly(more: str, workplace: Path) -> None:
+    line = f"set -o pipefail; {' '.join(COMMAND)} info calexp_jointcal.h5 {more} | head -1"
+    run = subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, check=False, cwd=workplace, env=ENVIRONMENT
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.count("\n") == 1
+
+
+def test_any_encoding_of_the_terminal_will_do(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xc3\xa9.h5")
+    ch5.Composite(None, note="é → ☃").write(tmp_path / name)
+    for args in (["info", name], ["verify", name, "--json"]):
+        run = piped(*args, cwd=tmp_path, PYTHONIOENCODING="ascii")
+        assert run.returncode == 0, run.stderr
+    assert piped("get", name, "note", cwd=tmp_path, PYTHONIOENCODING="ascii").stdout == "\\xe9 \\u2192 \\u2603\n"

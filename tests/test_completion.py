@@ -1,0 +1,108 @@
+"""What shells offer after Tab: asked of real ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from terminal import ENVIRONMENT, Terminal
+from workplace import write_workplace
+
+from compositeh5.cli.completion import HOW
+
+pytest.importorskip("argcomplete", reason="the extra `cli` isn't installed")
+
+BIN = Path(sys.executable).parent
+
+pytestmark = pytest.mark.skipif(
+    not (BIN / "compositeh5").exists(), reason="the package isn't installed, so there is no command `compositeh5`"
+)
+WITH_COMMANDS = {**ENVIRONMENT, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_workplace(tmp_path_factory.mktemp("workplace"))
+
+
+def shell(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} isn't installed")
+    return path
+
+
+def offered(line: str, folder: Path) -> list[str]:
+    """Return what bash offers at the end of a line, by the function that the line of the README defines."""
+    script = """
+        eval "$HOW"
+        COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9
+        _python_argcomplete compositeh5 2>/dev/null
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(
+        [shell("bash"), "-c", script, "bash", line],
+        capture_output=True, text=True, check=True, cwd=folder, env={**WITH_COMMANDS, "HOW": HOW},
+    )  # fmt: skip
+    return [word.strip() for word in done.stdout.splitlines() if word.strip()]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("compositeh5 pr", ["preview", "promote", "prune"]),
+        ("compositeh5 verify --q", ["--quick", "--quiet"]),
+        ("compositeh5 get calexp", ["calexp/", "calexp.h5", "calexp_jointcal.h5"]),
+        ("compositeh5 get calexp.h5 ", ["image", "mask", "photo_calib", "psf", "summary_stats", "visit_info", "wcs"]),
+        ("compositeh5 get none.h5 ", []),
+        ("compositeh5 diff calexp.h5 calexp_jointcal.h5 --components wcs,im", ["wcs,image"]),
+        ("compositeh5 subset repo out --definition so", ["source_catalog"]),
+        ("compositeh5 convert --to f", ["fits"]),
+    ],
+)
+def test_bash_is_offered(line: str, expected: list[str], workplace: Path) -> None:
+    assert sorted(offered(line, workplace)) == sorted(expected)
+
+
+def test_tab_completes_in_an_interactive_bash(workplace: Path) -> None:
+    terminal = Terminal([shell("bash"), "--norc", "-i"], cwd=workplace, env={**WITH_COMMANDS, "PS1": "$ "})
+    terminal.wait_for("$ ")
+    terminal.type(f"{HOW}; echo re''ady\n")
+    terminal.wait_for("ready")
+    terminal.type("compositeh5 get calexp.h5 summ\t")
+    terminal.wait_for("summary_stats ")
+    terminal.type("--js\t\n")
+    terminal.wait_for('"psf_sigma": 1.5')
+    terminal.type("exit\n")
+    assert terminal.finish().code == 0
+
+
+def test_tab_completes_in_an_interactive_zsh(workplace: Path) -> None:
+    terminal = Terminal([shell("zsh"), "-f", "-i"], cwd=workplace, env={**WITH_COMMANDS, "PS1": "$ "})
+    terminal.wait_for("$ ")
+    terminal.type(f"autoload -U compinit; compinit -u -D; {HOW}; echo re''ady\n")
+    terminal.wait_for("ready\r")
+    terminal.type("compositeh5 get calexp.h5 summ\t")
+    # Zsh redraws only what is new.
+    terminal.wait_for("ary_stats")
+    terminal.type("\n")
+    terminal.wait_for("psf_sigma")
+    terminal.type("exit\n")
+    terminal.finish()
+
+
+def test_fish_is_offered_components(workplace: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    found = re.search(r"for fish: (.*)$", readme, re.MULTILINE)
+    assert found is not None
+    script = f"{found[1]}; complete -C 'compositeh5 get calexp.h5 summ'"
+    done = subprocess.run(
+        [shell("fish"), "--no-config", "-c", script],
+        capture_output=True, text=True, check=True, cwd=workplace, env=WITH_COMMANDS,
+    )  # fmt: skip
+    assert done.stdout.split()[0] == "summary_stats"
