@@ -70,7 +70,7 @@ def test_states_have_colours_on_a_terminal_and_the_words_are_the_same_in_a_pipe(
 
 
 def _same_words(folder: Path, *args: str) -> Shown:
-    shown, plain = compositeh5_shows(*args, columns=500, cwd=folder), piped(*args, cwd=folder)
+    shown, plain = compositeh5_shows(*args, columns=3000, cwd=folder), piped(*args, cwd=folder)
     assert shown.code == plain.returncode
     assert plain.stderr == ""
     assert "\x1b" not in plain.stdout
