@@ -34,6 +34,17 @@ FITS headers that an object carries along from a file are not kept.
 """
 
 from ._archives import CompositeInputArchive, CompositeOutputArchive
+from ._exposures import to_exposure
 from ._files import open, read, to_composite, write
+from ._visit_images import to_visit_image
 
-__all__ = ["CompositeInputArchive", "CompositeOutputArchive", "open", "read", "to_composite", "write"]
+__all__ = [
+    "CompositeInputArchive",
+    "CompositeOutputArchive",
+    "open",
+    "read",
+    "to_composite",
+    "to_exposure",
+    "to_visit_image",
+    "write",
+]

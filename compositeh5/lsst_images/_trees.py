@@ -186,7 +186,11 @@ def _is_reference(value: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
-        return len({type(item) for item in value}) == 1 and all(map(_is_plain, value)) and type(value[0]) is not list
+        return (
+            len({type(item) for item in value}) <= 1
+            and not any(isinstance(item, list) for item in value)
+            and all(map(_is_plain, value))
+        )
     if isinstance(value, str):
         return "\0" not in value
     return value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 2**63)
