@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 import shutil
 import subprocess
 import sys
@@ -427,23 +426,6 @@ def test_workers_compute_the_median_sky_of_a_visit(tmp_path: Path) -> None:
             assert np.array_equal(single.compute(), np.median(c["image"].array, axis=1))
     assert np.allclose(medians, expected, rtol=1e-6)
     assert np.allclose(medians, sky, atol=2)
-
-
-# ---- The page about it -------------------------------------------------------------------------------------
-
-
-def test_the_page_on_other_software_says_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
-    page = (Path(__file__).parents[1] / "specs" / "interoperability.md").read_text()
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    for block in blocks:
-        exec(block, names)
-    assert len(blocks) == 3
-    assert names["fluxes"].colnames == ["flux"]  # type: ignore[attr-defined]
-    assert names["stamp"].shape == (32, 32)  # type: ignore[attr-defined]
-    assert 95 < names["median"] < 105  # type: ignore[operator]
 
 
 def test_other_formats_may_have_a_parameter_path(tmp_path: Path) -> None:

@@ -71,6 +71,45 @@ def test_another_package_adds_a_kind(tmp_path: Path) -> None:
     assert "/composite/line" in without.stderr
 
 
+class Line:
+    def __init__(self, slope):
+        self.slope = slope
+
+
+class LineKind:
+    TYPES = (Line,)
+    encode = staticmethod(lambda value: Array(np.float64(value.slope)))
+    decode = staticmethod(lambda node: Line(float(node.read())))
+
+
+def test_a_script_registers_a_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "_registered", {})
+    kinds.register("line", LineKind)
+    kinds.register("line", LineKind)  # a notebook's cell is run again
+    ch5.Composite(fit=Line(2.5)).write(tmp_path / "a.h5")
+    with ch5.open(tmp_path / "a.h5") as c:
+        assert c.kind("fit") == "line"
+        assert c["fit"].slope == 2.5
+        assert "line" in kinds.names()
+        kinds._registered.clear()
+        with pytest.raises(errors.UnknownKindError, match="no installed package knows the kind 'line'"):
+            c["fit"]
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "message"),
+    [
+        ("image", LineKind, "'image', which is built in"),
+        ("a b", LineKind, "should be letters"),
+        ("line", Line, "has no function 'encode'"),
+    ],
+)
+def test_what_cannot_be_registered(name: str, module: type, message: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match=message):
+        kinds.register(name, module)
+    assert name in kinds.BUILTIN or name not in kinds.names()
+
+
 @pytest.mark.parametrize("name", kinds.BUILTIN)
 def test_every_builtin_kind_has_both_functions(name: str) -> None:
     kind = kinds.get(name)

@@ -1,16 +1,28 @@
-"""What the pages in specs/ name must exist."""
+"""What README.md and the pages in specs/ and benchmarks/ say: their code runs, what they name exists."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from pages import PAGES, ROOT, blocks, needs_the_command, run
 
-ROOT = Path(__file__).parents[1]
+from compositeh5 import definition, kinds
+
+RUN_ELSEWHERE = {"README.md": "test_readme.py", "use-cases.md": "test_use_cases.py"}
+"""Pages whose code another test module runs."""
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "specs").glob("*.md")), ids=lambda path: path.name)
+def page_name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_the_tests_that_a_page_names_exist(page: Path) -> None:
     tests = {path.name: path.read_text() for path in (ROOT / "tests").glob("test_*.py")}
     for match in re.finditer(r"`(?:tests/(test_\w+\.py)(?:::)?)?(test_\w+)?`", page.read_text()):
@@ -19,3 +31,59 @@ def test_the_tests_that_a_page_names_exist(page: Path) -> None:
         if name is not None:
             sources = tests.values() if file is None else [tests[file]]
             assert any(f"def {name}(" in source for source in sources), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_the_code_of_a_page_is_right(page: Path) -> None:
+    for block in blocks(page.read_text()):
+        if block.language == "python":
+            compile(block.code, page.name, "exec")
+        elif block.language in ("sh", "bash"):
+            done = subprocess.run(["bash", "-n"], input=block.code, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{block.code}\n{done.stderr}"
+        elif block.language == "yaml":
+            yaml.safe_load(block.code)
+        elif block.language == "toml":
+            tomllib.loads(block.code)
+        else:
+            assert block.language == "text", f"a block of {page.name} doesn't say in what language it is: {block.code}"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES[:-1] if page.name not in RUN_ELSEWHERE], ids=lambda page: page.name
+)
+def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [block for block in blocks(page.read_text()) if "network" not in block.tags]
+    if not wanted:
+        return
+    needs_the_command()
+    for name in ("dask.dataframe", "lsst.daf.butler", "xarray"):
+        if name.split(".")[0] in page.read_text():
+            pytest.importorskip(name, reason=f"the page shows {name}")
+    monkeypatch.setattr(kinds, "_registered", {})
+    monkeypatch.setattr(definition, "_registered", {})
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "page"}
+    run(wanted, namespace, tmp_path, page.name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_what_a_page_links_to_exists(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" not in target and not target.startswith("#"):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_the_commands_of_benchmarks_have_the_options_that_a_page_gives_them(page: Path) -> None:
+    commands = re.findall(r"python (benchmarks/\w+\.py)((?: [^\s`]+)*)", page.read_text())
+    for program, arguments in commands:
+        source = (ROOT / program).read_text()
+        for option in re.findall(r"--[a-z-]+", arguments):
+            assert f'"{option}"' in source, f"{program} has no option {option}"
+
+
+def test_pictures_are_small() -> None:
+    pictures = list((ROOT / "specs" / "img").iterdir())
+    assert pictures
+    assert all(path.suffix == ".png" and path.stat().st_size < 150_000 for path in pictures)

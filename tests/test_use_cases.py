@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_readme import run_shell
+from pages import blocks, needs_the_command, run
 
 from compositeh5 import targets
 
 PAGE = (Path(__file__).parents[1] / "specs" / "use-cases.md").read_text()
 SECTIONS = dict(re.findall(r"^## (Before|U\d+): .*?\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
-FENCE = re.compile(r"^```(\w+)( butler)?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def run_section(name: str, namespace: dict[str, Any], folder: Path, *, butler: bool) -> int:
     """Run the blocks of a section, those for the Butler or the others, and return how many there are."""
-    blocks = [block for block in FENCE.findall(SECTIONS[name]) if bool(block[1]) == butler]
-    for language, _, code in blocks:
-        if language == "python":
-            exec(compile(code, f"use-cases.md {name}", "exec"), namespace)
-        else:
-            run_shell(code, folder)
-    return len(blocks)
+    wanted = [block for block in blocks(SECTIONS[name]) if ("butler" in block.tags) == butler]
+    run(wanted, namespace, folder, f"use-cases.md {name}")
+    return len(wanted)
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +42,9 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def needs_the_command() -> None:
-    if not (Path(sys.executable).parent / "compositeh5").exists():
-        pytest.skip("the package isn't installed, so there is no command `compositeh5`")
-
-
 def test_the_page_has_all_use_cases() -> None:
     assert list(SECTIONS) == ["Before", *(f"U{number}" for number in range(1, 23))]
-    assert all(FENCE.search(section) for section in SECTIONS.values())
+    assert all(blocks(section) for section in SECTIONS.values())
 
 
 @pytest.mark.parametrize("name", [name for name in SECTIONS if name != "Before"])

@@ -6,7 +6,7 @@ optionally
 ``VERSION``
     Version of its encoding (an int, 1 without it). A reader refuses versions above its own.
 ``TYPES``
-    Names (``"module.QualifiedName"``) of the Python types that it encodes; used where no kind is given.
+    The Python types that it encodes, or their names (``"module.QualifiedName"``); used where no kind is given.
 ``IMMUTABLE``
     True if values can't be changed, so that one can be shared by all who read it; copies are given out otherwise.
 ``coerce(value) -> value``
@@ -17,8 +17,9 @@ The keyword-only arguments of ``decode`` are the parameters of a partial read (`
 image).
 
 Another package adds a kind by an entry point of the group ``compositeh5.kinds`` whose name is the kind and whose value
-is the module. Modules are imported when their kind is first used. What a file says is only ever looked up
-here by name: nothing named in a file is imported.
+is the module. Modules are imported when their kind is first used. A script adds one for its own process by `register`.
+What a file says is only ever looked up here by name: nothing named in a file is imported. ``specs/extending.md`` has an
+example.
 """
 
 from __future__ import annotations
@@ -33,7 +34,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from ..container.nodes import Node
-from ..errors import EncodeError, UnknownKindError, UnsupportedParameterError, UnsupportedVersionError
+from ..errors import (
+    ConfigurationError,
+    EncodeError,
+    UnknownKindError,
+    UnsupportedParameterError,
+    UnsupportedVersionError,
+)
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -65,10 +72,10 @@ _BUILTIN_TYPES = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind: its name and the module that encodes and decodes it."""
+    """One kind: its name and the module, or the like, that encodes and decodes it."""
 
     name: str
-    module: ModuleType
+    module: Any
 
     @property
     def version(self) -> int:
@@ -130,13 +137,41 @@ class Kind:
         return self.module.decode(node, **parameters)
 
 
+_registered: dict[str, Any] = {}
+
 FETCHED_WHOLE = 8 * 1024 * 1024
 """Components of remote files are transferred whole up to this size, even if only a part is asked for."""
 
 
 def names() -> set[str]:
     """Return the names of all kinds that are known, without loading any."""
-    return {*BUILTIN, *_plugins()}
+    return {*BUILTIN, *_registered, *_plugins()}
+
+
+def register(name: str, module: Any) -> None:
+    """Make a kind known in this process, in the place of one that was registered under this name before.
+
+    This is for scripts and notebooks; what other processes shall read as well is better added by an entry point.
+
+    Parameters
+    ----------
+    name : str
+        Name of the kind: letters, digits and ``_``.
+    module : module or object
+        What has the functions ``encode`` and ``decode``, and what else a kind may have: a module, or a class with
+        static methods.
+
+    Raises
+    ------
+    ConfigurationError
+        If the name is that of a built-in kind or can't be one, or a function is missing.
+    """
+    if name in BUILTIN or not name.isidentifier():
+        why = "is built in" if name in BUILTIN else "should be letters, digits and '_'"
+        raise ConfigurationError(f"a kind can't be registered as {name!r}, which {why}")
+    if missing := _missing(module):
+        raise ConfigurationError(f"the kind {name!r} ({module!r}) has no function {missing}")
+    _registered[name] = module
 
 
 def get(name: str, where: str = "") -> Kind:
@@ -152,10 +187,12 @@ def get(name: str, where: str = "") -> Kind:
     Raises
     ------
     UnknownKindError
-        If neither this package nor an installed plug-in has it.
+        If neither this package nor an installed plug-in has it, and it wasn't registered.
     """
     if name in BUILTIN:
         return Kind(name, importlib.import_module(f"{__name__}.{name}"))
+    if name in _registered:
+        return Kind(name, _registered[name])
     entry = _plugins().get(name)
     if entry is None:
         raise UnknownKindError(
@@ -173,16 +210,20 @@ def infer(value: Any) -> str:
     EncodeError
         If no kind does.
     """
-    names = [f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__]
+    names = [_type_name(cls) for cls in type(value).__mro__]
     for name in names:
         if name in _BUILTIN_TYPES:
             return _BUILTIN_TYPES[name]
-    for kind, entry in _plugins().items():
-        if not set(names).isdisjoint(getattr(_load(entry), "TYPES", ())):
+    for kind in (*_registered, *_plugins()):
+        if not set(names).isdisjoint(map(_type_name, getattr(get(kind).module, "TYPES", ()))):
             return kind
     raise EncodeError(
         f"no kind stores a value of type {names[0]}; pass one of the supported types or install a kind for it"
     )
+
+
+def _type_name(cls: type | str) -> str:
+    return cls if isinstance(cls, str) else f"{cls.__module__}.{cls.__qualname__}"
 
 
 def encode(value: Any, kind: str | None = None) -> Node:
@@ -220,13 +261,16 @@ def _plugins() -> Mapping[str, EntryPoint]:
 @cache
 def _load(entry: EntryPoint) -> ModuleType:
     module = entry.load()
-    missing = [name for name in ("encode", "decode") if not callable(getattr(module, name, None))]
-    if missing:
-        raise UnknownKindError(f"the plug-in of kind {entry.name!r} ({entry.value}) has no function {missing[0]!r}")
+    if missing := _missing(module):
+        raise UnknownKindError(f"the plug-in of kind {entry.name!r} ({entry.value}) has no function {missing}")
     return module  # type: ignore[no-any-return]
 
 
+def _missing(module: Any) -> str:
+    return next((repr(name) for name in ("encode", "decode") if not callable(getattr(module, name, None))), "")
+
+
 @cache
-def _parameters(module: ModuleType) -> frozenset[str]:
+def _parameters(module: Any) -> frozenset[str]:
     parameters = inspect.signature(module.decode).parameters.values()
     return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)

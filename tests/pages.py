@@ -1,0 +1,68 @@
+"""The code blocks of README.md and of the pages in specs/ and benchmarks/."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import compositeh5
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "specs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, what else stands behind the fence, and the code."""
+
+    language: str
+    tags: tuple[str, ...]
+    code: str
+
+
+def blocks(text: str) -> list[Block]:
+    """Return the fenced blocks of a page, or of a part of it."""
+    found = []
+    for info, code in _FENCE.findall(text):
+        language, *tags = info.split() or [""]
+        found.append(Block(language, tuple(tags), code))
+    return found
+
+
+def run(wanted: Iterable[Block], namespace: dict[str, Any], folder: Path, name: str) -> None:
+    """Run blocks in their order; those of Python share a namespace, and ``folder`` must be the current one."""
+    for block in wanted:
+        if block.language == "python":
+            exec(compile(block.code, name, "exec"), namespace)
+        elif block.language in ("sh", "bash"):
+            run_shell(block.code, folder)
+
+
+def run_shell(code: str, folder: Path) -> None:
+    """Run the lines of a block as a user would, but for tools that are not on this machine."""
+    lines = [line for line in code.splitlines() if not line.startswith("h5") or shutil.which(line.split()[0])]
+    scripts = Path(sys.executable).parent
+    environment = {
+        **os.environ,
+        "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(compositeh5.__file__).parents[1]),
+    }
+    result = subprocess.run(
+        ["bash", "-euc", "\n".join(lines)], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def needs_the_command() -> None:
+    """Skip the test if there is no command ``compositeh5``."""
+    if not (Path(sys.executable).parent / "compositeh5").exists():
+        pytest.skip("the package isn't installed, so there is no command `compositeh5`")
