@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .composite import Composite
+from .container.limits import Limits
 from .definition import Definition, get_definition, load_definition, register_definition
 from .errors import CompositeH5Error
 from .geometry import Box
@@ -65,6 +66,7 @@ __all__ = [
     "CompositeH5Error",
     "Definition",
     "Image",
+    "Limits",
     "Link",
     "Mask",
     "PhotoCalib",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dask.dataframe import DataFrame
     from photutils.psf import GriddedPSFModel, ImagePSF
 
+    from .opening import Opening
     from .report import ComponentInfo
 
 FETCHED_TOGETHER = 256 * 1024 * 1024
@@ -140,6 +141,7 @@ class Composite(Components):
         self.fallbacks: dict[str, str] = {}
         """Components that `require_stage` took from an earlier stage, and which."""
         self._digests: dict[str, str] = {}
+        self._opening: Opening | None = None
 
     # Reading
 
@@ -580,7 +582,12 @@ class Composite(Components):
 
         flatten(self, path, replace=replace, recipes=recipes)
 
-    # The file
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # One that was opened, as where it is and what must be found there; others by value.
+        return super().__reduce_ex__(protocol) if self._opening is None else (self._opening.of(self).reopened, ())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_file": None, "_targets": []}
 
     def __repr__(self) -> str:
         if self._closed:

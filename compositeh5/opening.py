@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import IO, Any
+from dataclasses import dataclass, replace
+from typing import IO
 
 from . import links, targets
+from .access import ACCESS, Access
 from .composite import Composite
+from .container.files import OpenFile
 from .container.layout import (
     check_file,
     composite_group,
@@ -18,22 +19,20 @@ from .container.layout import (
     composite_names,
     is_copy,
 )
-from .container.nodes import ExternalLink, GroupNode, Node
-from .container.reader import StoredFile
+from .container.limits import LIMITS, Limits
+from .container.nodes import GroupNode
 from .errors import (
     CompositeH5Error,
     ConflictError,
     CorruptFileError,
+    DigestMismatchError,
     EncodeError,
-    FormatError,
     NoSuchComponentError,
-    UnsupportedVersionError,
 )
 from .integrity import read_json
-from .links import DataId, checked_data_id
-from .parts import MemoryPart, Part, StoredPart, linked_part
-from .remote import Uri, open_file, shown
-from .writing import KIND_VERSION
+from .links import DataId
+from .remote import Uri, open_file, open_stream, shown
+from .stored import StoredComposite, from_group
 
 Source = str | os.PathLike[str] | IO[bytes] | Uri
 
@@ -48,6 +47,9 @@ def open_composite(
     anywhere: bool = False,
     stage: str | None = None,
     fallback: str | Iterable[str] = (),
+    isolated: bool = False,
+    limits: Limits = LIMITS,
+    digest: str | None = None,
 ) -> Composite:
     """Open a composite for reading.
 
@@ -73,6 +75,14 @@ def open_composite(
     stage, fallback : str, optional
         The processing stage that its calibrations must have reached, and stages to be accepted instead; see
         `Composite.require_stage`.
+    isolated : bool, optional
+        Whether HDF5 reads the file in a process of its own, and so each file to which it links: one that sees nothing
+        but the bytes of the file, and is ended if it breaks, hangs or asks for too much. Needs Linux.
+    limits : Limits, optional
+        What the file, and those to which it links, may ask for.
+    digest : str, optional
+        ``"sha256:"`` and the SHA-256 of all bytes of the file (what ``sha256sum`` prints), where it is known from
+        elsewhere. It is checked before HDF5 sees the file; what is read then is a private copy.
 
     Returns
     -------
@@ -87,25 +97,33 @@ def open_composite(
         If it isn't one that this release reads.
     WrongIdError, NoSuchComponentError
         If it doesn't hold the composite that was asked for.
+    DigestMismatchError
+        If the file doesn't have the digest.
+    IsolationError
+        If the process that reads it ends, or doesn't answer in time.
     StageError
         If its calibrations have not reached the stage.
+
+    Notes
+    -----
+    A composite that was opened from a path or a URL can be pickled: as where it is, its id and its digest, and with all
+    that was passed here. The copy opens the file when it is first used, and refuses it with `DigestMismatchError` or
+    `WrongIdError` if it is another by then.
     """
 
-    def pick(file: StoredFile) -> GroupNode:
+    def pick(file: OpenFile) -> GroupNode:
         return composite_group(file, name) if id is None else composite_group_by_id(file, id)
 
-    composite = _open(source, location, pick, size, anywhere)
-    if stage is None:
-        return composite
-    try:
-        found = composite.require_stage(stage, fallback=fallback)
-    except BaseException:
-        composite.close()
-        raise
-    if found is not composite:
-        # The file is now that of the other.
-        found._file, composite._file = composite._file, None
-    return found
+    opening = Opening(
+        links.absolute_location(source) if isinstance(source, str | os.PathLike) else source,
+        location=None if location is None else links.absolute_location(location),
+        size=size,
+        access=Access(anywhere, isolated, limits),
+        file_digest=digest,
+        stage=stage,
+        fallback=(fallback,) if isinstance(fallback, str) else tuple(fallback),
+    )
+    return opening.open(pick)
 
 
 def open_dataset(
@@ -138,7 +156,7 @@ def open_dataset(
         As `open_composite` does.
     """
 
-    def pick(file: StoredFile) -> GroupNode:
+    def pick(file: OpenFile) -> GroupNode:
         names = composite_names(file)
         if id in composite_ids(file):
             return composite_group_by_id(file, id)
@@ -146,10 +164,15 @@ def open_dataset(
             return composite_group(file, names[0])
         return _group_by_data_id(file, names, data_id)
 
-    return _open(source, location, pick, size)
+    opening = Opening(
+        links.absolute_location(source) if isinstance(source, str | os.PathLike) else source,
+        location=None if location is None else links.absolute_location(location),
+        size=size,
+    )
+    return opening.open(pick)
 
 
-def _group_by_data_id(file: StoredFile, names: tuple[str, ...], data_id: DataId) -> GroupNode:
+def _group_by_data_id(file: OpenFile, names: tuple[str, ...], data_id: DataId) -> GroupNode:
     groups = {name: composite_group(file, name) for name in names}
     found = {name: read_json(group, "data_id", dict) for name, group in groups.items()}
     agree = [name for name, own in found.items() if data_id.items() <= own.items()]
@@ -162,37 +185,120 @@ def _group_by_data_id(file: StoredFile, names: tuple[str, ...], data_id: DataId)
     return groups[matching[0]]
 
 
-def _open(
-    source: Source,
-    location: str | os.PathLike[str] | None,
-    pick: Callable[[StoredFile], GroupNode],
-    size: int | None,
-    anywhere: bool = False,
-) -> Composite:
-    base = None if location is None else links.absolute_location(location)
-    if isinstance(source, str | os.PathLike):
-        source = links.absolute_location(source)
-    if isinstance(source, str) or hasattr(source, "geturl"):
-        file = open_file(source, size)
-        base = base or shown(source)
-    elif not hasattr(source, "readinto"):
-        raise TypeError(f"a path, a URL or a binary file object was expected, not {source!r}")
-    else:
-        file = StoredFile(source, base or getattr(source, "name", None) or "stream")
-    try:
-        copied = is_copy(file)
-        if not copied:
-            check_file(file)
-        # What is linked from another composite of this file is in it, wherever the file is now.
-        targets.opened.update(dict.fromkeys(composite_ids(file), file))
-        composite = from_group(pick(file), base, anywhere)
-        if copied:
-            _check_whole(composite)
-    except BaseException:
-        file.close()
-        raise
-    composite._file = file
-    return composite
+Pick = Callable[[OpenFile], GroupNode]
+"""Returns the group of the composite that is wanted of a file."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a composite is opened, and once it is pickled, what must be found there.
+
+    Attributes
+    ----------
+    source : path, URL or binary file object
+        The file; a path is absolute.
+    location, size, access, file_digest, stage, fallback
+        As for `open_composite`; absolute, too.
+    id, digest : str
+        Id and digest of the composite; empty while it may be any.
+    """
+
+    source: Source
+    location: str | None = None
+    size: int | None = None
+    access: Access = ACCESS
+    file_digest: str | None = None
+    stage: str | None = None
+    fallback: tuple[str, ...] = ()
+    id: str = ""
+    digest: str = ""
+
+    @property
+    def base(self) -> str | None:
+        """Where the file is, as links see it."""
+        has_place = isinstance(self.source, str) or hasattr(self.source, "geturl")
+        return self.location or (shown(self.source) if has_place else None)  # type: ignore[arg-type]
+
+    def open_group(self, pick: Pick) -> tuple[OpenFile, GroupNode]:
+        """Open the file, and return it with the group of the composite."""
+        file = self._open_file()
+        try:
+            copied = is_copy(file)
+            if not copied:
+                check_file(file)
+            # What is linked from another composite of this file is in it, wherever the file is now.
+            targets.opened.update(dict.fromkeys(composite_ids(file), file))
+            group = pick(file)
+            if copied:
+                _check_whole(from_group(group, self.base, self.access))
+            return file, group
+        except BaseException:
+            file.close()
+            raise
+
+    def _open_file(self) -> OpenFile:
+        if isinstance(self.source, str) or hasattr(self.source, "geturl"):
+            return open_file(self.source, self.size, self.access, self.file_digest)  # type: ignore[arg-type]
+        if not hasattr(self.source, "readinto"):
+            raise TypeError(f"a path, a URL or a binary file object was expected, not {self.source!r}")
+        name = self.base or getattr(self.source, "name", None) or "stream"
+        return open_stream(self.source, str(name), self.access, self.file_digest)
+
+    def open(self, pick: Pick) -> Composite:
+        """Open the composite; see `open_composite`."""
+        file, group = self.open_group(pick)
+        try:
+            composite = from_group(group, self.base, self.access)
+        except BaseException:
+            file.close()
+            raise
+        composite._file = file
+        composite._opening = self
+        if self.stage is None:
+            return composite
+        try:
+            found = composite.require_stage(self.stage, fallback=self.fallback)
+            if found is not composite:
+                found._opening = self.of(composite)
+        except BaseException:
+            composite.close()
+            raise
+        if found is not composite:
+            # The file is now that of the other.
+            found._file, composite._file = composite._file, None
+        return found
+
+    def of(self, composite: Composite) -> Opening:
+        """Return the same for this composite alone.
+
+        Raises
+        ------
+        EncodeError
+            If it was opened from a file object, which others can't open.
+        """
+        if not (isinstance(self.source, str) or hasattr(self.source, "geturl")):
+            raise EncodeError(
+                f"{composite!r} was opened from a file object, so it can't be pickled: open it by its path or "
+                f"URL, or pickle composite.load()"
+            )
+        return self if self.id else replace(self, id=composite.id, digest=composite.recorded_digest)
+
+    def pick(self, file: OpenFile) -> GroupNode:
+        """Return the group of the composite that was pickled.
+
+        Raises
+        ------
+        WrongIdError, DigestMismatchError
+            If the file has another one now.
+        """
+        group = composite_group_by_id(file, self.id)
+        if (found := group.attr("digest", str)) != self.digest:
+            raise DigestMismatchError(f"{group.where}: has changed: its digest was {self.digest}, and now is {found}")
+        return group
+
+    def reopened(self) -> Composite:
+        """Return the composite that was pickled; the file is opened when it is first used."""
+        return StoredComposite(None, self.base, self.access, self) if self.stage is None else self.open(self.pick)
 
 
 def _check_whole(composite: Composite) -> None:
@@ -238,121 +344,6 @@ def file_info(path: str | os.PathLike[str]) -> FileInfo:
         return FileInfo(root.attr("compositeh5_format", str), root.attr("creator", str, ""), composite_names(file))
     finally:
         file.close()
-
-
-def from_group(group: GroupNode, location: str | None, anywhere: bool = False) -> Composite:
-    """Return the composite that a group holds; its attributes and components are read when asked for.
-
-    Raises
-    ------
-    FormatError
-        If the group isn't a composite.
-    UnsupportedVersionError
-        If it is one of a newer version.
-    """
-    if group.attr("kind", str) != "composite":
-        raise FormatError(f"{group.where}: its kind is {group.attrs['kind']!r}, not 'composite'")
-    if (version := group.attr("kind_version", int)) > KIND_VERSION:
-        raise UnsupportedVersionError(
-            f"{group.where}: version {version} of composites is newer than version {KIND_VERSION}, "
-            f"which this release reads; install a newer release"
-        )
-    return _StoredComposite(group, location, anywhere)
-
-
-class _StoredComposite(Composite):
-    """A composite of a file. What isn't asked for isn't read, so that opening one costs little."""
-
-    def __init__(self, group: GroupNode, location: str | None, anywhere: bool) -> None:
-        # The location changes when the composite is written elsewhere; that of the file doesn't.
-        self._group, self._base, self._anywhere = group, location, anywhere
-        self._set_state(location)
-
-    def __getattr__(self, name: str) -> Any:
-        # Called for what is not there yet.
-        if name not in _READ:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        try:
-            value = _READ[name](self)
-        except (ValueError, TypeError) as error:
-            if isinstance(error, CompositeH5Error) and not isinstance(error, EncodeError):
-                raise
-            raise FormatError(f"{self._group.where}: {error}") from error
-        setattr(self, name, value)
-        return value
-
-    def _part(self, name: str) -> Part:
-        if not self._closed and "_parts" not in vars(self) and isinstance(name, str):
-            node = self._group.get(name)
-            # What a link must find is among the records of all of them.
-            if node is not None and not isinstance(node, ExternalLink):
-                return StoredPart(node, self._base, anywhere=self._anywhere)
-        return super()._part(name)
-
-
-def _stored_parts(composite: _StoredComposite) -> dict[str, Part]:
-    group, location, anywhere = composite._group, composite._base, composite._anywhere
-    records = read_json(group, "links", dict)
-    parts: dict[str, Part] = {}
-    for name in group:
-        if name in records:
-            child = group[name]
-            if not isinstance(child, ExternalLink):
-                raise FormatError(f"{group.where}/{name}: is recorded as a link, but is stored here")
-            parts[name] = linked_part(child, records[name], location, anywhere=anywhere)
-        else:
-            parts[name] = _StoredOnDemand(group, name, location, anywhere)
-    if missing := records.keys() - parts.keys():
-        raise FormatError(f"{group.where}: the links {', '.join(sorted(missing))} are recorded, but missing")
-    return parts
-
-
-_READ: dict[str, Callable[[_StoredComposite], Any]] = {
-    "definition": lambda c: c._group.attr("definition", str),
-    "definition_version": lambda c: c._group.attr("definition_version", int),
-    "data_id": lambda c: checked_data_id(read_json(c._group, "data_id", dict)),
-    "dataset_type": lambda c: c._group.attr("dataset_type", str, ""),
-    "run": lambda c: c._group.attr("run", str, ""),
-    "stage": lambda c: c._group.attr("stage", str, ""),
-    "id": lambda c: str(uuid.UUID(c._group.attr("id", str))),
-    "provenance": lambda c: read_json(c._group, "provenance", dict),
-    "recorded_digest": lambda c: c._group.attr("digest", str),
-    "_absent": lambda c: [str(name) for name in read_json(c._group, "absent", list)],
-    "_signal": lambda c: c._group.attr("signal", str, ""),
-    "_parts": _stored_parts,
-}
-"""How each attribute of a composite is read from its group."""
-
-
-def nested_composite(part: Part) -> Composite:
-    """Return the composite that a component of kind ``composite`` is; nothing of a stored one is read.
-
-    Raises
-    ------
-    FormatError
-        If what is stored isn't a composite.
-    """
-    if isinstance(part, MemoryPart):
-        return part.value  # type: ignore[no-any-return]
-    if not isinstance(part, StoredPart):
-        raise FormatError("a composite in a composite should be stored with it, not linked")
-    if not isinstance(part.node, GroupNode):
-        raise FormatError(f"{part.node.where}: a composite should be a group")
-    return from_group(part.node, part.location)
-
-
-class _StoredOnDemand(StoredPart):
-    """A stored component whose node is not opened before it is needed."""
-
-    def __init__(self, group: GroupNode, name: str, location: str | None, anywhere: bool) -> None:
-        self._group, self._name, self.location, self._anywhere = group, name, location, anywhere
-
-    @property
-    def node(self) -> Node:
-        node = self._group[self._name]
-        if isinstance(node, ExternalLink):
-            raise FormatError(f"{node.where}: is a link, but has no record of what it must find")
-        return node
 
 
 def require_same(composite: Composite, location: str, error: FileExistsError, name: str | None = None) -> None:

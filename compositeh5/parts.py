@@ -10,17 +10,21 @@ from typing import Any
 import numpy as np
 
 from . import kinds, links, targets
+from .access import ACCESS, Access
 from .container.layout import ORIGIN, long_text
 from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, Selection, with_attrs
 from .container.quantized import QuantizedArray
 from .container.reader import fetch_together
 from .container.viewers import RANGE, image_attrs
-from .errors import BrokenLinkError, FormatError, UnsupportedParameterError
+from .errors import BrokenLinkError, EncodeError, FormatError, UnsupportedParameterError
 from .integrity import canonical_json, digest, read_json
 from .kinds._values import count_items
 from .links import Link
 
-_UNREAD: Any = object()
+
+class _UNREAD:
+    """Stands for a value that was not read; a class, so that it is the same one after pickling."""
+
 
 LIST = "list"
 """The kind whose items may be links."""
@@ -105,19 +109,25 @@ class StoredPart(Part):
         What is stored.
     location : str, optional
         Original location of the file.
-    anywhere : bool, optional
-        Whether that file may lead to any host.
+    access : Access, optional
+        How its files are read.
     """
 
     state = "stored"
 
-    def __init__(self, node: Node, location: str | None = None, *, anywhere: bool = False) -> None:
-        self._node, self.location, self._anywhere = node, location, anywhere
+    def __init__(self, node: Node, location: str | None = None, access: Access = ACCESS) -> None:
+        self._node, self.location, self._access = node, location, access
 
     @property
     def node(self) -> Node:
         """What is stored."""
         return self._node
+
+    def __reduce__(self) -> Any:
+        raise EncodeError(
+            f"{self.node.where}: a composite that isn't as it was opened can't be pickled while components of it are "
+            f"in an open file: write() it and pickle the one that you open, or pickle composite.load()"
+        )
 
     @property
     def kind(self) -> str:
@@ -135,7 +145,7 @@ class StoredPart(Part):
     def read(self, **parameters: Any) -> Any:
         node = self.node
         if is_list_of_links(node):
-            return list_part(node, self.location, anywhere=self._anywhere).read(**parameters)
+            return list_part(node, self.location, self._access).read(**parameters)
         return kinds.decode(node, **parameters)
 
     def open_node(self) -> tuple[Node, None]:
@@ -187,14 +197,14 @@ class LinkedPart(Part):
         Original location of the file that has the link.
     path : str, optional
         Path of the target's file as seen from there.
-    anywhere : bool, optional
-        Whether that file may lead to any host.
+    access : Access, optional
+        How its files are read.
     """
 
     state = "linked"
 
-    def __init__(self, link: Link, base: str | None = None, path: str | None = None, *, anywhere: bool = False) -> None:
-        self.link, self._base, self._path, self._anywhere = link, base, path, anywhere
+    def __init__(self, link: Link, base: str | None = None, path: str | None = None, access: Access = ACCESS) -> None:
+        self.link, self._base, self._path, self._access = link, base, path, access
         self._value: Any = _UNREAD
 
     @property
@@ -211,7 +221,7 @@ class LinkedPart(Part):
 
     def read(self, **parameters: Any) -> Any:
         if self._value is _UNREAD:
-            return targets.read(self.link, self._base, self._path, self._anywhere, **parameters)
+            return targets.read(self.link, self._base, self._path, self._access, **parameters)
         kind = kinds.get(self.kind)
         return kind.decode(kind.encode(self._value), **parameters) if parameters else self._value
 
@@ -223,7 +233,7 @@ class LinkedPart(Part):
 
     def open_target(self) -> targets.Target:
         """Return where it is stored, to be closed after use."""
-        return targets.Target(self.link, self._base, self._path, self._anywhere)
+        return targets.Target(self.link, self._base, self._path, self._access)
 
     @property
     def place(self) -> str:
@@ -238,7 +248,7 @@ class LinkedPart(Part):
     @property
     def is_unread(self) -> bool:
         """Whether reading it needs the file of its target."""
-        return self._value is _UNREAD and targets.cache.get(self.link) is None
+        return self._value is _UNREAD and targets.cache.get(self.link, self._access) is None
 
     def loaded(self) -> LinkedPart:
         """Return the same with its value beside the link; without it where the target is lost."""
@@ -250,7 +260,7 @@ class LinkedPart(Part):
 
     def with_value(self, value: Any) -> LinkedPart:
         """Return the same with its value beside the link."""
-        part = LinkedPart(self.link, self._base, self._path, anywhere=self._anywhere)
+        part = LinkedPart(self.link, self._base, self._path, self._access)
         part._value = value
         return part
 
@@ -365,7 +375,7 @@ def is_list_of_links(node: Node) -> bool:
     return node.attrs.get("kind") == LIST and "links" in node.attrs
 
 
-def list_part(node: Node, location: str | None, *, anywhere: bool = False) -> ListPart:
+def list_part(node: Node, location: str | None, access: Access = ACCESS) -> ListPart:
     """Return a stored list with its items, which are not read.
 
     Raises
@@ -380,9 +390,9 @@ def list_part(node: Node, location: str | None, *, anywhere: bool = False) -> Li
     for index in map(str, range(count_items(node))):
         item, record = node[index], records.pop(index, None)
         if isinstance(item, ExternalLink):
-            items.append(linked_part(item, record, location, anywhere=anywhere))
+            items.append(linked_part(item, record, location, access))
         elif record is None:
-            items.append(StoredPart(item, location, anywhere=anywhere))
+            items.append(StoredPart(item, location, access))
         else:
             raise FormatError(f"{item.where}: is recorded as a link, but is stored here")
     if records:
@@ -390,7 +400,7 @@ def list_part(node: Node, location: str | None, *, anywhere: bool = False) -> Li
     return ListPart(items, node.attr("stage", str, ""))
 
 
-def linked_part(node: ExternalLink, record: Any, location: str | None, *, anywhere: bool = False) -> LinkedPart:
+def linked_part(node: ExternalLink, record: Any, location: str | None, access: Access = ACCESS) -> LinkedPart:
     """Return the part of a stored link.
 
     Raises
@@ -403,7 +413,7 @@ def linked_part(node: ExternalLink, record: Any, location: str | None, *, anywhe
     link = Link.from_record(record, node.where)
     if node.target != link.target:
         raise FormatError(f"{node.where}: links to {node.target}, but {link.target} is recorded")
-    return LinkedPart(link, location, node.file, anywhere=anywhere)
+    return LinkedPart(link, location, node.file, access)
 
 
 def _use(stage: str, origin: Link | None) -> dict[str, AttrValue]:

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from queue import Empty, LifoQueue
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from urllib.parse import quote, unquote, urlsplit
 
+from .access import ACCESS, Access
+from .container.files import OpenFile
 from .container.reader import StoredFile
-from .container.source import BlockSource, FileSource, ReadAt
+from .container.source import BlockSource, FileSource, ReadAt, identity
 from .errors import CompositeH5Error, CorruptFileError, RefusedError, TransferError
 
 if TYPE_CHECKING:
@@ -71,7 +74,9 @@ def shown(location: Location) -> str:
     return urlsplit(text)._replace(query="").geturl() if "://" in text else text
 
 
-def open_file(location: Location, size: int | None = None) -> StoredFile:
+def open_file(
+    location: Location, size: int | None = None, access: Access = ACCESS, digest: str | None = None
+) -> OpenFile:
     """Open an HDF5 file at a location.
 
     Parameters
@@ -80,16 +85,54 @@ def open_file(location: Location, size: int | None = None) -> StoredFile:
         Where it is; a path must be absolute.
     size : int, optional
         Its size if that is known.
+    access : Access, optional
+        How it is read.
+    digest : str, optional
+        What `container.verified.verified_copy` checks before HDF5 sees the file.
 
     Raises
     ------
     OSError
-        As `StoredFile.open` does, and `TransferError` for what is remote.
+        As `OpenFile.open` does, and `TransferError` for what is remote.
+    DigestMismatchError
+        If the bytes of the file have another digest.
     """
-    if isinstance(location, str) and not is_url(location):
-        return StoredFile.open(location)
     name = shown(location)
-    return StoredFile.shared(name, lambda: open_source(location, size), name)
+    is_local = isinstance(location, str) and not is_url(location)
+    key: Hashable = identity(os.stat(name)) if is_local else name
+    kind = _kind(access)
+    if digest is None:
+        return kind.shared(key, lambda: open_source(location, size), name, access.limits)
+    from .container.verified import check_digest, verified_copy
+
+    check_digest(digest)
+    key = key, digest
+
+    def copy() -> FileSource:
+        with open_source(location, size) as source:
+            return verified_copy(source, digest, name, key)
+
+    return kind.shared(key, copy, name, access.limits)
+
+
+def open_stream(stream: Any, name: str, access: Access = ACCESS, digest: str | None = None) -> OpenFile:
+    """Open an HDF5 file that is a binary file object, which stays open when the file is closed; see `open_file`."""
+    if digest is None:
+        return _kind(access)(stream, name, access.limits)
+    from .container.verified import check_digest, verified_copy
+
+    check_digest(digest)
+    stream.seek(0)
+    key = object()
+    return _kind(access).shared(key, lambda: verified_copy(stream, digest, name, key), name, access.limits)
+
+
+def _kind(access: Access) -> type[OpenFile]:
+    if not access.isolated:
+        return StoredFile
+    from .container.isolated import IsolatedFile
+
+    return IsolatedFile
 
 
 def open_source(location: Location, size: int | None = None) -> FileSource | BlockSource:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,11 @@ from urllib.parse import quote, urlsplit
 from weakref import WeakValueDictionary
 
 from . import kinds
+from .access import ACCESS, Access
 from .artifact_index import INDEX, INDEX_BYTES, files_of
+from .container.files import OpenFile
 from .container.layout import check_file, composite_group_by_id
 from .container.nodes import ArrayNode, ExternalLink, GroupNode, Node
-from .container.reader import StoredFile
 from .errors import (
     BrokenLinkError,
     ClosedError,
@@ -38,26 +39,31 @@ class _Cache:
 
     def __init__(self, size: int, nbytes: int) -> None:
         self._size, self._nbytes = size, nbytes
-        self._values: OrderedDict[tuple[str, str, str], tuple[Any, int]] = OrderedDict()
+        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._held = 0
         self._lock = threading.Lock()
 
-    def get(self, link: Link) -> Any:
-        """Return the value of a link, or None."""
+    def get(self, link: Link, access: Access = ACCESS) -> Any:
+        """Return the value of a link that was read in the same way, or None."""
         with self._lock:
-            key = (link.id, link.component, link.digest)
+            key = self._key(link, access)
             if key in self._values:
                 self._values.move_to_end(key)
             return self._values.get(key, (None, 0))[0]
 
-    def put(self, link: Link, value: Any, nbytes: int) -> None:
+    def put(self, link: Link, value: Any, nbytes: int, access: Access = ACCESS) -> None:
         """Keep a value of some size, and drop those that were not asked for the longest."""
         with self._lock:
-            key = (link.id, link.component, link.digest)
+            key = self._key(link, access)
             self._held += nbytes - self._values.pop(key, (None, 0))[1]
             self._values[key] = value, nbytes
             while len(self._values) > self._size or self._held > self._nbytes:
                 self._held -= self._values.popitem(last=False)[1][1]
+
+    @staticmethod
+    def _key(link: Link, access: Access) -> Hashable:
+        # What a process that a file has taken over says never becomes the value for files that are trusted.
+        return link.id, link.component, link.digest, access.isolated
 
     def clear(self) -> None:
         """Forget all."""
@@ -72,7 +78,7 @@ CACHED_BYTES = 4 * 1024 * 1024
 cache = _Cache(256, 16 * CACHED_BYTES)
 
 
-def read(link: Link, base: str | None, path: str | None, anywhere: bool = False, /, **parameters: Any) -> Any:
+def read(link: Link, base: str | None, path: str | None, access: Access = ACCESS, /, **parameters: Any) -> Any:
     """Return the value of a linked component.
 
     Parameters
@@ -83,8 +89,8 @@ def read(link: Link, base: str | None, path: str | None, anywhere: bool = False,
         Original location of the file that has the link.
     path : str or None
         Path of the target as seen from there.
-    anywhere : bool, optional
-        Whether the file may lead to any host; see `Search`.
+    access : Access, optional
+        How files are read, and whether this one may lead to any host; see `Search`.
     **parameters
         Of a partial read.
 
@@ -93,15 +99,15 @@ def read(link: Link, base: str | None, path: str | None, anywhere: bool = False,
     BrokenLinkError, WrongIdError, DigestMismatchError
         If the component is lost: not found anywhere, replaced by another object, or changed.
     """
-    value = cache.get(link)
+    value = cache.get(link, access)
     kind = kinds.get(link.kind, str(link))
     if value is None:
-        with Target(link, base, path, anywhere) as node:
+        with Target(link, base, path, access) as node:
             nbytes = node_bytes(node)
             if parameters or nbytes > CACHED_BYTES:
                 return kinds.decode(node, **parameters)
             value = kinds.decode(node)
-        cache.put(link, value, nbytes)
+        cache.put(link, value, nbytes, access)
     if parameters:
         return kind.decode(kind.encode(value), **parameters)
     return kind.share(value)
@@ -114,7 +120,7 @@ class Target:
 
     Parameters
     ----------
-    link, base, path, anywhere
+    link, base, path, access
         As for `Search`.
     stored : bool, optional
         Whether only what is stored at a place counts, not a file that happens to be open.
@@ -129,10 +135,10 @@ class Target:
     """Where it was found."""
 
     def __init__(
-        self, link: Link, base: str | None, path: str | None, anywhere: bool = False, *, stored: bool = False
+        self, link: Link, base: str | None, path: str | None, access: Access = ACCESS, *, stored: bool = False
     ) -> None:
         self.link = link
-        search = Search(link, base, path, anywhere)
+        search = Search(link, base, path, access)
         failures: list[tuple[str, Exception]] = []
         tried: set[Place] = set()
         for rule, places in RULES.items():
@@ -140,13 +146,13 @@ class Target:
                 continue
             try:
                 for place in places(search):
-                    name = place.name if isinstance(place, StoredFile) else shown(place)
+                    name = place.name if isinstance(place, OpenFile) else shown(place)
                     # Not by name: that of a URL is without its signature.
                     if place in tried:
                         continue
                     tried.add(place)
                     try:
-                        self.file, self.node = open_target(link, place)
+                        self.file, self.node = open_target(link, place, access)
                         self.place = name
                         return
                     except (OSError, CompositeH5Error) as error:
@@ -175,10 +181,10 @@ class Target:
 
 # ---- Where the target of a link may be ----------------------------------------------------------------------
 
-Place = Location | StoredFile
+Place = Location | OpenFile
 """A location as `remote.open_file` takes it, or a file that is open."""
 
-opened: WeakValueDictionary[str, StoredFile] = WeakValueDictionary()
+opened: WeakValueDictionary[str, OpenFile] = WeakValueDictionary()
 """The files in which composites are open, by the ids of these."""
 
 KEPT_OPEN = 8
@@ -192,9 +198,9 @@ class KeepOpen:
     """
 
     def __init__(self) -> None:
-        self._files: OrderedDict[str, StoredFile] = OrderedDict()
+        self._files: OrderedDict[str, OpenFile] = OrderedDict()
 
-    def add(self, id: str, file: StoredFile) -> None:
+    def add(self, id: str, file: OpenFile) -> None:
         """Keep the file that holds the composite with an id; drop the one that was not asked for the longest."""
         if id in self._files or not file.again():
             return
@@ -233,14 +239,14 @@ class Search:
         What must be found.
     base, path : str or None
         Original location of the file that has the link, and the path of the target as seen from there.
-    anywhere : bool
-        Whether what the file says may lead to other hosts, and from local files to the network.
+    access : Access
+        How files are read, and whether what the file says may lead to other hosts.
     """
 
     link: Link
     base: str | None
     path: str | None
-    anywhere: bool
+    access: Access
 
     def permitted(self, place: str) -> str:
         """Return a place that a file names, if it may be followed.
@@ -253,7 +259,7 @@ class Search:
             If it leads from a local file to the network, or to another host or scheme.
         """
         in_memory = self.base is None and self.path is None
-        if self.anywhere or in_memory or _host(place) == _host(self.base or ""):
+        if self.access.anywhere or in_memory or _host(place) == _host(self.base or ""):
             return place
         raise RefusedError(
             f"{shown(place)}: isn't on the host of {self.base or 'the file that has the link'}, so it isn't followed "
@@ -263,7 +269,8 @@ class Search:
 
 def _already_open(search: Search) -> Iterator[Place]:
     file = opened.get(search.link.id)
-    if file is not None and not file.closed:
+    wanted = search.access.isolated, search.access.limits
+    if file is not None and not file.closed and (file.isolated, file.limits) == wanted:
         yield file
 
 
@@ -326,7 +333,7 @@ def _host(location: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def open_target(link: Link, place: Place) -> tuple[StoredFile, Node]:
+def open_target(link: Link, place: Place, access: Access = ACCESS) -> tuple[OpenFile, Node]:
     """Open the file at a place, and return it with the node that a link means.
 
     Raises
@@ -334,8 +341,8 @@ def open_target(link: Link, place: Place) -> tuple[StoredFile, Node]:
     OSError, CompositeH5Error
         If it isn't there: `WrongIdError` if another composite is, `DigestMismatchError` if it has other content.
     """
-    if not isinstance(place, StoredFile):
-        file = open_file(place)
+    if not isinstance(place, OpenFile):
+        file = open_file(place, access=access)
     elif place.again():
         file = place
     else:

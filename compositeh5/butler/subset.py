@@ -31,10 +31,10 @@ from ..container.layout import DEFAULT
 from ..container.publish import write_durably
 from ..errors import BrokenLinkError, ConflictError
 from ..links import Link
-from ..opening import from_group
 from ..operations.references import StoredLink
 from ..operations.rewriting import relinked_group
 from ..operations.subset import reduced
+from ..stored import from_group
 from ..writing import group_of, write_image_of
 from .closure import Missing
 from .datasets import as_dataset, location_of

@@ -16,9 +16,9 @@ from ..errors import CorruptFileError, FormatError, RefusedError
 from ..recipes import MAX_CHUNK_ELEMENTS, Recipe
 from . import chunks as _chunks
 from .attributes import StoredAttrs, reading
+from .files import FileArray
 from .h5types import SCALAR, checked_dtype, decode_text
-from .limits import LIMITS
-from .nodes import ArrayNode, AttrValue, Selection
+from .nodes import AttrValue, Selection
 from .threads import in_order
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ KEPT_BYTES = 16 * 1024 * 1024
 """Of chunks of which only a part was needed, so much is kept for each array: the next cutout may need the same ones."""
 
 
-class StoredArray(ArrayNode):
-    """A dataset of a file."""
+class StoredArray(FileArray):
+    """A dataset of a file that is read in this process."""
+
+    file: StoredFile
 
     def __init__(self, file: StoredFile, did: h5d.DatasetID, path: str) -> None:
         self.file, self.path, self._did = file, path, did
@@ -78,7 +80,8 @@ class StoredArray(ArrayNode):
         if self._chunks is None and stored != nbytes:
             # HDF5 would make up values, as for chunks that are missing.
             raise CorruptFileError(f"{where}: {nbytes} bytes are declared but {stored} are stored")
-        if max(nbytes, chunk_bytes) > stored * LIMITS.ratio + LIMITS.attribute_bytes:
+        limits = self.file.limits
+        if max(nbytes, chunk_bytes) > stored * limits.ratio + limits.attribute_bytes:
             raise RefusedError(f"{where}: {nbytes} bytes are declared but only {stored} are stored")
 
     @cached_property
@@ -185,13 +188,6 @@ class StoredArray(ArrayNode):
         return Recipe(gzip=min(self._level, 9), shuffle=len(self._filters) == 2, chunks=self._chunks)
 
     def memmap(self) -> NDArray[Any]:
-        """Return the array mapped into memory: read-only, and not checked against its checksums.
-
-        Raises
-        ------
-        TypeError
-            If it isn't stored in one piece as it is in memory, or the file isn't on a disk.
-        """
         self.file.check_open(self.where)
         offset = None if self._chunks is not None or self._filters else self._did.get_offset()
         mapped = self.file.mapped()
@@ -205,7 +201,9 @@ class StoredArray(ArrayNode):
         return np.frombuffer(mapped, self._stored_dtype, prod(self.shape), offset).reshape(self.shape)
 
     def _read_dense(self, selection: Selection) -> NDArray[Any]:
-        out = np.empty(tuple(s.stop - s.start for s in selection), self._stored_dtype)
+        shape = tuple(s.stop - s.start for s in selection)
+        self.file.limits.check_read(prod(shape) * self._stored_dtype.itemsize, self.where)
+        out = np.empty(shape, self._stored_dtype)
         if out.size == 0:
             return out
         if self._chunks is not None and self._filters in _DEFLATED:

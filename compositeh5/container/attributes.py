@@ -13,7 +13,6 @@ from h5py import h5a, h5s
 
 from ..errors import CompositeH5Error, CorruptFileError, RefusedError
 from .h5types import checked_dtype, decode_one, decode_text
-from .limits import LIMITS
 from .nodes import AttrValue
 
 if TYPE_CHECKING:
@@ -36,8 +35,8 @@ class StoredAttrs(Mapping[str, AttrValue]):
         self._file.check_open(self._where)
         names: list[bytes] = []
         with reading(self._where):
-            if h5a.get_num_attrs(self._oid) > LIMITS.attributes:
-                raise RefusedError(f"{self._where}: more than {LIMITS.attributes} attributes")
+            if h5a.get_num_attrs(self._oid) > self._file.limits.attributes:
+                raise RefusedError(f"{self._where}: more than {self._file.limits.attributes} attributes")
             h5a.iterate(self._oid, names.append)
         return frozenset(names)
 
@@ -57,11 +56,12 @@ class StoredAttrs(Mapping[str, AttrValue]):
                 raise KeyError(name)
             self._file.check_open(self._where)
             with reading(self._where):
-                self._values[name] = _read_attr(h5a.open(self._oid, encoded), f"{self._where}@{name}")
+                limit = self._file.limits.attribute_bytes
+                self._values[name] = _read_attr(h5a.open(self._oid, encoded), limit, f"{self._where}@{name}")
         return self._values[name]
 
 
-def _read_attr(attr: h5a.AttrID, where: str) -> AttrValue:
+def _read_attr(attr: h5a.AttrID, limit: int, where: str) -> AttrValue:
     tid, space = attr.get_type(), attr.get_space()
     dtype = checked_dtype(tid, where)
     if space.get_simple_extent_type() not in (h5s.SIMPLE, h5s.SCALAR):
@@ -69,8 +69,8 @@ def _read_attr(attr: h5a.AttrID, where: str) -> AttrValue:
     shape = tuple(int(n) for n in space.get_simple_extent_dims()) if space.get_simple_extent_ndims() else ()
     is_text = dtype.kind in "US"
     size = tid.get_size()
-    if prod(shape) * size > LIMITS.attribute_bytes:
-        raise RefusedError(f"{where}: larger than {LIMITS.attribute_bytes} bytes")
+    if prod(shape) * size > limit:
+        raise RefusedError(f"{where}: larger than {limit} bytes")
     values = np.empty(shape, f"S{size}" if is_text else dtype)
     if values.size:
         attr.read(values, tid)

@@ -1,13 +1,24 @@
-"""What a file may ask of a reader; the writer keeps to it."""
+"""What a file may ask of a reader; the writer keeps to the defaults."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from ..errors import ConfigurationError, RefusedError
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may ask of a reader."""
+    """What a file may ask of a reader: whatever asks for more is refused, before it is allocated or followed.
+
+    All are positive integers. The last three are for files that are read in a process of their own
+    (``isolated=True``).
+
+    Raises
+    ------
+    ConfigurationError
+        If one of them isn't a positive integer.
+    """
 
     depth: int = 32
     """Groups inside groups."""
@@ -19,6 +30,34 @@ class Limits:
     """Size of one attribute."""
     ratio: int = 1100
     """Size of an array over that of its stored bytes; deflate can't exceed 1032."""
+    read_bytes: int | None = None
+    """Size in memory of one read of an array: of the whole one, or of the part that was asked for. None: any."""
+    open_files: int = 512
+    """Files at the ends of links that one composite keeps open at a time."""
+    memory: int = 1 << 30
+    """Bytes of address space that the process may use beyond what it has before it sees the file."""
+    seconds: float = 60
+    """Time for one answer, of at most 32 MiB; with the time that it takes to get the bytes of a remote file."""
+    cpu_seconds: int = 3600
+    """CPU time of the process, for as long as the file is open."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            wanted = (int, float) if field.name == "seconds" else int
+            if not (value is None and field.name == "read_bytes") and (
+                not isinstance(value, wanted) or isinstance(value, bool) or not value > 0
+            ):
+                raise ConfigurationError(f"the limit {field.name!r} should be a positive number, not {value!r}")
+
+    def check_read(self, nbytes: int, where: str) -> None:
+        """Raise `RefusedError` if a read of so many bytes is too large."""
+        if self.read_bytes is not None and nbytes > self.read_bytes:
+            raise RefusedError(
+                f"{where}: reading this needs {nbytes} bytes, but the limit is {self.read_bytes}: read a part of it, "
+                f"or pass other limits (compositeh5.Limits(read_bytes=...))"
+            )
 
 
 LIMITS = Limits()
+"""The defaults."""

@@ -6,55 +6,34 @@ opened read-only and without locks: files of this format are replaced, never cha
 
 from __future__ import annotations
 
-import atexit
 import mmap
 import os
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import Any, ClassVar
-from weakref import WeakSet
+from typing import Any
 
 import h5py
 from h5py import h5, h5d, h5f, h5g, h5l, h5o, h5p
-from h5py._objects import phil
 
-from ..errors import ClosedError, CorruptFileError, RefusedError
+from ..errors import CorruptFileError, RefusedError
 from .arrays import StoredArray
 from .attributes import StoredAttrs, checked_name, reading
-from .limits import LIMITS
-from .nodes import AttrValue, ExternalLink, GroupNode, Node, Selection
-from .source import BlockSource, FileSource, ReadAt, check_signature, identity
+from .files import FileGroup, OpenFile
+from .limits import LIMITS, Limits
+from .nodes import AttrValue, ExternalLink, Node, Selection
+from .source import BlockSource, FileSource, ReadAt, check_signature
 
 _WITHIN = re.compile(rb"/by-id/[0-9a-f-]{36}/[A-Za-z_][A-Za-z0-9_]*")
 """What a soft link from one composite of a file to a component of another looks like."""
 
 
-class StoredFile:
-    """An HDF5 file open for reading.
+class StoredFile(OpenFile):
+    """An HDF5 file that is read in this process; see `OpenFile`."""
 
-    Use `open`: while a file is open in this process, it is opened once, however many composites use it.
-
-    Parameters
-    ----------
-    source : binary file object
-        Seekable, with ``read`` and ``readinto``; it must stay open.
-    name : str
-        What messages call the file.
-    """
-
-    _open_files: ClassVar[dict[Hashable, StoredFile]] = {}
-    _all: ClassVar[WeakSet[StoredFile]] = WeakSet()
-    # h5py's own lock: with another one, a thread that closes a file while h5py collects garbage could wait for a
-    # thread that waits for it.
-    _lock: ClassVar[Any] = phil
-
-    def __init__(self, source: Any, name: str) -> None:
-        self.name = name
-        self._users = 1
-        self._source = source
-        self._owned = False
+    def __init__(self, source: Any, name: str, limits: Limits = LIMITS) -> None:
+        super().__init__(source, name, limits)
         check_signature(source, name)
         fapl = h5p.create(h5p.FILE_ACCESS)
         fapl.set_fclose_degree(h5f.CLOSE_STRONG)
@@ -62,68 +41,6 @@ class StoredFile:
         with reading(name):
             self._fid = h5f.open(b"source", h5f.ACC_RDONLY, fapl)
         self._all.add(self)
-
-    @classmethod
-    def open(cls, path: str) -> StoredFile:
-        """Open a file, or return the one that is open already if it is still the same file.
-
-        Raises
-        ------
-        OSError
-            If it can't be opened: `FileNotFoundError`, `PermissionError`, `NotACompositeFileError`,
-            `CorruptFileError`, `RefusedError`.
-        """
-        return cls.shared(identity(os.stat(path)), lambda: FileSource(path), path)
-
-    @classmethod
-    def shared(cls, key: Hashable, open_source: Callable[[], FileSource | BlockSource], name: str) -> StoredFile:
-        """Return the file whose source has an identity: the one that is open already, or one opened for it.
-
-        Parameters
-        ----------
-        key : hashable
-            Identity of the source.
-        open_source : callable
-            Returns the source; the file closes it.
-        name : str
-            What messages call the file.
-
-        Raises
-        ------
-        OSError
-            As `open` does.
-        """
-        if (known := cls._known(key)) is not None:
-            return known
-        # Without the lock: this may wait for a network.
-        source = open_source()
-        try:
-            file = cls(source, name)
-        except BaseException:
-            source.close()
-            raise
-        file._owned = True
-        with cls._lock:
-            if (known := cls._known(source.identity)) is None:
-                cls._open_files[source.identity] = file
-                return file
-        file.close()
-        return known
-
-    @classmethod
-    def _known(cls, key: Hashable) -> StoredFile | None:
-        with cls._lock:
-            known = cls._open_files.get(key)
-            if known is not None:
-                known._users += 1
-            return known
-
-    def again(self) -> bool:
-        """Become one more user of the file; return whether it was still open."""
-        with self._lock:
-            if self._users:
-                self._users += 1
-            return self._users > 0
 
     @property
     def is_remote(self) -> bool:
@@ -161,55 +78,26 @@ class StoredFile:
         if isinstance(self._source, BlockSource):
             self._source.prefetch(ranges)
 
-    @property
-    def closed(self) -> bool:
-        """Whether all users have closed the file."""
-        return self._users == 0
-
     @cached_property
     def root(self) -> StoredGroup:
         """The root group."""
         with reading(self.name):
             return StoredGroup(self, h5g.open(self._fid, b"/"), "/", 0)
 
-    def close(self) -> None:
-        """Give the file up; it is closed when its last user does so."""
-        with self._lock:
-            if self._users == 0:
-                return
-            self._users -= 1
-            if self._users == 0:
-                # What HDF5 has made of a damaged file it may be unable to give up. Nothing is lost by that.
-                with suppress(RuntimeError):
-                    self._fid.close()
-                if self._owned:
-                    if self._open_files.get(self._source.identity) is self:
-                        del self._open_files[self._source.identity]
-                    self._source.close()
-
-    @classmethod
-    def close_all(cls) -> None:
-        """Close every file, whoever uses it."""
-        for file in list(cls._all):
-            while not file.closed:
-                file.close()
-
-    def check_open(self, where: str) -> None:
-        """Raise `ClosedError` if the file is closed."""
-        if self._users == 0:
-            raise ClosedError(f"{where}: the file is closed; read components inside the `with` block")
+    def _release(self) -> None:
+        # What HDF5 has made of a damaged file it may be unable to give up. Nothing is lost by that.
+        with suppress(RuntimeError):
+            self._fid.close()
 
 
-# HDF5 closes what is left open when the process ends, and would then call a source that is gone.
-atexit.register(StoredFile.close_all)
-
-
-class StoredGroup(GroupNode):
+class StoredGroup(FileGroup):
     """A group of a file. Its children are opened, and checked, one by one when asked for."""
 
+    file: StoredFile
+
     def __init__(self, file: StoredFile, gid: h5g.GroupID, path: str, depth: int) -> None:
-        if depth > LIMITS.depth:
-            raise RefusedError(f"{file.name}:{path}: groups nested deeper than {LIMITS.depth}")
+        if depth > file.limits.depth:
+            raise RefusedError(f"{file.name}:{path}: groups nested deeper than {file.limits.depth}")
         self.file, self.path, self._gid, self._depth = file, path, gid, depth
         self._opened: dict[str, Node] = {}
         self.where = f"{file.name}:{path}"
@@ -222,8 +110,8 @@ class StoredGroup(GroupNode):
     def _names(self) -> tuple[str, ...]:
         self.file.check_open(self.where)
         with reading(self.where):
-            if self._gid.get_num_objs() > LIMITS.children:
-                raise RefusedError(f"{self.where}: more than {LIMITS.children} links")
+            if self._gid.get_num_objs() > self.file.limits.children:
+                raise RefusedError(f"{self.where}: more than {self.file.limits.children} links")
             names: list[bytes] = []
             tracked = self._gid.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_TRACKED
             self._gid.links.iterate(names.append, idx_type=h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME)
@@ -284,13 +172,6 @@ class StoredGroup(GroupNode):
                 yield from child.extents()
 
     def soft_target(self, name: str) -> str | None:
-        """Return the path to which a child that is a soft link points; None if there is no such child.
-
-        Raises
-        ------
-        RefusedError
-            If the child isn't a soft link.
-        """
         where = f"{self.where.rstrip('/')}/{name}"
         try:
             link = self._link_class(name)

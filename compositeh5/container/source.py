@@ -101,6 +101,10 @@ class FileSource(_Source):
         self.identity: Hashable = identity(status)
         self._size = status.st_size
 
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._fd
+
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill the buffer from the current position, and return the number of bytes read."""
         # A damaged file can lead to any place. HDF5 doesn't look at how much was read.

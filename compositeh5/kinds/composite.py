@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..access import access_of, location_of
 from ..composite import Composite
 from ..container.nodes import GroupNode
-from ..container.reader import StoredGroup
 from ..errors import EncodeError, FormatError
-from ..opening import from_group
+from ..stored import from_group
 from ..writing import group_of
 
 if TYPE_CHECKING:
@@ -39,5 +39,4 @@ def decode(node: Node) -> Composite:
     """
     if not isinstance(node, GroupNode):
         raise FormatError(f"{node.where}: a composite is a group")
-    location = node.file.name if isinstance(node, StoredGroup) else None
-    return from_group(node, location).load()
+    return from_group(node, location_of(node), access_of(node)).load()

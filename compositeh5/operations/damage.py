@@ -11,8 +11,8 @@ from ..container.nodes import ExternalLink, GroupNode, Node, Selection
 from ..container.reader import StoredFile, StoredGroup
 from ..errors import CompositeH5Error, CorruptFileError, DigestMismatchError
 from ..integrity import digest, read_json
-from ..opening import from_group
 from ..parts import LIST, Part, StoredPart, linked_part
+from ..stored import from_group
 
 DAMAGE = (OSError, CompositeH5Error, MemoryError)
 """What reading a damaged file raises."""

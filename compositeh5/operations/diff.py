@@ -14,8 +14,9 @@ from ..composite import Composite
 from ..container.nodes import GroupNode
 from ..container.reader import StoredGroup
 from ..errors import BrokenLinkError, DigestMismatchError, NoSuchComponentError, suggest
-from ..opening import from_group, open_composite
+from ..opening import open_composite
 from ..parts import LinkedPart
+from ..stored import from_group
 from .diff_kinds import compare_parts, diff_nodes, diff_values
 from .differences import Difference, unequal
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from .. import kinds
 from ..composite import Composite
-from ..opening import nested_composite
 from ..parts import LIST, CopiedPart, LinkedPart, ListPart, MemoryPart, Part, StoredPart, list_part
+from ..stored import nested_composite
 
 if TYPE_CHECKING:
     import os

@@ -30,7 +30,7 @@ from ..container.writer import file_image
 from ..errors import CompositeH5Error, ConflictError, NotACompositeFileError, UnsupportedVersionError
 from ..integrity import read_json
 from ..links import Link
-from ..opening import from_group
+from ..stored import from_group
 from ..writing import relative_links
 from .references import HOLDERS, StoredLink
 from .rewriting import relinked_group

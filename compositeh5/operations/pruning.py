@@ -14,8 +14,8 @@ from ..container.layout import composite_group, composite_names
 from ..container.reader import StoredFile
 from ..container.source import identity
 from ..errors import InUseError
-from ..opening import from_group
 from ..parts import StoredPart
+from ..stored import from_group
 from .references import Reference, composite_links, find_references, link_state, meant
 from .running import Progress, silent
 from .tree import Root, Visited, files_under, visit

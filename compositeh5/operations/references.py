@@ -12,16 +12,18 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from .. import links
+from ..access import Access
 from ..composite import Composite
+from ..container.files import OpenFile
 from ..container.layout import BY_ID, check_file, composite_group, composite_names
 from ..container.nodes import ExternalLink, GroupNode, Node
 from ..container.reader import StoredFile
 from ..errors import BrokenLinkError, CompositeH5Error, DigestMismatchError, WrongIdError
 from ..integrity import read_json
 from ..links import Link
-from ..opening import from_group
 from ..parts import LinkedPart, Part, StoredPart, linked_part
 from ..remote import open_file
+from ..stored import from_group
 from ..targets import Target, open_target
 from .running import Progress, silent
 from .tree import Root, Tree, Visited, files_under, visit
@@ -141,7 +143,7 @@ def link_state(found: StoredLink, location: str | None, *, anywhere: bool = Fals
         Whether it may lead to any host.
     """
     try:
-        with (target := Target(found.link, location, found.place, anywhere, stored=True)):
+        with (target := Target(found.link, location, found.place, Access(anywhere=anywhere), stored=True)):
             if target.place == found.place:
                 return "ok", target.place
             return "moved", f"it isn't {found.place}, but {target.place}"
@@ -218,7 +220,7 @@ def refs_to(
     return Referrers(tuple(found[place]), visited)
 
 
-def file_links(location: str, file: StoredFile) -> Iterator[tuple[str, StoredLink]]:
+def file_links(location: str, file: OpenFile) -> Iterator[tuple[str, StoredLink]]:
     """Return the links of all composites of an open file, each with the composite's name.
 
     Raises

@@ -31,8 +31,8 @@ from ..container.writer import write_image
 from ..errors import ConflictError, CorruptFileError
 from ..integrity import digest
 from ..links import absolute_location
-from ..opening import from_group
 from ..parts import MemoryPart, Part, StoredPart
+from ..stored import from_group
 from ..writing import group_of, relative_links
 from .damage import DAMAGE, Extent, Fault, Survey, reason_of, survey_file
 

@@ -118,7 +118,8 @@ def to_dask(composite: Composite, name: str, chunks: Any) -> Array:
         return da.from_array(np.asarray(lazy), chunks=chunks)
     # Where it really is: the workers then have no link to follow.
     link = composite.stored_link(name)
-    opener = partial(open_composite, link.uri, id=link.id)
+    opening = None if name in composite.links else composite._opening
+    opener = partial(open_composite, link.uri, id=link.id) if opening is None else opening.of(composite).reopened
     stored = _Stack((opener,), link.component, (plane_of(name, composite),), (1, *(lazy.chunks or lazy.shape)))
     within = chunks if isinstance(chunks, tuple) else (chunks,) * lazy.ndim
     return da.from_array(stored, chunks=(1, *within), asarray=True)[0]

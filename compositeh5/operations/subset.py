@@ -23,8 +23,8 @@ from ..container.reader import StoredFile
 from ..definition import known_definition
 from ..errors import BrokenLinkError, CompositeH5Error, ConflictError, NoSuchComponentError
 from ..links import Link, relative_location
-from ..opening import from_group
 from ..parts import CopiedPart, StoredPart
+from ..stored import from_group
 from ..targets import Target
 from ..writing import group_of, write_file
 from .references import StoredLink, part_links

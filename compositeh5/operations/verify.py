@@ -19,8 +19,8 @@ from ..definition import known_definition
 from ..errors import CompositeH5Error, CorruptFileError, DigestMismatchError, FormatError, WrongIdError
 from ..integrity import digest
 from ..links import Link
-from ..opening import from_group
 from ..parts import StoredPart
+from ..stored import from_group
 from ..targets import open_target
 from .damage import Extent, composites_in, survey_file
 from .references import State, StoredLink, link_state, part_links

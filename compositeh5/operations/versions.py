@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..definition import VERSIONS
 from ..errors import NoSuchComponentError, suggest
-from ..opening import nested_composite
 from ..parts import Part
+from ..stored import nested_composite
 
 if TYPE_CHECKING:
     from ..composite import Composite

@@ -1,0 +1,44 @@
+"""How the files of a composite are read: its own, and those to which it links."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .container.files import FileArray, FileGroup
+from .container.limits import LIMITS, Limits
+from .container.nodes import Node
+
+
+@dataclass(frozen=True)
+class Access:
+    """How files are read; the same for a file and for those to which it links.
+
+    Attributes
+    ----------
+    anywhere : bool
+        Whether what a file says may lead to other hosts, and from local files to the network.
+    isolated : bool
+        Whether HDF5 reads each file in a process of its own.
+    limits : Limits
+        What files may ask for.
+    """
+
+    anywhere: bool = False
+    isolated: bool = False
+    limits: Limits = LIMITS
+
+
+ACCESS = Access()
+"""How it is done unless something else is asked for."""
+
+
+def access_of(node: Node) -> Access:
+    """Return how the file is read that a node is in; its links lead to where those of strangers may."""
+    if isinstance(node, FileGroup | FileArray):
+        return Access(isolated=node.file.isolated, limits=node.file.limits)
+    return ACCESS
+
+
+def location_of(node: Node) -> str | None:
+    """Return the name of the file that a node is in; None if it is in memory."""
+    return node.file.name if isinstance(node, FileGroup | FileArray) else None

@@ -1,0 +1,481 @@
+"""Reading a file in a process of its own, for files that may be made to break HDF5.
+
+The process sees the bytes of this file and nothing else: it opens no file and no connection, has none of our
+environment, and limits on memory and time. What it says is taken as hostile: types, shapes and sizes are checked, and
+values are decoded here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from threading import Lock
+from typing import Any, ClassVar
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import errors
+from ..errors import CompositeH5Error, ConfigurationError, IsolationError
+from ..recipes import Recipe
+from .attributes import checked_name
+from .files import FileArray, FileGroup, OpenFile
+from .h5types import decode_text
+from .limits import LIMITS, Limits
+from .nodes import AttrValue, ExternalLink, Node, Selection
+from .source import BlockSource, FileSource, check_signature
+from .wire import WINDOW, Channel, checked_dtype, checked_shape, decoded_attr
+
+_CODE = """
+import json, sys, types
+setup = json.loads(sys.argv[1])
+sys.path[:] = setup["path"]
+package = types.ModuleType("compositeh5")
+package.__path__ = [setup["package"]]
+sys.modules["compositeh5"] = package
+from compositeh5.container.isolated_child import serve
+serve(setup)
+"""
+"""What the process runs: the reader, without the rest of the package, which would take longer to load."""
+
+PIECE = WINDOW
+"""Largest piece of an array that is asked for at once."""
+
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""All that the process has of an environment."""
+
+_ERRORS: dict[str, type[Exception]] = {
+    "KeyError": KeyError,
+    "IndexError": IndexError,
+    **{name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)},
+}
+"""The errors that the process may report."""
+
+
+class _Process:
+    """The process that reads one file, started when it is first asked."""
+
+    _all: ClassVar[WeakSet[_Process]] = WeakSet()
+
+    def __init__(self, source: Any, name: str, limits: Limits) -> None:
+        self._source, self._name, self._limits = source, name, limits
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._window = -1
+        self._failure = ""
+        self._lock = Lock()
+        self._all.add(self)
+
+    @property
+    def pid(self) -> int | None:
+        """Its number; None while it isn't needed."""
+        return None if self._popen is None else self._popen.pid
+
+    def ask(self, request: dict[str, Any], into: NDArray[Any] | None = None) -> Any:
+        """Return the answer to a request.
+
+        Parameters
+        ----------
+        request : dict
+            What is asked for.
+        into : numpy.ndarray, optional
+            Contiguous array to be filled with what the process has put into the window.
+
+        Raises
+        ------
+        IsolationError
+            If there is none in time, or one that makes no sense.
+        CompositeH5Error, KeyError, IndexError
+            As the process reports.
+        """
+        with self._lock:
+            if self._failure:
+                raise IsolationError(self._failure)
+            try:
+                channel = self._channel or self._start()
+                channel.within(self._limits.seconds)
+                channel.send(request)
+                answer = self._answer(channel)
+                if "value" in answer and into is not None:
+                    self._copy_window(into)
+            except TimeoutError:
+                raise self._failed(f"did not answer within {self._limits.seconds} s") from None
+            except (EOFError, ConnectionError) as error:
+                if isinstance(error, CompositeH5Error):
+                    self.stop()
+                    raise
+                raise self._failed(self._end()) from None
+            except ValueError as error:
+                if isinstance(error, CompositeH5Error):
+                    self.stop()
+                    raise
+                raise self._failed(f"gave an answer that makes no sense: {error}") from None
+            except BaseException:
+                # The answer may still be on its way: the next request needs another process.
+                self.stop()
+                raise
+        if "value" in answer:
+            return answer["value"]
+        raise self.reported(answer.get("error"))
+
+    def _answer(self, channel: Channel) -> dict[str, Any]:
+        while True:
+            answer, _ = channel.receive()
+            if "need" not in answer:
+                return answer
+            offset, size = checked_shape(answer["need"])
+            channel.send({}, self._bytes(offset, min(size, WINDOW)))
+
+    def _bytes(self, offset: int, size: int) -> bytes:
+        if isinstance(self._source, FileSource | BlockSource):
+            return self._source.read_at(offset, size)
+        self._source.seek(offset)
+        return bytes(self._source.read(size))
+
+    def _copy_window(self, into: NDArray[Any]) -> None:
+        # Not mapped: the process could cut the memory short, and change it after a look.
+        if os.preadv(self._window, [into.reshape(-1).view(np.uint8).data], 0) != into.nbytes:
+            raise ValueError("the values are missing")
+
+    def _start(self) -> Channel:
+        if not sys.platform.startswith("linux"):
+            raise IsolationError(f"{self._name}: reading a file in a process of its own needs Linux")
+        file = self._source.fileno() if isinstance(self._source, FileSource) else None
+        self._window = os.memfd_create("compositeh5")
+        os.ftruncate(self._window, WINDOW)
+        ours, theirs = socket.socketpair()
+        self._channel = Channel(ours)
+        with theirs:
+            setup = {
+                "path": [path for path in sys.path if os.path.isabs(path)],
+                "package": str(Path(__file__).parents[1]),
+                "connection": theirs.fileno(),
+                "window": self._window,
+                "file": file,
+                "size": None if file is not None else self._size(),
+                "name": self._name,
+                "limits": asdict(self._limits),
+            }
+            self._popen = subprocess.Popen(
+                [sys.executable, "-I", "-B", "-c", _CODE, json.dumps(setup)],
+                pass_fds=[theirs.fileno(), self._window, *([] if file is None else [file])],
+                env=_ENVIRONMENT,
+                cwd="/",
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        return self._channel
+
+    def _size(self) -> int:
+        return int(self._source.seek(0, os.SEEK_END))
+
+    def _end(self) -> str:
+        assert self._popen is not None
+        try:
+            code = self._popen.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "closed the connection"
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended by itself (exit code {code})"
+
+    def _failed(self, what: str) -> IsolationError:
+        self.stop()
+        self._failure = (
+            f"{self._name}: the process that read it {what}. The file may be damaged, or made to break HDF5; it isn't "
+            f"read any further"
+        )
+        return IsolationError(self._failure)
+
+    def reported(self, error: Any) -> Exception:
+        """Return an error that the process tells of."""
+        try:
+            kind, message = map(str, error)
+        except (TypeError, ValueError):
+            return IsolationError(f"{self._name}: the process that reads it reports an error of no known form")
+        if kind == "MemoryError":
+            return IsolationError(
+                f"{self._name}: reading it needs more than the {self._limits.memory} bytes that its process may have; "
+                f"pass limits=compositeh5.Limits(memory=...) if you trust it"
+            )
+        # It may be made to deceive whoever reads it on a terminal.
+        shown = "".join(c if c.isprintable() else " " for c in message[:4000])
+        if kind not in _ERRORS:
+            return IsolationError(f"{self._name}: the process that reads it failed: {kind}: {shown}")
+        return _ERRORS[kind](shown)
+
+    def stop(self) -> None:
+        """End the process; the next request starts another one."""
+        if self._popen is not None:
+            self._popen.kill()
+            self._popen.wait()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._channel is not None:
+            self._channel.end.close()
+        if self._window >= 0:
+            os.close(self._window)
+        self._popen, self._channel, self._window = None, None, -1
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """Leave the processes to the parent; this one starts its own."""
+        for process in cls._all:
+            process._lock = Lock()
+            if process._popen is not None:
+                # It isn't our child, and must not be waited for.
+                process._popen.returncode = 0
+            process._let_go()
+
+
+os.register_at_fork(after_in_child=_Process.after_fork)
+
+
+class IsolatedFile(OpenFile):
+    """An HDF5 file that is read in a process of its own; see `OpenFile`."""
+
+    isolated = True
+
+    largest: int
+    """Bytes that an array may have: so many of those of the file can become, at most."""
+
+    def __init__(self, source: Any, name: str, limits: Limits = LIMITS) -> None:
+        super().__init__(source, name, limits)
+        check_signature(source, name)
+        self.largest = int(source.seek(0, os.SEEK_END)) * limits.ratio + limits.attribute_bytes
+        self.process = _Process(source, name, limits)
+        try:
+            self._root = self.node("/")
+            self._all.add(self)
+        except BaseException:
+            self.process.stop()
+            raise
+
+    @property
+    def root(self) -> IsolatedGroup:
+        self.check_open(self.name)
+        assert isinstance(self._root, IsolatedGroup)
+        return self._root
+
+    def _release(self) -> None:
+        self.process.stop()
+
+    def node(self, path: str) -> Node:
+        """Return what is at a path.
+
+        Raises
+        ------
+        KeyError
+            If there is nothing.
+        IsolationError
+            If the process that reads the file says things that can't be.
+        CompositeH5Error
+            If what is there can't be read.
+        """
+        found = self.process.ask({"ask": "node", "path": path})
+        with checking(self.name):
+            if "link" in found:
+                file, target = found["link"]
+                return ExternalLink(str(file), str(target), where=f"{self.name}:{path}")
+            kind = IsolatedArray if "shape" in found else IsolatedGroup
+            return kind(self, path, found)
+
+
+class checking:
+    """Turns what a process says that can't be into our own error."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        is_ours = isinstance(error, CompositeH5Error) and not isinstance(error, ConfigurationError)
+        if isinstance(error, ValueError | TypeError | LookupError | AttributeError) and not is_ours:
+            raise IsolationError(
+                f"{self._where}: the process that reads it gave an answer that makes no sense: {error}"
+            ) from None
+
+
+class _Attrs(Mapping[str, AttrValue]):
+    """The attributes of an object as they were told; each may be an error instead."""
+
+    def __init__(self, file: IsolatedFile, told: Any, where: str) -> None:
+        self._file, self._where = file, where
+        self._told: dict[str, Any] = told.get("value", {})
+        self._error = told.get("error")
+        for name in self._told:
+            checked_name(name.encode(), where)
+
+    def _known(self) -> dict[str, Any]:
+        if self._error is not None:
+            raise self._file.process.reported(self._error)
+        return self._told
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._known()))
+
+    def __len__(self) -> int:
+        return len(self._known())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known()
+
+    def __getitem__(self, name: str) -> AttrValue:
+        told = self._known()[name]
+        with checking(f"{self._where}@{name}"):
+            if "value" not in told:
+                raise self._file.process.reported(told.get("error"))
+            return decoded_attr(told["value"])
+
+
+class IsolatedGroup(FileGroup):
+    """A group of a file that is read in a process of its own."""
+
+    file: IsolatedFile
+
+    def __init__(self, file: IsolatedFile, path: str, told: dict[str, Any]) -> None:
+        self.file, self.path = file, path
+        self.where = f"{file.name}:{path}"
+        self.attrs = _Attrs(file, told["attrs"], self.where)
+        self._told_names = told["names"]
+        self._opened: dict[str, Node] = {}
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        with checking(self.where):
+            if "value" not in self._told_names:
+                raise self.file.process.reported(self._told_names.get("error"))
+            return tuple(checked_name(name.encode(), self.where) for name in self._told_names["value"])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, name: str) -> Node:
+        self.file.check_open(self.where)
+        if name not in self._opened:
+            if "/" in name or name in ("", ".", ".."):
+                raise KeyError(name)
+            self._opened[name] = self.file.node(f"{self.path.rstrip('/')}/{name}")
+        return self._opened[name]
+
+    def soft_target(self, name: str) -> str | None:
+        self.file.check_open(self.where)
+        target = self.file.process.ask({"ask": "soft target", "path": self.path, "name": name})
+        return None if target is None else str(target)
+
+
+class IsolatedArray(FileArray):
+    """A dataset of a file that is read in a process of its own."""
+
+    file: IsolatedFile
+
+    def __init__(self, file: IsolatedFile, path: str, told: dict[str, Any]) -> None:
+        self.file, self.path = file, path
+        self.where = f"{file.name}:{path}"
+        self.attrs = _Attrs(file, told["attrs"], self.where)
+        self._shape = checked_shape(told["shape"])
+        self._sent_dtype = checked_dtype(told["dtype"])
+        self._is_text = bool(told["text"])
+        if self._is_text and self._sent_dtype.kind != "S":
+            raise ValueError("text should be byte strings")
+        self._chunks = None if told["chunks"] is None else checked_shape(told["chunks"])
+        if self._chunks is not None and (len(self._chunks) < len(self._shape) or 0 in self._chunks):
+            raise ValueError(f"{self._chunks} are no chunks of {self._shape}")
+        (self.stored_bytes,) = checked_shape([told["stored"]])
+        self._recipe = None
+        if told["recipe"] is not None:
+            recipe = told["recipe"]
+            self._recipe = Recipe(**{**recipe, "chunks": checked_shape(recipe["chunks"])})
+        # The reader has refused what isn't backed by bytes, if it is still ours.
+        if self.nbytes > file.largest * (4 if self._is_text else 1):
+            raise ValueError(f"an array of {self.nbytes} bytes isn't backed by those of the file")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(f"U{max(self._sent_dtype.itemsize - 1, 1)}") if self._is_text else self._sent_dtype
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        return self._chunks
+
+    @property
+    def recipe(self) -> Recipe | None:
+        return self._recipe
+
+    def memmap(self) -> NDArray[Any]:
+        raise TypeError(f"{self.where}: read in a process of its own, and so not mapped into memory")
+
+    def read(self, selection: Selection = ()) -> NDArray[Any]:
+        self.file.check_open(self.where)
+        if len(selection) > self.ndim or any(s.step is not None and s.step < 1 for s in selection):
+            raise IndexError(f"{self.where}: {selection} is no selection of shape {self.shape}")
+        whole = (slice(None),) * (self.ndim - len(selection))
+        wanted = tuple(range(*s.indices(n)) for s, n in zip((*selection, *whole), self.shape, strict=True))
+        shape = tuple(map(len, wanted))
+        self.file.limits.check_read(prod(shape) * self._sent_dtype.itemsize, self.where)
+        out = np.empty(shape, self._sent_dtype)
+        for piece in pieces(wanted, self._sent_dtype.itemsize, self._chunks, PIECE) if out.size else ():
+            places = (slice(_at(p, w), _at(p, w) + len(p)) for p, w in zip(piece, wanted, strict=True))
+            # The dots make it a view where there are no axes, too.
+            index: tuple[Any, ...] = (*places, ...)
+            target = out[index]
+            values = target if target.flags.c_contiguous else np.empty(target.shape, target.dtype)
+            ranges = [[part.start, part.stop, part.step] for part in piece]
+            self.file.process.ask({"ask": "read", "path": self.path, "selection": ranges}, into=values)
+            if values is not target:
+                target[...] = values
+        if self._is_text:
+            return decode_text(out, self.where)
+        # Bytes other than 0 and 1 would make invalid bools.
+        return np.asarray(out.view(np.uint8) != 0) if out.dtype.kind == "b" else out
+
+
+def _at(part: range, whole: range) -> int:
+    return (part.start - whole.start) // whole.step
+
+
+def pieces(
+    wanted: tuple[range, ...], itemsize: int, chunks: tuple[int, ...] | None, most: int
+) -> Iterator[tuple[range, ...]]:
+    """Yield a selection in pieces of at most so many bytes, cut where chunks end as far as that goes.
+
+    Raises
+    ------
+    RefusedError
+        If one element is larger.
+    """
+    nbytes = prod(map(len, wanted)) * itemsize
+    if nbytes <= most:
+        yield wanted
+        return
+    axis = next((i for i, along in enumerate(wanted) if len(along) > 1), None)
+    if axis is None:
+        raise errors.RefusedError(f"an element of {itemsize} bytes is larger than {most}")
+    along = wanted[axis]
+    count = max(1, most * len(along) // nbytes)
+    chunk = chunks[axis] if chunks is not None and along.step == 1 and count >= chunks[axis] else 1
+    start = 0
+    while start < len(along):
+        stop = max(start + 1, start + count - (along.start + start + count) % chunk)
+        yield from pieces((*wanted[:axis], along[start:stop], *wanted[axis + 1 :]), itemsize, chunks, most)
+        start = stop
