@@ -39,9 +39,15 @@ def blocks(text: str) -> list[Block]:
 
 
 def run(wanted: Iterable[Block], namespace: dict[str, Any], folder: Path, name: str) -> None:
-    """Run blocks in their order; those of Python share a namespace, and ``folder`` must be the current one."""
+    """Run blocks in their order, or write them to the file that one names by ``file=NAME`` behind its language.
+
+    Those of Python share a namespace; ``folder`` must be the current one.
+    """
     for block in wanted:
-        if block.language == "python":
+        file = next((tag.removeprefix("file=") for tag in block.tags if tag.startswith("file=")), None)
+        if file is not None:
+            (folder / file).write_text(block.code)
+        elif block.language == "python":
             exec(compile(block.code, name, "exec"), namespace)
         elif block.language in ("sh", "bash"):
             run_shell(block.code, folder)

@@ -63,6 +63,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(kinds, "_registered", {})
     monkeypatch.setattr(definition, "_registered", {})
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     namespace: dict[str, Any] = {"__name__": "page"}
     run(wanted, namespace, tmp_path, page.name)
 
