@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -366,6 +367,9 @@ def test_the_commands_for_what_is_linked(
     assert run("links", root, *one) == [
         f"visit_metadata instrument=DemoCam visit=903334 {RUN} {visit_ref.id}",
     ]
+    (linked,) = json.loads("\n".join(run("links", root, *one, "--json")))
+    data_id = {"instrument": "DemoCam", "visit": 903334}
+    assert linked == {"dataset_type": "visit_metadata", "data_id": data_id, "run": RUN, "id": str(visit_ref.id)}
     repositories.new(tmp_path / "new")
     assert run("transfer", root, tmp_path / "new", *one) == [
         "Datasets transferred: 1, and 1 to which they link",
@@ -378,6 +382,10 @@ def test_the_commands_for_what_is_linked(
     files = run("retrieve", root, tmp_path / "out", *one)
     assert len(files) == 2
     assert all(Path(file).exists() for file in files)
+    assert json.loads("\n".join(run("export", root, tmp_path / "again", *one, "--json"))) == {
+        "selected": 1,
+        "linked": 1,
+    }
     assert second.datasetType.name in " ".join(files)
 
 
@@ -387,8 +395,13 @@ def test_the_commands_that_check_and_repair(moved: Butler, tmp_path: Path) -> No
     lines = run("check", root, code=1)
     assert all(line.startswith("moved: ") for line in lines[:-1])
     assert lines[-1] == f"Links: {len(lines) - 1} moved"
+    document = json.loads("\n".join(run("check", root, "--json", code=1)))
+    assert document["counts"] == {"moved": len(lines) - 1}
+    assert [link["state"] for link in document["links"]] == ["moved"] * (len(lines) - 1)
     assert "detector=1" in " ".join(run("relink", root, "-d", "calexp"))
-    run("relink", root)
+    document = json.loads("\n".join(run("relink", root, "--json")))
+    assert document["left"] == []
+    assert {ref["dataset_type"] for ref in document["changed"]} <= {"calexp", "src"}
     assert run("check", root) == [f"Links: {len(lines) - 1} ok"]
     (overlay,) = moved.query_datasets("calexp", collections="u/jointcal")
     would_break = run("check", root, "--collections", "u/jointcal", "--if-removed", code=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -351,8 +352,11 @@ def test_the_command(root: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[-1] == "3 datasets converted, 0 were there"
     stored_fits(root, 903335, 0).write_bytes(b"SIMPLE  = nonsense")
+    as_json = CliRunner().invoke(COMMAND, [*arguments, "--json"])
+    document = json.loads(as_json.stdout)
+    assert (document["converted"], document["present"], len(document["failures"])) == (0, 3, 1)
     failed = CliRunner().invoke(COMMAND, arguments)
-    assert failed.exit_code == 1
+    assert failed.exit_code == as_json.exit_code == 2
     assert "0 datasets converted, 3 were there" in failed.output
     assert "Not converted" in failed.output
     unknown = CliRunner().invoke(COMMAND, [str(root), "nothing", "calexp", "h5", "--collections", "fits"])

@@ -62,6 +62,7 @@ def offered(line: str, folder: Path) -> list[str]:
         ("compositeh5 get none.h5 ", []),
         ("compositeh5 diff calexp.h5 calexp_jointcal.h5 --components wcs,im", ["wcs,image"]),
         ("compositeh5 subset repo out --definition so", ["source_catalog"]),
+        ("compositeh5 ls calexp.h5 --name ", ["composite"]),
         ("compositeh5 convert --to f", ["fits"]),
     ],
 )

@@ -9,9 +9,20 @@ import click
 from lsst.daf.butler import Butler, DatasetRef
 from lsst.daf.butler.cli.opt import destination_argument, directory_argument
 
-from .checking import check, users_of
+from .checking import CheckedLink, check, users_of
 from .closure import export_closure, linked_refs, retrieve_closure, transfer_closure
-from .commands_common import FOUND, IGNORE_MISSING, REPO, SELECTION, TRANSFER, command, missing_links, selecting
+from .commands_common import (
+    FOUND,
+    IGNORE_MISSING,
+    REPO,
+    SELECTION,
+    TRANSFER,
+    command,
+    dataset,
+    missing_links,
+    report,
+    selecting,
+)
 from .commands_setup import COMMANDS as SETUP_COMMANDS
 from .commands_subset import COMMANDS as SUBSET_COMMANDS
 from .relinking import relink
@@ -24,14 +35,14 @@ def commands() -> list[click.Command]:
 
 
 @command("compositeh5-links", REPO, *SELECTION, IGNORE_MISSING)
-def _links(repo: str, ignore_missing: bool, **selection: Any) -> None:
+def _links(repo: str, ignore_missing: bool, as_json: bool, **selection: Any) -> None:
     """List the datasets to which the selected ones link, directly or through others.
 
     One line for each: dataset type, data ID, run and id.
     """
     with selecting(repo, selection) as (butler, refs):
-        for ref in linked_refs(butler, refs, missing=missing_links(ignore_missing)):
-            click.echo(describe(ref))
+        found = linked_refs(butler, refs, missing=missing_links(ignore_missing))
+        report(as_json, [dataset(ref) for ref in found], *map(describe, found))
 
 
 @command(
@@ -42,7 +53,7 @@ def _links(repo: str, ignore_missing: bool, **selection: Any) -> None:
     TRANSFER,
     IGNORE_MISSING,
 )
-def _transfer(source: str, target: str, transfer: str, ignore_missing: bool, **selection: Any) -> None:
+def _transfer(source: str, target: str, transfer: str, ignore_missing: bool, as_json: bool, **selection: Any) -> None:
     """Transfer the selected datasets of one repository, and all to which they link, to another.
 
     SOURCE and TARGET are the paths or URIs of the repositories.
@@ -50,7 +61,7 @@ def _transfer(source: str, target: str, transfer: str, ignore_missing: bool, **s
     with selecting(source, selection) as (butler, refs):
         into = Butler.from_config(target, writeable=True)
         moved = transfer_closure(butler, into, refs, transfer=transfer, missing=missing_links(ignore_missing))
-        click.echo(_count(refs, moved, "transferred"))
+        _report_count(as_json, refs, moved, "transferred")
 
 
 @command(
@@ -61,11 +72,11 @@ def _transfer(source: str, target: str, transfer: str, ignore_missing: bool, **s
     TRANSFER,
     IGNORE_MISSING,
 )
-def _export(repo: str, directory: str, transfer: str, ignore_missing: bool, **selection: Any) -> None:
+def _export(repo: str, directory: str, transfer: str, ignore_missing: bool, as_json: bool, **selection: Any) -> None:
     """Export the selected datasets, and all to which they link. Disassembled ones become one file each."""
     with selecting(repo, selection) as (butler, refs):
         saved = export_closure(butler, refs, directory, transfer=transfer, missing=missing_links(ignore_missing))
-        click.echo(_count(refs, saved, "exported"))
+        _report_count(as_json, refs, saved, "exported")
 
 
 @command(
@@ -78,13 +89,14 @@ def _export(repo: str, directory: str, transfer: str, ignore_missing: bool, **se
     IGNORE_MISSING,
 )
 def _retrieve(
-    repo: str, destination: str, transfer: str, overwrite: bool, ignore_missing: bool, **selection: Any
+    repo: str, destination: str, transfer: str, overwrite: bool, ignore_missing: bool, as_json: bool, **selection: Any
 ) -> None:
     """Copy the files of the selected datasets, and of all to which they link. Their links work in the copy."""
     how: dict[str, Any] = {"transfer": transfer, "overwrite": overwrite, "missing": missing_links(ignore_missing)}
     with selecting(repo, selection) as (butler, refs):
-        for uri in retrieve_closure(butler, refs, destination, **how):
-            click.echo(uri.ospath if uri.isLocal else str(uri))
+        uris = retrieve_closure(butler, refs, destination, **how)
+        files = [uri.ospath if uri.isLocal else str(uri) for uri in uris]
+        report(as_json, files, *files)
 
 
 @command(
@@ -95,7 +107,7 @@ def _retrieve(
         "--if-removed", is_flag=True, help="Tell what would break if the selected datasets (of a RUN) were removed."
     ),
 )
-def _check(repo: str, if_removed: bool, **selection: Any) -> None:
+def _check(repo: str, if_removed: bool, as_json: bool, **selection: Any) -> None:
     """List the links of the selected datasets that don't find what they are meant to.
 
     A link is "moved" (found, but elsewhere: `butler compositeh5-relink` helps), "broken" (not found), or stale:
@@ -105,18 +117,25 @@ def _check(repo: str, if_removed: bool, **selection: Any) -> None:
     if if_removed and not any(selection.values()):
         raise click.UsageError("--if-removed needs a selection of the datasets to remove")
     found = Counter[str]()
+    wrong: list[CheckedLink] = []
     with selecting(repo, selection, lost=True) as (butler, refs):
         for checked in users_of(butler, refs) if if_removed else check(butler, refs):
             found[checked.state] += 1
             if checked.state != "ok":
-                click.echo(str(checked))
-    click.echo(f"Links: {', '.join(f'{count} {state}' for state, count in sorted(found.items())) or 'none'}")
-    if found.keys() - {"ok"}:
+                wrong.append(checked)
+                if not as_json:
+                    # At once: a large repository takes its time.
+                    click.echo(str(checked))
+    links = [{"dataset": dataset(w.ref), "component": w.component, "state": w.state, "detail": w.detail} for w in wrong]
+    counts = dict(sorted(found.items()))
+    summary = f"Links: {', '.join(f'{count} {state}' for state, count in counts.items()) or 'none'}"
+    report(as_json, {"counts": counts, "links": links}, summary)
+    if wrong:
         click.get_current_context().exit(FOUND)
 
 
 @command("compositeh5-relink", REPO, *SELECTION)
-def _relink(repo: str, **selection: Any) -> None:
+def _relink(repo: str, as_json: bool, **selection: Any) -> None:
     """Make links lead to where the repository has their targets now, as after an import to other paths.
 
     Ids, URIs and contents stay the same. What an interrupted call didn't finish is finished. Files that the
@@ -124,14 +143,13 @@ def _relink(repo: str, **selection: Any) -> None:
     """
     with selecting(repo, selection, writeable=True) as (butler, refs):
         done = relink(butler, refs)
-    for ref in done.changed:
-        click.echo(describe(ref))
-    for what in done.left:
-        click.echo(f"Left: {what}", err=True)
+    document = {"changed": [dataset(ref) for ref in done.changed], "left": list(done.left)}
+    report(as_json, document, *map(describe, done.changed), *(f"Left: {what}" for what in done.left))
     if done.left:
         click.get_current_context().exit(FOUND)
 
 
-def _count(given: list[DatasetRef], closure: list[DatasetRef], done: str) -> str:
+def _report_count(as_json: bool, given: list[DatasetRef], closure: list[DatasetRef], done: str) -> None:
     own = len({ref.id for ref in given})
-    return f"Datasets {done}: {own}, and {len(closure) - own} to which they link"
+    linked = len(closure) - own
+    report(as_json, {"selected": own, "linked": linked}, f"Datasets {done}: {own}, and {linked} to which they link")

@@ -1,10 +1,12 @@
-"""What the sub-commands of ``butler`` share: how they are made, how datasets are selected, and errors.
+"""What the sub-commands of ``butler`` share: how they are made, how datasets are selected, what they print, and errors.
 
-The exit code is 0, 1 if a command finds something or leaves something undone, and 2 for what is an error.
+Exit codes are those of ``compositeh5``: 0 is fine, 1 says that something was found, or left as it is, 2 that something
+could not be done.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +36,7 @@ TRANSFER = transfer_option(default="copy")
 IGNORE_MISSING = click.option(
     "--ignore-missing", is_flag=True, help="Leave out linked datasets that the repository doesn't have."
 )
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one document of JSON instead of text.")
 SELECTION = (
     dataset_type_option(help="Dataset types of the datasets, which may have wildcards; all by default."),
     collections_option(help="Collections of the datasets, which may have wildcards; all by default."),
@@ -45,15 +48,30 @@ SELECTION = (
 
 
 def command(name: str, *parameters: Callable[..., Any]) -> Callable[[Callable[..., None]], click.Command]:
-    """Return a decorator that makes a function a command with these arguments and options."""
+    """Return a decorator that makes a function a command with these arguments and options, and with ``--json``."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        for parameter in reversed([*parameters, options_file_option()]):
+        for parameter in reversed([*parameters, _JSON, options_file_option()]):
             function = parameter(function)
         made: Any = click.command(name, cls=ButlerCommand)
         return made(function)  # type: ignore[no-any-return]
 
     return decorate
+
+
+def report(as_json: bool, document: Any, *lines: str) -> None:
+    """Print what a command has found or done: the document, or lines for people."""
+    if as_json:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        for line in lines:
+            click.echo(line)
+
+
+def dataset(ref: DatasetRef) -> dict[str, Any]:
+    """Return a dataset as JSON can hold it; `describe` is the same for people."""
+    data_id = dict(sorted(ref.dataId.required.items()))
+    return {"dataset_type": ref.datasetType.name, "data_id": data_id, "run": ref.run, "id": str(ref.id)}
 
 
 @contextmanager

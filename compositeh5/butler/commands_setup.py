@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -9,13 +10,13 @@ from lsst.daf.butler.cli.opt import collections_option, processes_option, where_
 from lsst.daf.butler.cli.progress import ClickProgressHandler
 from lsst.daf.butler.progress import Progress
 
-from .commands_common import FOUND, REPO, command, reported
+from .commands_common import COULD_NOT, REPO, command, report, reported
 from .converting import convert_dataset_type
 from .installing import install
 
 
 @command("compositeh5-install", REPO)
-def install_command(repo: str) -> None:
+def install_command(repo: str, as_json: bool) -> None:
     """Make an existing repository able to store composites.
 
     Adds storage classes and formatters to its butler.yaml; nothing that is there is changed. Doing it again does no
@@ -23,7 +24,9 @@ def install_command(repo: str) -> None:
     """
     with reported():
         backup = install(repo)
-    click.echo("Nothing was missing." if backup is None else f"Installed; the former configuration is {backup}")
+    former = None if backup is None else str(backup)
+    line = "Nothing was missing." if backup is None else f"Installed; the former configuration is {former}"
+    report(as_json, {"former_configuration": former}, line)
 
 
 @command(
@@ -37,11 +40,12 @@ def install_command(repo: str) -> None:
     click.option("--recipe", help="Name of the recipe to compress by; by default the configuration chooses."),
     processes_option(),
 )
-def convert_command(repo: str, source: str, target: str, **more: Any) -> None:
+def convert_command(repo: str, source: str, target: str, as_json: bool, **more: Any) -> None:
     """Convert the datasets of a type to composites.
 
     SOURCE is the dataset type of FITS exposures or tables; TARGET that of the composites, in the collection RUN. What
-    the detectors of a visit have in common is stored once. If it is stopped, do it again: what is there is kept.
+    the detectors of a visit have in common is stored once. If it is stopped, do it again: what is there is kept. The
+    exit code is 2 if some could not be converted.
     """
     Progress.set_handler(ClickProgressHandler())
     try:
@@ -49,13 +53,18 @@ def convert_command(repo: str, source: str, target: str, **more: Any) -> None:
             done = convert_dataset_type(repo, source, target, **more)
     finally:
         Progress.set_handler(None)
-    click.echo(f"{done.converted} datasets converted, {done.present} were there")
-    for deviation in done.deviations:
-        click.echo(f"{deviation} differs from that of the visit, and is stored with the dataset")
-    for failure in done.failures:
-        click.echo(f"Not converted: {failure}", err=True)
+    report(
+        as_json,
+        asdict(done),
+        f"{done.converted} datasets converted, {done.present} were there",
+        *(
+            f"{deviation} differs from that of the visit, and is stored with the dataset"
+            for deviation in done.deviations
+        ),
+        *(f"Not converted: {failure}" for failure in done.failures),
+    )
     if done.failures:
-        click.get_current_context().exit(FOUND)
+        click.get_current_context().exit(COULD_NOT)
 
 
 COMMANDS: list[click.Command] = [install_command, convert_command]

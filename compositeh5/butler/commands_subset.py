@@ -8,7 +8,7 @@ import click
 from lsst.daf.butler import Butler
 from lsst.daf.butler.cli.utils import split_commas
 
-from .commands_common import IGNORE_MISSING, SELECTION, TRANSFER, command, missing_links, selecting
+from .commands_common import IGNORE_MISSING, SELECTION, TRANSFER, command, dataset, missing_links, report, selecting
 from .subset import subset
 
 
@@ -27,7 +27,13 @@ from .subset import subset
     IGNORE_MISSING,
 )
 def subset_command(
-    source: str, target: str, components: tuple[str, ...], transfer: str, ignore_missing: bool, **selection: Any
+    source: str,
+    target: str,
+    components: tuple[str, ...],
+    transfer: str,
+    ignore_missing: bool,
+    as_json: bool,
+    **selection: Any,
 ) -> None:
     """Store the selected datasets of one repository, and what they need of others, in another one.
 
@@ -39,9 +45,14 @@ def subset_command(
         into = Butler.from_config(target, writeable=True)
         missing = missing_links(ignore_missing)
         done = subset(butler, into, refs, components=components or None, transfer=transfer, missing=missing)
-    click.echo(f"Datasets: {len(done.refs)}; to which they link: {len(done.linked)} whole, {len(done.parts)} in part")
-    for lost in done.lost:
-        click.echo(f"Lost: {lost}", err=True)
+    document = {
+        "datasets": [dataset(ref) for ref in done.refs],
+        "linked": [dataset(ref) for ref in done.linked],
+        "parts": [dataset(ref) for ref in done.parts],
+        "lost": list(done.lost),
+    }
+    summary = f"Datasets: {len(done.refs)}; to which they link: {len(done.linked)} whole, {len(done.parts)} in part"
+    report(as_json, document, summary, *(f"Lost: {lost}" for lost in done.lost))
 
 
 COMMANDS: list[click.Command] = [subset_command]

@@ -59,9 +59,16 @@ def main(argv: list[str] | None = None) -> int:
         known = _expected(error)
         if known is None:
             raise
-        print(harmless(f"compositeh5: error: {known}"), file=sys.stderr)
+        print(harmless(f"compositeh5: error: {_text(known)}"), file=sys.stderr)
         return COULD_NOT
     return code or FINE
+
+
+def _text(error: BaseException) -> str:
+    """Return what an error says; of one of the operating system the file comes first, as in ours."""
+    if isinstance(error, OSError) and not isinstance(error, CompositeH5Error) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _expected(error: BaseException | None) -> BaseException | None:

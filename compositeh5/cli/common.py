@@ -42,7 +42,10 @@ class Verb(NamedTuple):
 def file_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument of a verb that reads one composite."""
     parser.add_argument("file", metavar="FILE", help="a file, or FILE::NAME if it holds several composites")
-    option(parser, "--name", help="the name of the composite, if the file holds several (default: its main one)")
+    option(
+        parser, "--name", help="the name of the composite, if the file holds several (default: its main one)",
+        completer=completion.composites,
+    )  # fmt: skip
 
 
 def component_argument(parser: argparse.ArgumentParser) -> None:

@@ -59,6 +59,17 @@ def components(prefix: str, parsed_args: argparse.Namespace, **_: object) -> Ite
         return ()
 
 
+def composites(parsed_args: argparse.Namespace, **_: object) -> Iterable[str]:
+    """Offer the names of the composites in the file that is named before."""
+    from ..errors import CompositeH5Error
+    from ..opening import file_info
+
+    try:
+        return file_info(parsed_args.file).composites if parsed_args.file else ()
+    except (CompositeH5Error, OSError):
+        return ()
+
+
 def definitions(prefix: str, **_: object) -> Iterable[str]:
     """Offer the names of definitions."""
     from ..definition import definition_names
