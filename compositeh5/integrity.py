@@ -96,7 +96,7 @@ def _finite(text: str) -> float:
 
 def _node_hash(node: Node) -> bytes:
     if isinstance(node, GroupNode):
-        if node.attrs.get("kind") == "composite" and "digest" in node.attrs:
+        if node.attr("kind", str, "") == "composite" and "digest" in node.attrs:
             return _raw_digest(node.attr("digest", str), node.where)
         hasher = hashlib.sha256(b"group\0" + _attrs_hash(node.attrs))
         for name in sorted(node, key=str.encode):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .container.nodes import ArrayNode
+from .kinds._pixels import stored_origin
 
 Index = int | slice | EllipsisType
 
@@ -46,8 +47,7 @@ class LazyArray:
     @property
     def origin(self) -> tuple[int, int]:
         """Parent coordinates (y0, x0) of the first pixel of an image or mask; (0, 0) for other arrays."""
-        origin = self._node.attrs.get("origin")
-        return (0, 0) if origin is None else (int(origin[0]), int(origin[1]))  # type: ignore[index]
+        return stored_origin(self._node) if "origin" in self._node.attrs else (0, 0)
 
     def __len__(self) -> int:
         if not self.shape:

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from .container.layout import BY_ID
 from .errors import EncodeError, FormatError
@@ -111,20 +111,44 @@ def relative_location(target: str, start: str) -> str:
 
     Where there is none (other host, other scheme) it is the target itself.
     """
-    to, at = urlsplit(target), urlsplit(start)
+    to, at = split_location(target), split_location(start)
     if (to.scheme, to.netloc) != (at.scheme, at.netloc):
         return target
     # A path without scheme is literal, even where it looks like a URL's.
     to_path, at_path = (to.path, at.path) if to.scheme else (target, start)
-    return posixpath.relpath(to_path, posixpath.dirname(at_path) or "/")
+    return posixpath.relpath(to_path or "/", posixpath.dirname(at_path) or "/")
+
+
+def split_location(location: str) -> SplitResult:
+    """Return the parts of a path or URL.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it can't be either: there is nothing at such a place.
+    """
+    try:
+        # File names of other encodings have surrogates.
+        os.fsencode(location)
+        if "\0" in location:
+            raise ValueError("it has a null character")
+        return urlsplit(location)
+    except ValueError as error:
+        raise FileNotFoundError(f"{location!r} is neither a path nor a URL: {error}") from error
 
 
 def absolute_location(location: str | os.PathLike[str]) -> str:
-    """Return a path made absolute, a ``file:`` URL as a path, and another URL as it is."""
+    """Return a path made absolute, a ``file:`` URL as a path, and another URL as it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it can't be either.
+    """
     text = os.fspath(location)
-    parts = urlsplit(text)
+    parts = split_location(text)
     if parts.scheme == "file":
-        return unquote(parts.path)
+        return unquote(parts.path) or "/"
     return text if "://" in text else os.path.abspath(text)
 
 
@@ -134,7 +158,7 @@ def joined_location(start: str, relative: str) -> str:
         return start
     if "://" in relative:
         return relative
-    parts = urlsplit(start)
+    parts = split_location(start)
     if parts.scheme and "://" in start:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(parts.path), relative))
         return parts._replace(path=path, query="", fragment="").geturl()

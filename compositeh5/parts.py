@@ -372,7 +372,7 @@ def fetch_parts(parts: Iterable[Part], limit: int) -> ExitStack:
 
 def is_list_of_links(node: Node) -> bool:
     """Return whether a node is a list of which items live in other files."""
-    return node.attrs.get("kind") == LIST and "links" in node.attrs
+    return node.attr("kind", str, "") == LIST and "links" in node.attrs
 
 
 def list_part(node: Node, location: str | None, access: Access = ACCESS) -> ListPart:
@@ -429,6 +429,6 @@ def _absolute_links(node: Node, location: str | None) -> Node:
     if isinstance(node, ExternalLink):
         return ExternalLink(links.joined_location(location, node.file) if location else node.file, node.target)
     # Only these have others within them, of which any may be a link.
-    if isinstance(node, GroupNode) and node.attrs.get("kind") in ("composite", LIST):
+    if isinstance(node, GroupNode) and node.attr("kind", str, "") in ("composite", LIST):
         return Group({name: _absolute_links(child, location) for name, child in node.items()}, dict(node.attrs))
     return node

@@ -101,7 +101,7 @@ def _info(name: str, part: Part) -> ComponentInfo:
 def _shape(node: Node | None) -> tuple[int, ...]:
     if isinstance(node, ArrayNode):
         return node.shape
-    if node is not None and node.attrs.get("kind") == "table":
+    if node is not None and node.attr("kind", str, "") == "table":
         columns = [name for name in node if not name.startswith("@")] if isinstance(node, GroupNode) else []
         return node.attr("rows", int, 0), len(columns)
     return ()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from weakref import WeakValueDictionary
 
 from . import kinds
@@ -30,7 +30,7 @@ from .errors import (
     RefusedError,
     WrongIdError,
 )
-from .links import Link, joined_location
+from .links import Link, joined_location, split_location
 from .remote import Location, member_location, open_file, read_all, read_member, shown, split_member
 
 
@@ -257,8 +257,11 @@ class Search:
         ------
         RefusedError
             If it leads from a local file to the network, or to another host or scheme.
+        FileNotFoundError
+            If it isn't a place at all.
         """
         in_memory = self.base is None and self.path is None
+        split_location(place)
         if self.access.anywhere or in_memory or _host(place) == _host(self.base or ""):
             return place
         raise RefusedError(
@@ -300,7 +303,9 @@ def _artifact_index(search: Search) -> Iterator[Place]:
         except FileNotFoundError:
             continue
         for path in files_of(content, index, search.link.id, search.link.component):
-            yield joined_location(index, quote(path) if "://" in index else path)
+            place = joined_location(index, quote(path) if "://" in index else path)
+            split_location(place)
+            yield place
         return
 
 
@@ -329,7 +334,7 @@ RULES: dict[str, Callable[[Search], Iterator[Place]]] = {
 def _host(location: str) -> tuple[str, str]:
     if "://" not in location:
         return "", ""
-    parts = urlsplit(location)
+    parts = split_location(location)
     return parts.scheme, parts.netloc
 
 

@@ -147,7 +147,7 @@ def file_format(file: OpenFile) -> str:
             f"(compositeh5 {__version__}) is version {READER}; it was written by {attrs.get('creator', 'unknown')}, "
             f"install that release or a newer one"
         )
-    if attrs.get("complete") != 1:
+    if file.root.attr("complete", int, 0) != 1:
         raise CorruptFileError(f"{file.name}: its writing was never completed (attribute 'complete' is not 1)")
     if not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", version):
         raise FormatError(f"{file.name}: 'compositeh5_format' should be major.minor, not {version!r}")
@@ -184,7 +184,7 @@ def composite_names(file: OpenFile) -> tuple[str, ...]:
 def _is_composite(file: OpenFile, name: str) -> bool:
     try:
         node = file.root[name]
-        return isinstance(node, FileGroup) and node.attrs.get("kind") == "composite" and "id" in node.attrs
+        return isinstance(node, FileGroup) and node.attr("kind", str, "") == "composite" and "id" in node.attrs
     except (RefusedError, FormatError):
         # Files of others hold what has no place in ours.
         return False

@@ -120,13 +120,24 @@ def read_pixels(node: Node, box: Box | None, dtype_kinds: str) -> tuple[NDArray[
     """
     if not isinstance(node, ArrayNode) or node.ndim < 2 or node.dtype.kind not in dtype_kinds:
         raise FormatError(f"{node.where}: should be an array of pixels: two axes or more, type {dtype_kinds!r}")
-    stored = node.attr("origin", np.ndarray)
-    if stored.shape != (2,) or stored.dtype.kind != "i":
-        raise FormatError(f"{node.where}: attribute 'origin' should be two integers, not {stored!r}")
-    origin = int(stored[0]), int(stored[1])
+    origin = stored_origin(node)
     if box is None:
         return node.read(), origin
     return node.read(_selection(box, node.shape, origin, node.where)), box.origin
+
+
+def stored_origin(node: Node) -> tuple[int, int]:
+    """Return the origin of a stored image or mask.
+
+    Raises
+    ------
+    FormatError
+        If it isn't two integers.
+    """
+    stored = node.attr("origin", np.ndarray)
+    if stored.shape != (2,) or stored.dtype.kind != "i":
+        raise FormatError(f"{node.where}: attribute 'origin' should be two integers, not {stored!r}")
+    return int(stored[0]), int(stored[1])
 
 
 def _box_of(shape: tuple[int, ...], origin: tuple[int, int]) -> Box:

@@ -111,7 +111,7 @@ def value_shape(node: Node) -> tuple[int, ...]:
         node = next(iter(node.values()))
     if not isinstance(node, ArrayNode):
         raise FormatError(f"{node.where}: there should be an array")
-    return node.shape[:-1] if node.attrs.get("type") == "earth_location" else node.shape
+    return node.shape[:-1] if node.attr("type", str, "") == "earth_location" else node.shape
 
 
 def split_rows(rows: Any, length: int) -> tuple[slice, NDArray[np.intp] | slice | None]:

@@ -161,7 +161,7 @@ def survey(group: StoredGroup, location: str) -> Survey:
             node = group[name]
             if isinstance(node, ExternalLink):
                 found.parts[name] = linked_part(node, records.get(name), location)
-            elif node.attrs.get("kind") == "composite" and isinstance(node, StoredGroup):
+            elif node.attr("kind", str, "") == "composite" and isinstance(node, StoredGroup):
                 found.nested[name] = inner = survey(node, location)
                 if not inner.faults and not inner.nested:
                     found.parts[name] = StoredPart(found.nested.pop(name).group, location)
@@ -203,9 +203,9 @@ def check_content(node: Node, location: str) -> None:
 
 def composites_in(path: str, node: Node) -> Iterator[tuple[str, StoredGroup]]:
     """Yield the composites in a list, and in the lists in it, with the paths that lead to them."""
-    if isinstance(node, GroupNode) and node.attrs.get("kind") == LIST:
+    if isinstance(node, GroupNode) and node.attr("kind", str, "") == LIST:
         for name, child in node.items():
-            if child.attrs.get("kind") == "composite" and isinstance(child, StoredGroup):
+            if child.attr("kind", str, "") == "composite" and isinstance(child, StoredGroup):
                 yield f"{path}/{name}", child
             else:
                 yield from composites_in(f"{path}/{name}", child)

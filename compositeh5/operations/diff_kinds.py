@@ -305,7 +305,7 @@ def _has_axes(node: Node) -> bool:
 
 def _shown(node: Node) -> str:
     """Return a typed value as one line of text."""
-    if node.attrs.get("type") == "none":
+    if node.attr("type", str, "") == "none":
         return "None"
     if _has_axes(node):
         return described(node)

@@ -223,7 +223,7 @@ def _with_links(group: GroupNode, change: Callable[[ExternalLink, Any], External
     for name, child in group.items():
         if isinstance(child, ExternalLink):
             children[name] = change(child, records.get(name))
-        elif isinstance(child, GroupNode) and child.attrs.get("kind") in HOLDERS:
+        elif isinstance(child, GroupNode) and child.attr("kind", str, "") in HOLDERS:
             children[name] = _with_links(child, change)
         else:
             children[name] = child

@@ -119,7 +119,7 @@ def part_links(name: str, part: Part, location: str | None) -> Iterator[StoredLi
 
 
 def _nested_links(path: str, node: Node, location: str | None) -> Iterator[StoredLink]:
-    if not isinstance(node, GroupNode) or node.attrs.get("kind") not in HOLDERS:
+    if not isinstance(node, GroupNode) or node.attr("kind", str, "") not in HOLDERS:
         return
     records = read_json(node, "links", dict)
     for name, child in node.items():

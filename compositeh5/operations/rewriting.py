@@ -120,7 +120,7 @@ def relinked_group(
                 children[name] = ExternalLink(link.uri, link.target)
                 records[name] = link.record()
                 changed = True
-        elif isinstance(child, GroupNode) and child.attrs.get("kind") in HOLDERS:
+        elif isinstance(child, GroupNode) and child.attr("kind", str, "") in HOLDERS:
             children[name], inner = relinked_group(child, location, link_of, own)
             changed |= inner
         else:

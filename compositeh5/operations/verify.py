@@ -251,7 +251,7 @@ def _content(composite: Composite, prefix: str = "", *, quick: bool) -> Iterator
 
 
 def _stored_content(path: str, node: Node, location: str | None, quick: bool) -> Iterator[tuple[str, Exception | None]]:
-    if isinstance(node, GroupNode) and node.attrs.get("kind") == "composite":
+    if isinstance(node, GroupNode) and node.attr("kind", str, "") == "composite":
         # Its digest stands on what it records of its components.
         yield from _content(from_group(node, location), f"{path}/", quick=quick)
         return
