@@ -135,7 +135,10 @@ def visit_image(number: int = 11, *, shape: tuple[int, int] = SHAPE, planes: int
         obs_info=observation(number),
         summary_stats=ObservationSummaryStats(psfSigma=2.5, zeroPoint=31.4, nPsfStar=143),
         detector=detector(number),
-        bounds=Polygon(x_vertices=[9.5, 409.5, 9.5], y_vertices=[19.5, 19.5, 319.5]),
+        bounds=Polygon(
+            x_vertices=np.array([box.x.start, box.x.stop, box.x.start]) - 0.5,
+            y_vertices=np.array([box.y.start, box.y.start, box.y.stop]) - 0.5,
+        ),
         photometric_scaling=ChebyshevField(frame.bbox, coefficients, unit=u.nJy / u.electron),
         aperture_corrections={"flux_12": ChebyshevField(frame.bbox, np.array([[0.75]]))},
         backgrounds=backgrounds,

@@ -21,6 +21,7 @@ from compositeh5.errors import (
     EncodeError,
     FormatError,
     NoSuchComponentError,
+    OutsideError,
     UnknownKindError,
     UnsupportedParameterError,
     UnsupportedVersionError,
@@ -482,6 +483,9 @@ def test_wrong_questions_are_named(stored: Path, tmp_path: Path) -> None:
         lsst_images.read(stored, rows=3)
     with pytest.raises(UnsupportedParameterError, match="bbox"):
         lsst_images.read(stored, component="psf", bbox=ch5.Box(0, 1, 0, 1))
+    for box in (ch5.Box(10, 30, 50, 60), ch5.Box(318, 320, 405, 410)):
+        with pytest.raises(OutsideError):
+            lsst_images.read(stored, bbox=box)
     with pytest.raises(FileNotFoundError):
         lsst_images.read(tmp_path / "none.h5")
     ch5.Composite(None, image=ch5.Image(np.zeros((3, 3)))).write(tmp_path / "other.h5")

@@ -18,8 +18,9 @@ field                          component
 an image, a mask               ``image``, ``mask``: pixels, origin, unit, planes. So are those deeper in the
                                tree, by the names on the way to them: ``noise_realizations_0``. A mask has up to
                                31 planes, ``mask_2`` the next ones
-another model, a dict          ``record`` of its entries; ``json`` is the JSON of those that are nested, in which
-                               the ``source`` of an array is the component and the name of the entry that has it
+another model, a dict          ``record`` of its entries; ``json`` is the JSON of those that are nested, and of
+                               versions of schemas. The ``source`` of an array in it is the component and the
+                               name of the entry that has it
 text; a number; null           ``text``; ``array`` without axes; absent
 =============================  ==========================================================================
 

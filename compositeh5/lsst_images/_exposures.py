@@ -123,7 +123,7 @@ def to_exposure(visit_image: VisitImage, *, psf_grid: int = 3, **attributes: Any
         "detector": _detector(visit_image),
         "filter": {"band": visit_image.band, "physical": visit_image.physical_filter},
         "ap_corr_map": _corrections(visit_image.aperture_corrections) or None,
-        "summary_stats": {key: value for key, value in whole["summary_stats"].items() if "schema" not in key},
+        "summary_stats": {key: value for key, value in whole["summary_stats"].items() if key != "json"},
     }
     exposure = Composite("exposure", components, **attributes)
     kept = {name: whole[name] for name in whole if whole.kind(name) in ("record", "text")}

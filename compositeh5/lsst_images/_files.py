@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from lsst.images import Box as ImagesBox
+from lsst.images import NoOverlapError
 from lsst.images.serialization import InvalidComponentError, InvalidParameterError, Reader, public_type_for_schema
 
 from ..composite import Composite
@@ -189,7 +190,7 @@ def read(
     NoSuchComponentError, UnsupportedParameterError
         If the type has no such component, or parameter.
     OutsideError
-        If the box isn't wholly inside the image.
+        If the box isn't wholly inside the image, or has no valid pixel.
     FormatError
         If what is stored doesn't make such an object.
     TypeError, CompositeH5Error, OSError
@@ -207,7 +208,7 @@ def read(
         except (CompositeH5Error, OSError, MemoryError):
             raise
         except Exception as error:
-            if "bbox" in parameters and isinstance(error, IndexError):
+            if "bbox" in parameters and isinstance(error, IndexError | NoOverlapError):
                 raise OutsideError(f"{source!r}: {error}") from error
             # What it says to values that its own types can't have.
             raise FormatError(f"{source!r}: lsst.images can't make an object of it: {error}") from error

@@ -159,7 +159,9 @@ def _has_planes(value: Any) -> bool:
 
 def _record(component: str, fields: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Record:
     """Return the record of a JSON object: what is nested in it as JSON, arrays as arrays named by their path."""
-    plain = {key: value for key, value in fields.items() if key != _JSON and _is_plain(value)}
+    # Each dataset takes its time to open: what only lsst.images needs has none of its own.
+    hidden = {_JSON} if component == TREE else {_JSON, *STAMPS}
+    plain = {key: value for key, value in fields.items() if key not in hidden and _is_plain(value)}
     found: dict[str, NDArray[Any]] = {}
 
     def placed(value: Any, path: str) -> Any:
