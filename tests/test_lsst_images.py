@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
+import pages
 import pytest
 from support import counted_reads, tool
 
@@ -569,3 +570,15 @@ def test_models_follow_names(stored: Path) -> None:
         assert isinstance(tree.summary_stats, ObservationSummaryStats)
         assert tree.photometric_scaling is tree.photometric_scaling
         assert JsonRef(**{"$ref": "#/indirect/0"}).ref.endswith("0")
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = pages.ROOT / "specs" / "interoperability.md"
+    wanted = [block for block in pages.blocks(page.read_text()) if "images" in block.tags]
+    images = {number: samples.visit_image(number) for number in (11, 12)}
+    namespace: dict[str, Any] = {"visit_images": images}
+    monkeypatch.chdir(tmp_path)
+    pages.run(wanted, namespace, tmp_path, page.name)
+    assert_visit_images_equal(namespace["again"], images[11])
+    assert_visit_images_equal(namespace["stamp"], images[11][Box.from_shape((64, 64), start=(40, 30))])
+    assert dict(lsst_images.read("seen_11.h5").metadata) == {"seen": True}
