@@ -180,7 +180,14 @@ def from_nddata(
 
 
 def is_composite(origin: str, path: str | None, file: IO[bytes] | None, /, *args: Any, **kwargs: Any) -> bool:
-    """Tell astropy's registry whether a file that is to be read is one of ours, from its first bytes and its root."""
+    """Tell astropy's registry whether a file that is to be read is one of ours, from its first bytes and its root.
+
+    Parameters
+    ----------
+    origin, path, file, *args, **kwargs
+        What the registry gives: ``"read"`` or ``"write"``, the path if there is one, the file if it is open, and
+        what the user gave to ``read`` or ``write``.
+    """
     if origin != "read" or file is None or not file.seekable():
         return False
     position = file.tell()

@@ -163,6 +163,13 @@ class Composite(Components):
     def read_version(self, name: str, stage: str, **parameters: Any) -> Any:
         """Return the version of a component that a stage has made, or a part of it, as `read` does.
 
+        Parameters
+        ----------
+        name, stage : str
+            Names of the component and of the stage.
+        **parameters
+            What to read, as for `read`.
+
         Raises
         ------
         NoSuchComponentError

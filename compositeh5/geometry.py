@@ -42,6 +42,13 @@ class Box:
         """Return the box of ``shape`` (rows, columns) whose centre is nearest to the pixel position (y, x).
 
         Where two are equally near, as for even numbers of pixels around the middle of one, it is the lower one.
+
+        Parameters
+        ----------
+        y, x : float
+            The centre in parent coordinates: the middle of a pixel has whole numbers.
+        shape : int or (int, int)
+            Number of pixels along both axes, or of rows and columns.
         """
         ny, nx = (shape, shape) if isinstance(shape, int) else shape
         # Positions from a WCS carry rounding errors, which must not decide between two boxes.

@@ -74,6 +74,13 @@ class Link:
     def from_record(cls, record: Any, where: str) -> Link:
         """Return the link that a file describes.
 
+        Parameters
+        ----------
+        record : object
+            What JSON gave.
+        where : str
+            File and path, for messages.
+
         Raises
         ------
         FormatError

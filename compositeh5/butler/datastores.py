@@ -98,7 +98,7 @@ def predicted_uri(butler: Butler, ref: DatasetRef) -> ResourcePath:
 
     Raises
     ------
-    FileTemplateValidationError
+    lsst.daf.butler.datastore.file_templates.FileTemplateValidationError
         If other datasets would have the same name.
     """
     # The datastore itself only predicts where it puts a dataset: that may be disassembled, unlike one that is ingested.

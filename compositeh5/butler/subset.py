@@ -130,9 +130,7 @@ def subset(
     ConfigurationError
         If the target can't store parts of composites: `butler compositeh5-install` adds what is missing.
     FileNotFoundError
-        If one of the datasets isn't stored.
-
-    In all of these cases, nothing is written.
+        If one of the datasets isn't stored. In all of these cases, nothing is written.
     """
     plan = Plan(source)
     plan.select(refs, None if components is None else frozenset(components))

@@ -51,7 +51,20 @@ class Limits:
                 raise ConfigurationError(f"the limit {field.name!r} should be a positive number, not {value!r}")
 
     def check_read(self, nbytes: int, where: str) -> None:
-        """Raise `RefusedError` if a read of so many bytes is too large."""
+        """Raise an error if a read is too large.
+
+        Parameters
+        ----------
+        nbytes : int
+            Size of what is read, in memory.
+        where : str
+            File and path, for the message.
+
+        Raises
+        ------
+        RefusedError
+            If it is more than is allowed.
+        """
         if self.read_bytes is not None and nbytes > self.read_bytes:
             raise RefusedError(
                 f"{where}: reading this needs {nbytes} bytes, but the limit is {self.read_bytes}: read a part of it, "

@@ -76,6 +76,11 @@ class Mask(Pixels):
     def add(self, name: str, description: str = "") -> int:
         """Name the lowest bit that has no name yet, and return the bit.
 
+        Parameters
+        ----------
+        name, description : str
+            Name of the new plane, and what it means.
+
         Raises
         ------
         EncodeError
@@ -140,7 +145,14 @@ class Mask(Pixels):
         return np.asarray((self._array & chosen) != 0)
 
     def set(self, name: str, where: Any) -> None:
-        """Set a plane in the pixels that ``where`` selects: bools of the mask's shape, or another numpy index.
+        """Set a plane in some pixels.
+
+        Parameters
+        ----------
+        name : str
+            Name of the plane.
+        where : numpy.ndarray of bool, slice or other numpy index
+            Which pixels; bools have the shape of the mask.
 
         Raises
         ------
@@ -150,7 +162,12 @@ class Mask(Pixels):
         self._array[where] |= self._array.dtype.type(self.bits(name))
 
     def clear(self, name: str, where: Any) -> None:
-        """Clear a plane in the pixels that ``where`` selects: bools of the mask's shape, or another numpy index.
+        """Clear a plane in some pixels.
+
+        Parameters
+        ----------
+        name, where
+            As for `set`.
 
         Raises
         ------

@@ -228,7 +228,13 @@ class PhotoCalib:
     ) -> Magnitude | tuple[Magnitude, Quantity]:
         """Return AB magnitudes, and their errors if those of the instrumental fluxes are given.
 
-        The parameters are those of `to_flux`; the error is ``2.5 / ln(10)`` times the relative error of the flux.
+        The zero point is 10^(-0.4 * 48.6) erg / (s cm2 Hz), about 3631 Jy (Oke & Gunn 1983); the error is
+        ``2.5 / ln(10)`` times the relative error of the flux.
+
+        Parameters
+        ----------
+        instrumental, error, y, x
+            As for `to_flux`.
 
         Returns
         -------

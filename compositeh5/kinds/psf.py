@@ -71,7 +71,14 @@ class Psf:
 
     @classmethod
     def constant(cls, kernel: NDArray[Any], oversampling: int | tuple[int, int] = 1) -> Self:
-        """Return a PSF that has the same kernel (floats, shape (ky, kx)) everywhere.
+        """Return a PSF that has the same kernel everywhere.
+
+        Parameters
+        ----------
+        kernel : numpy.ndarray of float, shape (ky, kx)
+            The kernel.
+        oversampling : int or (int, int), optional
+            Samples per pixel along both axes, or along y and x.
 
         Raises
         ------
