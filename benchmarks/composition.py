@@ -34,7 +34,7 @@ import numpy as np
 from astropy import units as u
 from astropy.io import fits
 from astropy.table import QTable
-from exposure import Exposure, make_wcs
+from data import Exposure, make_wcs
 from trees import CCDS, write
 
 import compositeh5 as ch5

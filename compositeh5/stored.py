@@ -87,8 +87,10 @@ class StoredComposite(Composite):
     def _part(self, name: str) -> Part:
         if not self._closed and "_parts" not in vars(self) and isinstance(name, str):
             node = self._group.get(name)
-            # What a link must find is among the records of all of them.
-            if node is not None and not isinstance(node, ExternalLink):
+            if isinstance(node, ExternalLink):
+                record = read_json(self._group, "links", dict).get(name)
+                return linked_part(node, record, self._base, self._access)
+            if node is not None:
                 return StoredPart(node, self._base, self._access)
         return super()._part(name)
 
