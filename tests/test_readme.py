@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from astropy.io import fits
 from pages import ROOT, blocks, needs_the_command, run
+from support import pixels, simple_wcs
 
 BLOCKS = blocks((ROOT / "README.md").read_text())
 
@@ -23,6 +25,7 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     pytest.importorskip("lsst.daf.butler", reason="the extra `butler` isn't installed")
     needs_the_command()
     monkeypatch.chdir(tmp_path)
+    fits.writeto("exposure.fits", pixels((300, 200)), simple_wcs((300, 200)).to_header())
     namespace: dict[str, Any] = {}
     run(BLOCKS[2:], namespace, tmp_path, "README.md")
     assert namespace["stamp"]["image"].shape == (64, 64)
