@@ -16,6 +16,7 @@ from terminal import COMMAND, ENVIRONMENT, Shown, Terminal, compositeh5_shows
 from workplace import write_workplace
 
 import compositeh5 as ch5
+from compositeh5.cli import _VERBS
 
 WITHOUT_RICH = (
     sys.executable,
@@ -142,6 +143,42 @@ def test_progress_is_a_bar_with_rate_and_time_left_on_the_standard_error(workpla
     # It is wiped out, and what was found is elsewhere.
     assert shown.raw.endswith("\x1b[1A\x1b[2K")
     assert (tmp_path / "out").read_text().startswith("0 problems in 5 files")
+
+
+LONG = {
+    "get": "get calexp.h5 image",
+    "preview": "preview calexp.h5 -o a.png",
+    "convert": "convert night converted",
+    "flatten": "flatten calexp.h5 flat.h5",
+    "split": "split received/calexp_903334_0.h5 apart",
+    "subset": "subset repo part",
+    "promote": "promote calexp.h5 psf psf.h5 --users repo",
+    "index": "index calexp",
+    "visit": "visit calexp",
+    "diff": "diff calexp.h5 calexp_jointcal.h5",
+    "migrate": "migrate repo",
+    "refs": "refs calexp.h5",
+    "prune": "prune repo",
+    "relink": "relink repo",
+    "verify": "verify repo",
+    "rescue": "rescue calexp.h5 rescued.h5",
+}
+"""The verbs that can take more than two seconds."""
+
+
+@needs_rich
+def test_whatever_can_take_long_shows_that_it_works(workplace: Path, tmp_path: Path) -> None:
+    shutil.copytree(workplace, tmp_path / "w")
+    code = "import sys\nfrom compositeh5.cli import main\n" + "".join(
+        f"print('@{verb}@', file=sys.stderr)\nmain({line.split()!r})\n" for verb, line in LONG.items()
+    )
+    with open(tmp_path / "out", "w") as file:
+        shown = Terminal([sys.executable, "-c", code], stdout=file.fileno(), cwd=tmp_path / "w").finish()
+    parts = shown.text.split("@")[1:]
+    seen = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert seen.keys() == LONG.keys()
+    assert not [verb for verb, text in seen.items() if "━" not in text or "error" in text]
+    assert LONG.keys() == _VERBS.keys() - {"ls", "info", "demo"}
 
 
 def test_progress_without_rich_is_a_line(workplace: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from ..operations.diff import diff
+    from ..operations.diff import ATTRIBUTE_COLUMNS, COLUMNS, diff
 
     with ExitStack() as stack:
         stack.enter_context(progress(arguments))("comparing", 0, 1)
@@ -34,7 +34,16 @@ def _diff(arguments: argparse.Namespace) -> int:
             )
         comparison = diff(one, other, components=arguments.components)
     document = plain({"identical": comparison.identical, **asdict(comparison)})
-    report(arguments, document, comparison.text(None if arguments.all else 20))
+    rows = comparison.rows(None if arguments.all else 20)
+    report(
+        arguments,
+        document,
+        f"A  {comparison.a}\nB  {comparison.b}\n",
+        Table(COLUMNS, rows),
+        f"\n{comparison.summary()}" if rows else comparison.summary(),
+        *([""] if comparison.attributes else []),
+        Table(ATTRIBUTE_COLUMNS, comparison.attribute_rows()),
+    )
     same = comparison.identical and not (arguments.attributes and comparison.attributes)
     return FINE if same else FOUND
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,14 @@ from ..errors import EncodeError
 from ..report import CELLS, cells
 from .common import Verb, component_argument, file_argument, force_argument, opened
 from .output import Outline, Table, report
+from .progress import progress
 
 if TYPE_CHECKING:
     from ..composite import Composite
+
+
+_LARGE = ("array", "image", "mask", "table")
+"""The kinds of components that may be so large that reading them takes a while."""
 
 
 def _ls(arguments: argparse.Namespace) -> None:
@@ -31,8 +37,11 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _get(arguments: argparse.Namespace) -> None:
-    with opened(arguments.file, arguments.name) as composite:
-        kind, value = composite.kind(arguments.component), composite[arguments.component]
+    with opened(arguments.file, arguments.name) as composite, ExitStack() as stack:
+        kind = composite.kind(arguments.component)
+        if kind in _LARGE:
+            stack.enter_context(progress(arguments))("reading", 0, 1)
+        value = composite[arguments.component]
     if arguments.output is not None:
         export.write(value, kind, arguments.output, replace=arguments.force)
         report(arguments, {"file": arguments.output}, f"{arguments.output}: {arguments.component}")

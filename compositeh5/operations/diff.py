@@ -27,6 +27,10 @@ Source: TypeAlias = Composite | str | os.PathLike[str]
 _FITS = b"SIMPLE  ="
 """How every FITS file begins."""
 
+COLUMNS = ("component", "part", "A", "B", "difference")
+ATTRIBUTE_COLUMNS = ("attribute", "A", "B")
+"""What the texts of rows of a `Comparison` are."""
+
 _WIDTH, _LINE = 48, 100
 """Values longer than this are cut in a report; lists of names are broken into lines of this length."""
 
@@ -91,21 +95,30 @@ class Comparison:
         limit : int, optional
             So many differences of a component are shown; all if it is None.
         """
-        different = [component for component in self.components if not component.identical]
-        same = [component for component in self.components if component.identical]
-        rows = [("component", "part", "A", "B", "difference")]
-        for component in different:
-            rows += _rows(component, limit)
         lines = [f"A  {self.a}", f"B  {self.b}", ""]
-        if different:
-            lines += [export.columns(rows), ""]
-        lines.append(f"{len(different)} of {len(self.components)} components differ")
-        if same:
-            lines += textwrap.wrap(f"identical: {', '.join(map(_same_text, same))}", _LINE, subsequent_indent=" " * 11)
+        if rows := self.rows(limit):
+            lines += [export.columns([COLUMNS, *rows]), ""]
+        lines.append(self.summary())
         if self.attributes:
-            shown = [(d.what, _cell(d.a), _cell(d.b)) for d in self.attributes]
-            lines += ["", export.columns([("attribute", "A", "B"), *shown])]
+            lines += ["", export.columns([ATTRIBUTE_COLUMNS, *self.attribute_rows()])]
         return "\n".join(lines)
+
+    def rows(self, limit: int | None = 20) -> list[tuple[str, ...]]:
+        """Return the differences of components as texts, one for each of `COLUMNS`; ``limit`` is that of `text`."""
+        return [row for component in self.components if not component.identical for row in _rows(component, limit)]
+
+    def attribute_rows(self) -> list[tuple[str, ...]]:
+        """Return the differences of attributes as texts, one for each of `ATTRIBUTE_COLUMNS`."""
+        return [(d.what, _cell(d.a), _cell(d.b)) for d in self.attributes]
+
+    def summary(self) -> str:
+        """Return how many components differ, and which don't, as text."""
+        same = [component for component in self.components if component.identical]
+        text = f"{len(self.components) - len(same)} of {len(self.components)} components differ"
+        if not same:
+            return text
+        names = f"identical: {', '.join(map(_same_text, same))}"
+        return "\n".join([text, *textwrap.wrap(names, _LINE, subsequent_indent=" " * 11)])
 
 
 def diff(a: Source, b: Source, *, components: Collection[str] | None = None) -> Comparison:
