@@ -18,6 +18,7 @@ from .errors import (
     EncodeError,
     LostComponentError,
     NoSuchComponentError,
+    RefusedError,
     suggest,
 )
 from .lazy import LazyArray
@@ -176,6 +177,12 @@ class Components(Mapping[str, Any]):
         """
         node, target = self._part(name).open_node()
         if target is not None:
+            if len(self._targets) >= (most := target.access.limits.open_files):
+                target.close()
+                raise RefusedError(
+                    f"{self._where}: would keep more than {most} files of its links open: read whole components, or "
+                    f"pass other limits (compositeh5.Limits(open_files=...))"
+                )
             self._targets.append(target)
         if not isinstance(node, ArrayNode):
             raise TypeError(f"{self._where}: component {name!r} of kind {self.kind(name)!r} isn't one array")

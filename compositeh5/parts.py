@@ -204,7 +204,7 @@ class LinkedPart(Part):
     state = "linked"
 
     def __init__(self, link: Link, base: str | None = None, path: str | None = None, access: Access = ACCESS) -> None:
-        self.link, self._base, self._path, self._access = link, base, path, access
+        self.link, self._base, self._path, self.access = link, base, path, access
         self._value: Any = _UNREAD
 
     @property
@@ -221,7 +221,7 @@ class LinkedPart(Part):
 
     def read(self, **parameters: Any) -> Any:
         if self._value is _UNREAD:
-            return targets.read(self.link, self._base, self._path, self._access, **parameters)
+            return targets.read(self.link, self._base, self._path, self.access, **parameters)
         kind = kinds.get(self.kind)
         return kind.decode(kind.encode(self._value), **parameters) if parameters else self._value
 
@@ -233,7 +233,7 @@ class LinkedPart(Part):
 
     def open_target(self) -> targets.Target:
         """Return where it is stored, to be closed after use."""
-        return targets.Target(self.link, self._base, self._path, self._access)
+        return targets.Target(self.link, self._base, self._path, self.access)
 
     @property
     def place(self) -> str:
@@ -248,7 +248,7 @@ class LinkedPart(Part):
     @property
     def is_unread(self) -> bool:
         """Whether reading it needs the file of its target."""
-        return self._value is _UNREAD and targets.cache.get(self.link, self._access) is None
+        return self._value is _UNREAD and targets.cache.get(self.link, self.access) is None
 
     def loaded(self) -> LinkedPart:
         """Return the same with its value beside the link; without it where the target is lost."""
@@ -260,7 +260,7 @@ class LinkedPart(Part):
 
     def with_value(self, value: Any) -> LinkedPart:
         """Return the same with its value beside the link."""
-        part = LinkedPart(self.link, self._base, self._path, self._access)
+        part = LinkedPart(self.link, self._base, self._path, self.access)
         part._value = value
         return part
 
@@ -341,7 +341,9 @@ def quantized_part(part: Part, node: ArrayNode, fraction: float) -> StoredPart:
 
 
 def fetch_parts(parts: Iterable[Part], limit: int) -> ExitStack:
-    """Have what reading some parts needs of remote files transferred at once, and open each target of links once.
+    """Have what reading some parts needs of remote files transferred at once, and open targets of links once.
+
+    No more of them than the limits allow to be open; the others are opened when they are read.
 
     Parameters
     ----------
@@ -356,11 +358,13 @@ def fetch_parts(parts: Iterable[Part], limit: int) -> ExitStack:
         To be closed after the reads.
     """
     wanted: list[tuple[Node, Selection]] = []
+    count = 0
     with ExitStack() as stack:
         for part in parts:
             if isinstance(part, StoredPart):
                 wanted.append((part.node, ()))
-            elif isinstance(part, LinkedPart) and part.is_unread:
+            elif isinstance(part, LinkedPart) and part.is_unread and count < part.access.limits.open_files:
+                count += 1
                 # One that is lost says so when it is read.
                 with suppress(BrokenLinkError):
                     target = part.open_target()

@@ -137,7 +137,7 @@ class Target:
     def __init__(
         self, link: Link, base: str | None, path: str | None, access: Access = ACCESS, *, stored: bool = False
     ) -> None:
-        self.link = link
+        self.link, self.access = link, access
         search = Search(link, base, path, access)
         failures: list[tuple[str, Exception]] = []
         tried: set[Place] = set()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import pickle
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -177,3 +181,28 @@ def test_the_error_of_a_connection_keeps_the_signature_secret(monkeypatch: pytes
         ch5.open(f"{url}/x.h5?Signature=abc")
     assert "abc" not in str(caught.value)
     assert caught.value.__suppress_context__
+
+
+def test_a_file_behind_a_url_is_read_by_a_process_that_has_no_network(server: RangeServer) -> None:
+    with ch5.open(f"{server.url}/large.h5") as plain, ch5.open(f"{server.url}/large.h5", isolated=True) as isolated:
+        assert np.array_equal(plain["image"].array, isolated["image"].array)
+    assert gets(server)
+
+
+def test_a_pickled_composite_opens_its_url(server: RangeServer) -> None:
+    with ch5.open(f"{server.url}/small.h5?signature=1") as composite:
+        wanted = composite["image"]
+        data = pickle.dumps(composite)
+        # The forked process must not use the connection of this one.
+        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+            for found in pool.map(read_image, [data] * 4):
+                assert np.array_equal(found, wanted.array)
+    with pickle.loads(data) as copy:
+        assert np.array_equal(copy["image"].array, wanted.array)
+    # Workers need what gives access.
+    assert b"?signature=1" in data
+
+
+def read_image(data: bytes) -> Any:
+    with pickle.loads(data) as composite:
+        return composite["image"].array

@@ -48,8 +48,8 @@ serve(setup)
 """
 """What the process runs: the reader, without the rest of the package, which would take longer to load."""
 
-PIECE = WINDOW
-"""Largest piece of an array that is asked for at once."""
+PIECE = 8 * 1024 * 1024
+"""Arrays are asked for in pieces of at most this; larger ones take longer, for they don't stay in a cache."""
 
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """All that the process has of an environment."""
@@ -462,15 +462,18 @@ def pieces(
     Raises
     ------
     RefusedError
-        If one element is larger.
+        If one element, a text, is larger than what can be sent.
     """
     nbytes = prod(map(len, wanted)) * itemsize
     if nbytes <= most:
         yield wanted
         return
     axis = next((i for i, along in enumerate(wanted) if len(along) > 1), None)
+    if axis is None and nbytes > WINDOW:
+        raise errors.RefusedError(f"a text of {itemsize} bytes is longer than the {WINDOW} that can be read isolated")
     if axis is None:
-        raise errors.RefusedError(f"an element of {itemsize} bytes is larger than {most}")
+        yield wanted
+        return
     along = wanted[axis]
     count = max(1, most * len(along) // nbytes)
     chunk = chunks[axis] if chunks is not None and along.step == 1 and count >= chunks[axis] else 1

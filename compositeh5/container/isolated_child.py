@@ -94,9 +94,15 @@ def _reader(channel: Channel) -> Callable[[int, int], bytes]:
     lock = Lock()
 
     def read_at(offset: int, size: int) -> bytes:
+        data = bytearray()
         with lock:
-            channel.send({"need": [offset, size]})
-            return channel.receive()[1]
+            while len(data) < size:
+                channel.send({"need": [offset + len(data), min(size - len(data), WINDOW)]})
+                part = channel.receive()[1]
+                if not part:
+                    break
+                data += part
+        return bytes(data)
 
     return read_at
 

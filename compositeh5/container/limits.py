@@ -37,7 +37,7 @@ class Limits:
     memory: int = 1 << 30
     """Bytes of address space that the process may use beyond what it has before it sees the file."""
     seconds: float = 60
-    """Time for one answer, of at most 32 MiB; with the time that it takes to get the bytes of a remote file."""
+    """Time for one answer: of an array, 8 MiB; with the time that it takes to get the bytes of a remote file."""
     cpu_seconds: int = 3600
     """CPU time of the process, for as long as the file is open."""
 

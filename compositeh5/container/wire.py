@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .nodes import AttrValue
 
 WINDOW = 32 * 1024 * 1024
-"""Size of the memory that both share: arrays come in pieces of at most this."""
+"""Size of the memory that both share: no more comes at once."""
 
 LARGEST = 64 * 1024 * 1024
 """Longest message."""
