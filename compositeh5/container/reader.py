@@ -133,7 +133,14 @@ class StoredGroup(FileGroup):
     def __getitem__(self, name: str) -> Node:
         self.file.check_open(self.where)
         if name not in self._opened:
-            self._opened[name] = self._open(name)
+            try:
+                self._opened[name] = self._open(name)
+            except KeyError:
+                if name in vars(self).get("_names", ()):
+                    raise CorruptFileError(
+                        f"{self.where}: lists {name!r}, but doesn't find it; it is damaged"
+                    ) from None
+                raise
         return self._opened[name]
 
     def _open(self, name: str) -> Node:

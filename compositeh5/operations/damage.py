@@ -17,7 +17,7 @@ from ..stored import from_group
 DAMAGE = (OSError, CompositeH5Error, MemoryError)
 """What reading a damaged file raises."""
 
-MAX_PIECES = 2**20
+MAX_PIECES = 2**16
 """Of an array in more pieces than these, nobody tells which are damaged."""
 
 Box = tuple[tuple[int, int], ...]
