@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from astropy.table import QTable
+from mutants import structures
 from support import exposure, tool, visit_info
 
 import compositeh5 as ch5
@@ -211,6 +212,20 @@ def test_where_nothing_can_be_saved_nothing_is_written(bad: Path, tmp_path: Path
     assert not (tmp_path / "new.h5").exists()
     assert main(["rescue", str(bad), str(tmp_path / "new.h5")]) == 2
     assert len(ch5.verify_files(bad).problems) == 1
+
+
+def test_a_name_that_is_listed_and_not_found_is_damage(tmp_path: Path) -> None:
+    """Of many names there are two indexes, which can contradict each other."""
+    ch5.Composite(info={f"field_{i:02}": i for i in range(20)}, note="x").write(tmp_path / "bad.h5")
+    data = bytearray((tmp_path / "bad.h5").read_bytes())
+    signed = structures(bytes(data))
+    data[data.index(b"field_07") + 7] = ord("X")
+    for structure in signed:
+        structure.sign(data)
+    (tmp_path / "bad.h5").write_bytes(data)
+    with ch5.open(tmp_path / "bad.h5") as c, pytest.raises(errors.CorruptFileError, match="lists 'field_0X'"):
+        c["info"]
+    assert names(ch5.rescue(tmp_path / "bad.h5", tmp_path / "new.h5")) == (["note"], ["info"])
 
 
 @pytest.mark.parametrize("name", ["wcs", "psf", "mask"])
