@@ -138,7 +138,7 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--visit-size", type=int, default=64, help="pixels along each side of these")
     parser.add_argument("--rows", type=int, default=100_000, help="of the catalog")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4, help="after which a task isn't run once more")
+    parser.add_argument("--seconds", type=float, default=2, help="after which a task isn't run once more")
 
 
 def main() -> None:

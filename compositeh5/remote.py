@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from queue import Empty, LifoQueue
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from .access import ACCESS, Access
@@ -40,7 +40,6 @@ _LOCAL_HEADER = 30
 """Size of what precedes the name of a member in a zip file."""
 
 
-@runtime_checkable
 class Uri(Protocol):
     """What ``lsst.resources.ResourcePath`` is."""
 

@@ -180,6 +180,13 @@ def test_the_error_of_a_lost_link_names_the_file_that_has_it(tmp_path: Path) -> 
         next(ch5.read_many([tmp_path / "ccd.h5"], "visit_info"))
 
 
+def test_what_is_no_composite_is_a_type_error(paths: list[Path]) -> None:
+    with pytest.raises(TypeError, match="a path, a URL or an open composite was expected, not 5"):
+        ch5.read_many([paths[0], 5], "wcs")  # type: ignore[list-item]
+    with pytest.raises(FileNotFoundError, match="no file has a name of this pattern"):
+        ch5.cutouts(f"{paths[0].parent}/none*.h5", (1, 2), 3)
+
+
 @pytest.mark.parametrize("setting", ["chunksize", "buffersize"])
 def test_settings_are_checked(setting: str, paths: list[Path]) -> None:
     with pytest.raises(ValueError, match=f"{setting} should be at least 1"):

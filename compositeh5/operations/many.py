@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, groupby, pairwise
 from numbers import Real
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ..errors import CompositeH5Error
 from ..geometry import Box
 from ..links import absolute_location
 from ..opening import open_composite
-from ..remote import Location, Uri, shown
+from ..remote import Location, shown
 from ..targets import KeepOpen
 from .cutout import cut
 from .running import Progress, each, silent
@@ -198,9 +198,17 @@ def _positions(where: Any) -> list[Any] | SkyCoord:
 def _listed(sources: Sources) -> list[Source]:
     if isinstance(sources, str | os.PathLike):
         return list(files_of(sources))
-    if isinstance(sources, Composite | Uri):
-        return [sources]
-    return [one if isinstance(one, Composite | Uri) else absolute_location(one) for one in sources]
+    if isinstance(sources, Composite) or hasattr(sources, "geturl"):
+        return [_source(sources)]
+    return [_source(one) for one in sources]
+
+
+def _source(one: Any) -> Source:
+    if isinstance(one, Composite) or hasattr(one, "geturl"):
+        return cast("Source", one)
+    if isinstance(one, str | os.PathLike):
+        return absolute_location(one)
+    raise TypeError(f"a path, a URL or an open composite was expected, not {one!r}")
 
 
 # ---- What is done in each process ---------------------------------------------------------------------------
