@@ -26,7 +26,7 @@ SECONDS = 20
 MEMORY = 200 * 1024 * 1024
 """Beyond what the process has with everything loaded."""
 
-ISOLATED = list(hostile_files.CASES)[:: 1 if os.environ.get("COMPOSITEH5_ALL_ISOLATED") else 14]
+ISOLATED = list(hostile_files.CASES)[:: 1 if os.environ.get("COMPOSITEH5_ALL_ISOLATED") else 28]
 """The cases that are also read in processes of their own: some, for each takes a second, or all."""
 
 

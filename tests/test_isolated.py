@@ -161,6 +161,53 @@ def test_the_process_has_nothing_but_the_file(one: ch5.Composite, monkeypatch: p
     assert os.getsid(process(one)) == process(one)
 
 
+CONFINED = """
+import ctypes, errno, os, resource, signal, socket, sys, threading
+from compositeh5.container.confine import give_up_rights
+from compositeh5.container.limits import Limits
+parent, libc = os.getppid(), ctypes.CDLL(None, use_errno=True)
+filtered = "Seccomp:" in open("/proc/self/status").read()
+kept = open("/dev/null", "wb")
+give_up_rights(Limits(memory=200 << 20))
+
+def refused(number, do):
+    try:
+        done = do()
+    except OSError as error:
+        assert error.errno == number, error
+    else:
+        raise SystemExit(f"{do} was done: {done}")
+
+refused(errno.EMFILE, lambda: open("/etc/hostname"))
+refused(errno.EMFILE, socket.socket)
+refused(errno.EMFILE, os.pipe)
+if filtered:
+    refused(errno.EPERM, lambda: os.kill(parent, 0))
+    refused(errno.EPERM, lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    refused(errno.EPERM, lambda: os.execv("/bin/true", ["true"]))
+    refused(errno.EPERM, os.setsid)
+    refused(errno.EPERM, lambda: resource.prlimit(parent, resource.RLIMIT_CPU))
+    refused(errno.EPERM, lambda: os.pidfd_open(parent))
+    assert (libc.ptrace(16, parent, 0, 0), ctypes.get_errno()) == (-1, errno.EPERM)
+    assert (libc.process_vm_readv(parent, 0, 0, 0, 0, 0), ctypes.get_errno()) == (-1, errno.EPERM)
+try:
+    bytes(300 << 20)
+    raise SystemExit("no limit of memory")
+except MemoryError:
+    pass
+# What it needs still works.
+thread = threading.Thread(target=lambda: kept.write(b"x"))
+thread.start()
+thread.join()
+print("confined", filtered)
+"""
+
+
+def test_what_a_process_gives_up_is_gone() -> None:
+    done = subprocess.run([sys.executable, "-c", CONFINED], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("confined"), done.stderr
+
+
 def test_a_process_that_is_killed_is_a_named_error_and_not_a_hang(one: ch5.Composite) -> None:
     image = one.lazy("image")
     os.kill(process(one), signal.SIGKILL)

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from math import prod
@@ -217,7 +218,9 @@ class _Process:
     def stop(self) -> None:
         """End the process; the next request starts another one."""
         if self._popen is not None:
-            self._popen.kill()
+            # It leads a group, in which are those that it may have split off.
+            with suppress(ProcessLookupError):
+                os.killpg(self._popen.pid, signal.SIGKILL)
             self._popen.wait()
         self._let_go()
 

@@ -5,10 +5,8 @@ It gets the bytes of the file, a connection, and a piece of shared memory; then 
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
-import resource
 import signal
 import socket
 from collections.abc import Callable
@@ -22,15 +20,13 @@ import numpy.char
 
 from ..errors import RefusedError
 from .arrays import StoredArray
+from .confine import give_up_rights
 from .h5types import encode_text
 from .limits import Limits
 from .nodes import ExternalLink, GroupNode, Node
 from .reader import StoredFile, StoredGroup
 from .source import BlockSource, FileSource
 from .wire import WINDOW, Channel, encoded_attr
-
-_NO_NEW_PRIVILEGES = 38
-"""``PR_SET_NO_NEW_PRIVS`` of ``prctl``."""
 
 
 def serve(setup: dict[str, Any]) -> None:
@@ -69,24 +65,6 @@ def serve(setup: dict[str, Any]) -> None:
 
         channel.send(_attempt(answer))
         signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def give_up_rights(limits: Limits) -> None:
-    """Open no file or connection from here on, write no file, get no more rights, memory or time."""
-    ctypes.CDLL(None).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    with open("/proc/self/statm") as statm:
-        used = int(statm.read().split()[0]) * resource.getpagesize()
-    for what, limit in {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 0,
-        # No new descriptor: those that are open stay so.
-        resource.RLIMIT_NOFILE: 0,
-        resource.RLIMIT_CPU: limits.cpu_seconds,
-        resource.RLIMIT_AS: used + limits.memory,
-    }.items():
-        allowed = resource.getrlimit(what)[1]
-        limit = limit if allowed == resource.RLIM_INFINITY else min(limit, allowed)
-        resource.setrlimit(what, (limit, limit))
 
 
 def _reader(channel: Channel) -> Callable[[int, int], bytes]:
