@@ -57,6 +57,21 @@ class IsolationError(CompositeH5Error, ChildProcessError):
     """The process in which a file was read on its own crashed, was ended, or didn't answer in time or as it should."""
 
 
+class LimitError(RefusedError):
+    """What the file asks for is larger than the limits for files of strangers."""
+
+
+class BusyError(CompositeH5Error, BlockingIOError):
+    """Another program has the file open for writing, or died while it had: what is in it may change."""
+
+
+class NoSpaceError(CompositeH5Error, OSError):
+    """The disk is full, or the user's part of it. ``errno`` says which; nothing is left behind."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 class ClosedError(CompositeH5Error, ValueError):
     """A component was asked for after its file had been closed."""
 
@@ -95,6 +110,10 @@ class UnknownKindError(CompositeH5Error, NotImplementedError):
 
 class BrokenLinkError(CompositeH5Error, FileNotFoundError):
     """A linked component is lost: its target was found in none of the places tried."""
+
+
+class LinkRefusedError(BrokenLinkError):
+    """A link isn't followed: it leads to another host, to what isn't a file, or to another link."""
 
 
 class WrongIdError(BrokenLinkError):

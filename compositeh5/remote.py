@@ -25,7 +25,7 @@ from .access import ACCESS, Access
 from .container.files import OpenFile
 from .container.reader import StoredFile
 from .container.source import BlockSource, FileSource, ReadAt, identity
-from .errors import CompositeH5Error, CorruptFileError, RefusedError, TransferError
+from .errors import CompositeH5Error, CorruptFileError, LimitError, RefusedError, TransferError
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
@@ -164,7 +164,7 @@ def read_member(outer: str, name: str, limit: int) -> bytes:
     with open_source(outer) as source, _zip_errors(outer), ZipFile(source) as archive:
         info = _member(archive, outer, name)
         if info.file_size > limit:
-            raise RefusedError(f"{member_location(outer, name)}: larger than {limit} bytes")
+            raise LimitError(f"{member_location(outer, name)}: larger than {limit} bytes")
         # No more than that is inflated, whatever the stream holds.
         with archive.open(info) as stream:
             return stream.read(info.file_size)
@@ -192,7 +192,7 @@ def read_all(location: str, limit: int) -> bytes:
 def _limited(read: Callable[[int], bytes], limit: int, where: str) -> bytes:
     content = read(limit + 1)
     if len(content) > limit:
-        raise RefusedError(f"{where}: larger than {limit} bytes")
+        raise LimitError(f"{where}: larger than {limit} bytes")
     return content
 
 

@@ -27,6 +27,7 @@ from .errors import (
     CompositeH5Error,
     DigestMismatchError,
     FormatError,
+    LinkRefusedError,
     RefusedError,
     WrongIdError,
 )
@@ -113,6 +114,10 @@ def read(link: Link, base: str | None, path: str | None, access: Access = ACCESS
     return kind.share(value)
 
 
+_CAUSES = {DigestMismatchError: DigestMismatchError, WrongIdError: WrongIdError, LinkRefusedError: RefusedError}
+"""Which error a link gets that is lost, by what was found at one of the places; others are only broken."""
+
+
 class Target:
     """The node at the end of a link, and the file that holds it, open until `close`.
 
@@ -127,7 +132,7 @@ class Target:
 
     Raises
     ------
-    BrokenLinkError, WrongIdError, DigestMismatchError
+    BrokenLinkError, WrongIdError, DigestMismatchError, LinkRefusedError
         If no place has what was meant.
     """
 
@@ -163,8 +168,8 @@ class Target:
         message = f"the linked component {link} with digest {link.digest} is lost. Tried {known}"
         if link.dataset_type and resolver.get() is None:
             message += "; no Butler was asked (compositeh5.butler.use_butler)"
-        for kind in (DigestMismatchError, WrongIdError):
-            if any(isinstance(error, kind) for _, error in failures):
+        for kind, cause in _CAUSES.items():
+            if any(isinstance(error, cause) for _, error in failures):
                 raise kind(message)
         raise BrokenLinkError(message)
 

@@ -12,7 +12,7 @@ import numpy as np
 from h5py import h5d, h5s, h5z
 from numpy.typing import NDArray
 
-from ..errors import CorruptFileError, FormatError, RefusedError
+from ..errors import CorruptFileError, FormatError, LimitError, RefusedError
 from ..recipes import MAX_CHUNK_ELEMENTS, Recipe
 from . import chunks as _chunks
 from .attributes import StoredAttrs, reading
@@ -82,7 +82,7 @@ class StoredArray(FileArray):
             raise CorruptFileError(f"{where}: {nbytes} bytes are declared but {stored} are stored")
         limits = self.file.limits
         if max(nbytes, chunk_bytes) > stored * limits.ratio + limits.attribute_bytes:
-            raise RefusedError(f"{where}: {nbytes} bytes are declared but only {stored} are stored")
+            raise LimitError(f"{where}: {nbytes} bytes are declared but only {stored} are stored")
 
     @cached_property
     def attrs(self) -> Mapping[str, AttrValue]:  # type: ignore[override]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from h5py import h5a, h5s
 
-from ..errors import CompositeH5Error, CorruptFileError, RefusedError
+from ..errors import CompositeH5Error, CorruptFileError, LimitError, RefusedError
 from .h5types import checked_dtype, decode_one, decode_text
 from .nodes import AttrValue
 
@@ -36,7 +36,7 @@ class StoredAttrs(Mapping[str, AttrValue]):
         names: list[bytes] = []
         with reading(self._where):
             if h5a.get_num_attrs(self._oid) > self._file.limits.attributes:
-                raise RefusedError(f"{self._where}: more than {self._file.limits.attributes} attributes")
+                raise LimitError(f"{self._where}: more than {self._file.limits.attributes} attributes")
             h5a.iterate(self._oid, names.append)
         return frozenset(names)
 
@@ -70,7 +70,7 @@ def _read_attr(attr: h5a.AttrID, limit: int, where: str) -> AttrValue:
     is_text = dtype.kind in "US"
     size = tid.get_size()
     if prod(shape) * size > limit:
-        raise RefusedError(f"{where}: larger than {limit} bytes")
+        raise LimitError(f"{where}: larger than {limit} bytes")
     values = np.empty(shape, f"S{size}" if is_text else dtype)
     if values.size:
         attr.read(values, tid)

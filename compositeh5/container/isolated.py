@@ -473,7 +473,7 @@ def pieces(
         return
     axis = next((i for i, along in enumerate(wanted) if len(along) > 1), None)
     if axis is None and nbytes > WINDOW:
-        raise errors.RefusedError(f"a text of {itemsize} bytes is longer than the {WINDOW} that can be read isolated")
+        raise errors.LimitError(f"a text of {itemsize} bytes is longer than the {WINDOW} that can be read isolated")
     if axis is None:
         yield wanted
         return

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.char
 
-from ..errors import RefusedError
+from ..errors import LimitError
 from .arrays import StoredArray
 from .confine import give_up_rights
 from .h5types import encode_text
@@ -133,7 +133,7 @@ def _read(file: StoredFile, request: dict[str, Any], window: Any) -> None:
     if node.dtype.kind == "U":
         values = encode_text(values, node.where).astype(f"S{node.dtype.itemsize // 4 + 1}")
     if values.nbytes > WINDOW:
-        raise RefusedError(f"{node.where}: {values.nbytes} bytes at once")
+        raise LimitError(f"{node.where}: {values.nbytes} bytes at once")
     window[: values.nbytes] = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
 
 

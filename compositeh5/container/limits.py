@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from ..errors import ConfigurationError, RefusedError
+from ..errors import ConfigurationError, LimitError
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ class Limits:
 
         Raises
         ------
-        RefusedError
+        LimitError
             If it is more than is allowed.
         """
         if self.read_bytes is not None and nbytes > self.read_bytes:
-            raise RefusedError(
+            raise LimitError(
                 f"{where}: reading this needs {nbytes} bytes, but the limit is {self.read_bytes}: read a part of it, "
                 f"or pass other limits (compositeh5.Limits(read_bytes=...))"
             )

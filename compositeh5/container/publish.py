@@ -15,6 +15,9 @@ import re
 import time
 from collections.abc import Callable, Iterator
 
+from ..errors import NoSpaceError
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FSYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 
@@ -164,12 +167,26 @@ def named(path: str, *, replace: bool) -> Iterator[str]:
 
 
 def write_durably(path: str, content: Content) -> None:
-    """Fill a file that nobody else knows of yet, and force its content, but not its name, to the disk."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    """Fill a file that nobody else knows of yet, and force its content, but not its name, to the disk.
+
+    Raises
+    ------
+    NoSpaceError
+        If the disk, or the user's part of it, is full.
+    OSError
+        If it can't be written otherwise.
+    """
     try:
-        _fill(fd, content)
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            _fill(fd, content)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        text = f"{os.path.dirname(path)}: {os.strerror(error.errno)}; nothing was written"
+        raise NoSpaceError(error.errno, text) from error
 
 
 def make_folders(folder: str) -> None:

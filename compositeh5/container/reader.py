@@ -17,7 +17,7 @@ from typing import Any
 import h5py
 from h5py import h5, h5d, h5f, h5g, h5l, h5o, h5p
 
-from ..errors import CorruptFileError, RefusedError
+from ..errors import CorruptFileError, LimitError, RefusedError
 from .arrays import StoredArray
 from .attributes import StoredAttrs, checked_name, reading
 from .files import FileGroup, OpenFile
@@ -97,7 +97,7 @@ class StoredGroup(FileGroup):
 
     def __init__(self, file: StoredFile, gid: h5g.GroupID, path: str, depth: int) -> None:
         if depth > file.limits.depth:
-            raise RefusedError(f"{file.name}:{path}: groups nested deeper than {file.limits.depth}")
+            raise LimitError(f"{file.name}:{path}: groups nested deeper than {file.limits.depth}")
         self.file, self.path, self._gid, self._depth = file, path, gid, depth
         self._opened: dict[str, Node] = {}
         self.where = f"{file.name}:{path}"
@@ -111,7 +111,7 @@ class StoredGroup(FileGroup):
         self.file.check_open(self.where)
         with reading(self.where):
             if self._gid.get_num_objs() > self.file.limits.children:
-                raise RefusedError(f"{self.where}: more than {self.file.limits.children} links")
+                raise LimitError(f"{self.where}: more than {self.file.limits.children} links")
             names: list[bytes] = []
             tracked = self._gid.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_TRACKED
             self._gid.links.iterate(names.append, idx_type=h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME)

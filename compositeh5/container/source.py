@@ -13,7 +13,10 @@ import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import nullcontext
 
-from ..errors import CorruptFileError, NotACompositeFileError, RefusedError
+from ..errors import BusyError, CorruptFileError, NotACompositeFileError, RefusedError
+
+_WRITING = 0x05
+"""Marks of the superblock: open for writing, and for writing while others read."""
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -286,9 +289,15 @@ def identity(status: os.stat_result) -> tuple[int, ...]:
 
 
 def check_signature(source: io.RawIOBase | io.BufferedIOBase, name: str) -> None:
-    """Raise `NotACompositeFileError` unless a file begins as HDF5 files do."""
+    """Raise `NotACompositeFileError` unless a file begins as HDF5 files do, and `BusyError` if it is being edited."""
     source.seek(0)
-    start = source.read(8)
-    if start != SIGNATURE:
+    start = source.read(12) or b""
+    if not start.startswith(SIGNATURE):
         found = "it is empty" if not start else "its first bytes are others"
         raise NotACompositeFileError(f"{name}: not an HDF5 file ({found})")
+    # Superblocks of version 3 say so. HDF5 itself only looks there if it also locks files.
+    if len(start) == 12 and start[8] == 3 and start[11] & _WRITING:
+        raise BusyError(
+            f"{name}: is open for writing by another program, or one died that had it so; if there is none, "
+            f"`h5clear -s` takes the mark away, and `compositeh5 verify` tells whether the file is still whole"
+        )
