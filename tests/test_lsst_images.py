@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 import pages
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import counted_reads, tool
 
 import compositeh5 as ch5
@@ -61,6 +63,7 @@ from lsst.images.tests import (
 
 from compositeh5 import lsst_images
 from compositeh5.lsst_images import CompositeInputArchive
+from compositeh5.lsst_images._trees import Tree, take_apart
 
 P = TypeVar("P", bound=pydantic.BaseModel)
 VISIT = {"instrument": "LSSTCam", "visit": samples.VISIT}
@@ -187,6 +190,41 @@ def test_the_same_object_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.h5", "b.h5"):
         lsst_images.write(samples.visit_image(shape=(20, 30)), tmp_path / name)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
+    max_leaves=12,
+)
+NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True) | st.sampled_from(["image", "obs_info", "provenance"])
+
+
+@settings(deadline=None, max_examples=50)
+@given(fields=st.dictionaries(NAMES, JSON, max_size=5), place=st.lists(st.text(min_size=1, max_size=3), max_size=4))
+def test_any_tree_comes_back_the_same(fields: dict[str, Any], place: list[str]) -> None:
+    stamps = {"schema_url": "https://x/schemas/x-1.0.0", "schema_version": "1.0.0", "min_read_version": 1}
+    pixels, array = np.arange(6, dtype="f4").reshape(2, 3), np.arange(3)
+    references = [
+        {"source": name, "shape": list(values.shape), "datatype": values.dtype.name}
+        for name, values in (("array:0", pixels), ("array:1", array))
+    ]
+    model: Any = {"data": {"value": references[0], "unit": "nJy"}, "yx0": [3, 4], "other": references[1], **stamps}
+    innermost = model
+    for key in reversed(place):
+        model = {key: [model]}
+    tree = {**fields, "planes": model, **stamps}
+    components = take_apart(tree, {"array:0": pixels, "array:1": array})
+    found = Tree(ch5.Composite(None, components))
+    back = found.whole([*fields, "planes"])
+    moved = found.whole(["planes"])["planes"]
+    for key in place:
+        moved = moved[key][0]
+    np.testing.assert_array_equal(found.array(moved["data"]["value"]["source"])(()), pixels)
+    np.testing.assert_array_equal(found.array(moved["other"]["source"])(()), array)
+    moved["data"]["value"]["source"], moved["other"]["source"] = "array:0", "array:1"
+    assert {name: back[name] for name in fields} == fields
+    assert moved == innermost
 
 
 # ---- As composites -------------------------------------------------------------------------------------------------
@@ -526,9 +564,9 @@ def plane_with(name: str = "image", **changes: Any) -> Callable[[ch5.Composite],
         (tree_with(json="[1]"), FormatError, "should be a JSON object"),
         (tree_with(json="[" * 100_000), FormatError, "isn't valid JSON"),
         (tree_with(json="{}"), FormatError, "has no component 'image'|kind 'image'"),
-        (plane_with(plane="image"), FormatError, "should be a list of components"),
-        (plane_with(plane=["nowhere"]), FormatError, "no component 'nowhere'"),
-        (plane_with(plane=["psf"]), FormatError, "should be an image or a mask"),
+        (plane_with(**{"$plane": "image"}), FormatError, "should be a list of components"),
+        (plane_with(**{"$plane": ["nowhere"]}), FormatError, "no component 'nowhere'"),
+        (plane_with(**{"$plane": ["psf"]}), FormatError, "should be an image or a mask"),
         (plane_with("mask", unused=["x"]), FormatError, "'unused' should be a list of integers"),
         (lambda composite: {"psf": {"json": "{}"}}, FormatError, "can't make an object of it"),
         (lambda composite: {"band": "x", "detector": {"json": "{}"}}, FormatError, "'detector' isn't as its schema"),

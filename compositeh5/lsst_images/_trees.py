@@ -41,7 +41,7 @@ PER_DETECTOR = {"obs_info": "detector_"}
 These entries are a component of their own, so that the rest can be shared.
 """
 
-_JSON, _PLANE = "json", "plane"
+_JSON, _PLANE = "json", "$plane"
 _REFERENCE = {"source", "shape", "datatype"}
 
 
@@ -65,7 +65,7 @@ def take_apart(tree: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> d
     rest: dict[str, Any] = {}
     for field, value in root.items():
         name = component_of(field)
-        if field in (*STAMPS, _PLANE) or isinstance(value, list) or _has_planes(value):
+        if field in (*STAMPS, _PLANE) or _has_planes(value) or not (isinstance(value, dict) or _is_scalar(value)):
             rest[field] = value
         elif value is None or isinstance(value, str):
             components[name] = value
@@ -107,7 +107,7 @@ class _Planes:
         return {key: self.replaced(each, f"{name}_{key}" if path else key, (*path, key)) for key, each in value.items()}
 
     def _added(self, plane: Image | Mask, name: str) -> str:
-        name = own = re.sub(r"\W", "_", name)
+        name = own = re.sub(r"[^0-9A-Za-z_]", "_", name)
         number = 2
         # A field has the name of its component; others give way.
         while own in self._components or (own in self._taken and own != name):
@@ -187,14 +187,16 @@ def _is_reference(value: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) 
 
 
 def _is_plain(value: Any) -> bool:
+    """Return whether a record gives a value back as it is, without needing many datasets for it."""
     if isinstance(value, list):
-        return (
-            len({type(item) for item in value}) <= 1
-            and not any(isinstance(item, list) for item in value)
-            and all(map(_is_plain, value))
-        )
+        return len({type(item) for item in value}) <= 1 and all(map(_is_scalar, value))
+    return _is_scalar(value)
+
+
+def _is_scalar(value: Any) -> bool:
     if isinstance(value, str):
-        return "\0" not in value
+        # HDF5 has no other text.
+        return "\0" not in value and value.encode(errors="replace").decode() == value
     return value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
