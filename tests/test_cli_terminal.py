@@ -224,7 +224,7 @@ def test_a_process_that_is_killed_is_an_error_in_one_line(workplace: Path) -> No
         os.kill(worker, signal.SIGKILL)
     shown = terminal.finish()
     assert shown.code == 2
-    assert "compositeh5: error: A process in the process pool was terminated abruptly" in shown.text
+    assert "compositeh5: error: a process that works on the files has ended early" in shown.text
     assert "Traceback" not in shown.text
 
 

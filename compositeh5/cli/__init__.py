@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import shutil
 import sys
 import textwrap
@@ -49,13 +50,13 @@ def main(argv: list[str] | None = None) -> int:
                 stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             code = arguments.run(arguments)
             sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (``head``) has seen enough; the flush at exit must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FINE
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            # The reader (``head``) has seen enough; the flush at exit must not complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FINE
         known = _expected(error)
         if known is None:
             raise
@@ -64,11 +65,20 @@ def main(argv: list[str] | None = None) -> int:
     return code or FINE
 
 
+def _nobody_reads() -> bool:
+    """Return whether the standard output is a pipe without a reader: other pipes can break too."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
 def _text(error: BaseException) -> str:
     """Return what an error says; of one of the operating system the file comes first, as in ours."""
-    if isinstance(error, OSError) and not isinstance(error, CompositeH5Error) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+    if isinstance(error, CompositeH5Error):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    return f"a process that works on the files has ended early, perhaps for lack of memory: {error}"
 
 
 def _expected(error: BaseException | None) -> BaseException | None:

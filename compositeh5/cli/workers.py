@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
@@ -24,8 +25,12 @@ class Workers(ProcessPoolExecutor):
         super().__init__(jobs, mp_context=get_context("spawn"), initializer=_take_ctrl_c)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        with _ctrl_c_held():
-            return super().submit(fn, *args, **kwargs)
+        try:
+            with _ctrl_c_held():
+                return super().submit(fn, *args, **kwargs)
+        except OSError as error:
+            # The pipes to processes that are gone.
+            raise BrokenProcessPool(str(error)) from error
 
 
 @contextmanager
