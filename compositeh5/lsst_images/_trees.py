@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
+from astropy.units import Unit
 from numpy.typing import NDArray
 
 from .. import kinds
@@ -55,13 +56,9 @@ def take_apart(tree: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> d
     arrays : mapping
         The arrays, by the sources that the references in the tree name.
 
-    Raises
-    ------
-    EncodeError
-        If a component can't be stored.
     """
     components: dict[str, Any] = {}
-    root = _Planes(arrays, components, set(map(component_of, tree))).replaced(dict(tree), "image")
+    root = _Planes(arrays, components, set(map(component_of, tree))).replaced(dict(tree), "image", is_root=True)
     rest: dict[str, Any] = {}
     for field, value in root.items():
         name = component_of(field)
@@ -93,18 +90,18 @@ class _Planes:
     def __init__(self, arrays: Mapping[str, NDArray[Any]], components: dict[str, Any], taken: set[str]) -> None:
         self._arrays, self._components, self._taken = arrays, components, taken
 
-    def replaced(self, value: Any, name: str, path: tuple[str, ...] = ()) -> Any:
+    def replaced(self, value: Any, name: str, *, is_root: bool = False) -> Any:
         """Return a part of the tree with what is left of images and masks, and the names of their components."""
         if isinstance(value, list):
-            return [self.replaced(item, f"{name}_{i}", (*path, str(i))) for i, item in enumerate(value)]
+            return [self.replaced(item, f"{name}_{i}") for i, item in enumerate(value)]
         if not isinstance(value, dict):
             return value
         found = self._image(value) or self._mask(value)
         if found is not None:
             planes, rest = found
-            own = "mask" if not path and isinstance(planes[0], Mask) else name
+            own = "mask" if is_root and isinstance(planes[0], Mask) else name
             value = {_PLANE: [self._added(plane, own) for plane in planes], **rest}
-        return {key: self.replaced(each, f"{name}_{key}" if path else key, (*path, key)) for key, each in value.items()}
+        return {key: self.replaced(each, key if is_root else f"{name}_{key}") for key, each in value.items()}
 
     def _added(self, plane: Image | Mask, name: str) -> str:
         name = own = re.sub(r"[^0-9A-Za-z_]", "_", name)
@@ -145,7 +142,8 @@ class _Planes:
             if array is None:
                 return None
             bits = range(array.dtype.itemsize * 8 - 1)
-            planes = {plane["name"]: MaskPlane(bit, plane["description"]) for bit, plane in zip(bits, names)}  # noqa: B905
+            own = zip(bits, names, strict=False)
+            planes = {plane["name"]: MaskPlane(bit, plane["description"]) for bit, plane in own}
             masks.append(Mask(array, planes, tuple(model["yx0"])))
         rest = {key: value for key, value in model.items() if key not in ("data", "yx0", "planes")}
         return masks, {**rest, "unused": [i for i, plane in enumerate(model["planes"]) if plane is None]}
@@ -201,8 +199,6 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _unit(text: str) -> Any:
-    from astropy.units import Unit
-
     try:
         return Unit(text, format="vounit")
     except ValueError:
@@ -228,10 +224,7 @@ class Tree:
         self._nodes: dict[str, Node] = {}
         self._opened = ExitStack()
         if TREE not in composite or composite.kind(TREE) != "record":
-            raise FormatError(
-                f"{composite._where}: isn't an object of lsst.images: it has no record {TREE!r} "
-                f"(to_visit_image makes one of an exposure)"
-            )
+            raise FormatError(f"{composite._where}: isn't an object of lsst.images: it has no record {TREE!r}")
         self._rest = self._fields(TREE)
         for name in STAMPS:
             expected = int if name == "min_read_version" else str
