@@ -12,12 +12,14 @@ from contextlib import contextmanager
 
 from ..errors import CorruptFileError
 from .reader import StoredFile
-from .source import SIGNATURE, FileSource, stated_size
+from .source import SIGNATURE, WRITING, FileSource, stated_size
 
 SUPERBLOCK_BYTES = 48
 """Size of a superblock of version 3 with offsets and lengths of 8 bytes, as files of this format have it."""
 
 _OBJECT_HEADER = b"OHDR"
+_FLAGS = 11
+"""Offset of the byte that says whether somebody has the file open for writing."""
 _UNDEFINED = b"\xff" * 8
 _UINT32 = 0xFFFFFFFF
 
@@ -63,7 +65,8 @@ class _SalvagedSource(FileSource):
         self._path, self._present, self.damage = path, self._size, ""
         start = FileSource.read_at(self, 0, SUPERBLOCK_BYTES + len(_OBJECT_HEADER))
         self._start = start[:SUPERBLOCK_BYTES]
-        stated = stated_size(self._start) if _is_right(self._start) else None
+        is_right = _is_right(self._start)
+        stated = stated_size(self._start) if is_right and not self._start[_FLAGS] & WRITING else None
         if stated is not None:
             if stated > self._present:
                 self.damage = f"the file was cut off: it has {self._present} of {stated} bytes"
@@ -71,7 +74,11 @@ class _SalvagedSource(FileSource):
         elif start[SUPERBLOCK_BYTES:] == _OBJECT_HEADER:
             # The root group follows at once. How long the file was isn't known otherwise.
             self._start = superblock(self._present)
-            self.damage = f"its superblock, the first {SUPERBLOCK_BYTES} bytes, is damaged"
+            self.damage = (
+                "it is marked as open for writing by another program, which may have died"
+                if is_right
+                else f"its superblock, the first {SUPERBLOCK_BYTES} bytes, is damaged"
+            )
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill the buffer from the current position, with zeros behind what is there; return its length."""

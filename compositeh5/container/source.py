@@ -15,7 +15,7 @@ from contextlib import nullcontext
 
 from ..errors import BusyError, CorruptFileError, NotACompositeFileError, RefusedError
 
-_WRITING = 0x05
+WRITING = 0x05
 """Marks of the superblock: open for writing, and for writing while others read."""
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -296,7 +296,7 @@ def check_signature(source: io.RawIOBase | io.BufferedIOBase, name: str) -> None
         found = "it is empty" if not start else "its first bytes are others"
         raise NotACompositeFileError(f"{name}: not an HDF5 file ({found})")
     # Superblocks of version 3 say so. HDF5 itself only looks there if it also locks files.
-    if len(start) == 12 and start[8] == 3 and start[11] & _WRITING:
+    if len(start) == 12 and start[8] == 3 and start[11] & WRITING:
         raise BusyError(
             f"{name}: is open for writing by another program, or one died that had it so; if there is none, "
             f"`h5clear -s` takes the mark away, and `compositeh5 verify` tells whether the file is still whole"

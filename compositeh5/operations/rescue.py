@@ -24,7 +24,7 @@ from ..container.arrays import StoredArray
 from ..container.layout import ORIGIN, file_root
 from ..container.names import unescape_name
 from ..container.nodes import Array, ArrayNode, ExternalLink, Group, GroupNode, Node
-from ..container.publish import publish
+from ..container.publish import make_folders, publish
 from ..container.salvage import salvaged
 from ..container.viewers import RANGE, image_attrs
 from ..container.writer import write_image
@@ -153,7 +153,7 @@ def rescue(
             reasons = "; ".join(dict.fromkeys([damage, *(item.reason for item in lost)])).removeprefix("; ")
             raise CorruptFileError(f"{location}: nothing of it can be rescued: {reasons}")
         root = relative_links(file_root(groups), place)
-        os.makedirs(os.path.dirname(place), exist_ok=True)
+        make_folders(os.path.dirname(place))
         try:
             publish(place, functools.partial(write_image, root), replace=replace)
         except FileExistsError as error:
@@ -173,6 +173,8 @@ def _rescued(survey: Survey, location: str, partial: bool) -> tuple[Composite | 
         )
         if composite is not None:
             parts[name] = MemoryPart(composite, "composite", composite.stage)
+        elif not any(item.component == name for item in lost):
+            lost.append(Lost("", name, f"{inner.group.where}: nothing of it is good"))
     for fault in survey.faults:
         found = _kept(survey.group, fault) if partial and fault.component else None
         if found is not None:
