@@ -15,6 +15,7 @@ import pages
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from range_server import range_server
 from support import counted_reads, tool
 
 import compositeh5 as ch5
@@ -333,6 +334,19 @@ def test_components_of_the_type_are_those_of_the_object(visit_image: VisitImage,
         np.testing.assert_array_equal(variance.array, visit_image.variance[box].array)
         assert reader.get_tree().min_read_version == 1
     assert CompositeInputArchive.get_basic_info(stored).schema_name == "visit_image"
+
+
+def test_a_remote_component_is_one_request(
+    visit_image: VisitImage, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lsst.resources.http", reason="needs lsst-resources[https] (the extra `remote`)")
+    for name in ("http_proxy", "HTTP_PROXY", "LSST_HTTP_AUTH_BEARER_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    with range_server(stored.parent) as server:
+        url = f"{server.url}/{stored.name}"
+        assert_psfs_equal(lsst_images.read(url, component="psf"), visit_image.psf)
+        assert [method for method, _ in server.requests] == ["GET"]
+        assert_visit_images_equal(lsst_images.read(url), visit_image)
 
 
 # ---- Links ---------------------------------------------------------------------------------------------------------

@@ -55,7 +55,6 @@ def take_apart(tree: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> d
         The JSON of the tree.
     arrays : mapping
         The arrays, by the sources that the references in the tree name.
-
     """
     components: dict[str, Any] = {}
     root = _Planes(arrays, components, set(map(component_of, tree))).replaced(dict(tree), "image", is_root=True)
