@@ -80,6 +80,10 @@ class StoredComposite(Composite):
                 self._file, self._group = self._opening.open_group(self._opening.pick)
             return self._group
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Only asked for where it can't be opened again: it is a part of another one.
+        raise EncodeError(f"{self._group.where}: can't be pickled while it is in an open file: pickle composite.load()")
+
     def close(self) -> None:
         super().close()
         self._closed = self._closed or self._opening is not None

@@ -276,6 +276,12 @@ def test_too_little_memory_is_said(tree: Path, tmp_path: Path) -> None:
         assert not composite["image"].array.any()
 
 
+def test_a_process_that_can_not_start_is_not_the_fault_of_the_file(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(IsolationError, match=r"calexp\.h5: no process could be started .* \(exit code 1\); check that"):
+        ch5.open(own / "calexp.h5", isolated=True)
+
+
 def test_close_ends_the_process(own: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with ch5.open(own / "calexp.h5", isolated=True) as composite:

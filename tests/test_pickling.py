@@ -15,6 +15,7 @@ import pytest
 
 import compositeh5 as ch5
 from compositeh5.errors import ClosedError, DigestMismatchError, EncodeError, WrongIdError
+from compositeh5.stored import nested_composite
 
 COMPONENTS = ("image", "mask", "psf", "visit_info")
 
@@ -130,6 +131,17 @@ def test_a_file_object_is_not_pickled(tree: Path) -> None:
         pytest.raises(EncodeError, match="opened from a file object"),
     ):
         pickle.dumps(c)
+
+
+def test_a_composite_within_one_is_pickled_by_value(tree: Path, tmp_path: Path) -> None:
+    inner = ch5.Composite(None, {"text": "inside"})
+    ch5.Composite(None, {"inner": inner}).write(tmp_path / "outer.h5")
+    with ch5.open(tmp_path / "outer.h5") as outer:
+        found = pickle.loads(pickle.dumps(outer["inner"]))
+        stored = nested_composite(outer._part("inner"))
+        with pytest.raises(EncodeError, match=r"outer\.h5:/composite/inner: .*load\(\)"):
+            pickle.dumps(stored)
+    assert found["text"] == "inside"
 
 
 @pytest.mark.parametrize("isolated", [False, True])

@@ -52,6 +52,9 @@ serve(setup)
 PIECE = 8 * 1024 * 1024
 """Arrays are asked for in pieces of at most this; larger ones take longer, for they don't stay in a cache."""
 
+START_SECONDS = 60
+"""Time for a process to start."""
+
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 """All that the process has of an environment."""
 
@@ -177,6 +180,16 @@ class _Process:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
+        # It hasn't seen the file yet.
+        self._channel.within(START_SECONDS)
+        try:
+            self._channel.receive()
+        except (EOFError, OSError) as error:
+            what = "it was not ready in time" if isinstance(error, TimeoutError) else f"it {self._end()}"
+            raise IsolationError(
+                f"{self._name}: no process could be started to read it: {what}; check that {sys.executable} runs, and "
+                f"imports numpy and h5py without environment variables"
+            ) from None
         return self._channel
 
     def _size(self) -> int:

@@ -47,6 +47,7 @@ def serve(setup: dict[str, Any]) -> None:
     else:
         source = FileSource(f"/proc/self/fd/{setup['file']}")
     give_up_rights(limits)
+    channel.send({})
     file: StoredFile | None = None
     while True:
         try:
