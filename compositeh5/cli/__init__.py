@@ -77,7 +77,7 @@ def _text(error: BaseException) -> str:
     if isinstance(error, CompositeH5Error):
         return str(error)
     if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        return f"{error.filename}: {error.strerror}" if error.filename and not error.filename2 else str(error)
     return f"a process that works on the files has ended early, perhaps for lack of memory: {error}"
 
 
