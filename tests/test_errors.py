@@ -133,6 +133,8 @@ ONE: dict[str, Call] = {
     "diff, the first": lambda bad, out: ch5.diff(bad, _good(bad)),
     "diff, the second": lambda bad, out: ch5.diff(_good(bad), bad),
     "gather": lambda bad, out: ch5.gather([bad], "image", key="detector"),
+    "read_many": lambda bad, out: list(ch5.read_many([bad], "image")),
+    "cutouts": lambda bad, out: list(ch5.cutouts([bad], (1, 2), 3)),
     "promote": lambda bad, out: ch5.promote(bad, "image", out / "x.h5"),
     "rescue": lambda bad, out: ch5.rescue(bad, out / "x.h5"),
     "open_visit": lambda bad, out: ch5.open_visit(bad, bad.parents[1] / "good"),

@@ -272,6 +272,8 @@ def test_sky_positions_boxes_and_pixels(large: Path) -> None:
         assert all(map(same, ch5.cutouts(large, where, size), expected))
     with pytest.raises(TypeError, match="a Box has its own size"):
         next(ch5.cutouts(large, boxes, 31))
+    with pytest.raises(TypeError, match="should be a Box, a SkyCoord or"):
+        next(ch5.cutouts(large, [1.0, 2.0], 31))
     (one,) = ch5.cutouts(large, sky[1], 31, components=["psf", "image"])
     assert list(one) == ["psf", "image"]
 

@@ -177,6 +177,8 @@ def _wanted_box(wcs: Any, full: Box, where: Any, shape: tuple[int, int] | None) 
         if shape is not None:
             raise TypeError("a Box has its own size: leave `size` out")
         return where
+    if not _on_sky(where) and not (isinstance(where, tuple) and len(where) == 2):
+        raise TypeError(f"where a cutout is should be a Box, a SkyCoord or (y, x), not {where!r}")
     if shape is None:
         raise TypeError("a cutout around a position needs a size: pixels, (rows, columns), or an angle")
     y, x = _centres(wcs, full, where)[0] if _on_sky(where) else (float(value) for value in where)

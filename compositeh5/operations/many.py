@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, groupby, pairwise
 from numbers import Real
@@ -157,9 +157,10 @@ def cutouts(
     if len(listed) != len(wheres) and 1 not in (len(listed), len(wheres)):
         raise ValueError(f"{len(listed)} composites and {len(wheres)} positions can't be paired")
     total = len(wheres) if len(listed) == 1 else len(listed)
-    plan = _Plan(executor, 1, buffersize, return_exceptions, progress, "cutouts")
+    plan = _Plan(executor, chunksize, buffersize, return_exceptions, progress, "cutouts")
     groups = _groups(listed, wheres, total, total if executor is None else chunksize)
-    return _results(partial(_cut, size, components), groups, total, plan)
+    # A group is a task already.
+    return _results(partial(_cut, size, components), groups, total, replace(plan, chunksize=1))
 
 
 Group: TypeAlias = "tuple[Source, list[Any] | SkyCoord]"
