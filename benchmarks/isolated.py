@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from exposure import Exposure
+from data import Exposure
 
 import compositeh5 as ch5
 from compositeh5 import targets
