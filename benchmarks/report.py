@@ -199,7 +199,11 @@ def growth_table(growth: Figures) -> str:
 
 def environment(figures: Figures) -> str:
     lines = [", ".join(f"{name} {version}" for name, version in figures["versions"].items())]
-    lines.append(f"{figures['machine']}{'; quick: small sizes' if figures['quick'] else ''}")
+    lines.append(figures["machine"])
+    if figures["quick"]:
+        lines.append(
+            "A quick run with small sizes, **not those named below**: it shows the form, the figures mean little"
+        )
     lines += [f"{name} was left out: {reason}" for name, reason in figures["skipped"].items()]
     return "\n".join(f"- {line}" for line in lines)
 

@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 IMAGES = ("lsst.images FITS", "lsst.images FITS, lossy", "lsst.images NDF")
 
 QUICK: dict[str, list[str]] = {
-    "peers": ["--size=600", "--ccds=20", "--visit-size=32", "--rows=5000", "--runs=1", "--seconds=0.3"],
+    "peers": ["--size=400", "--ccds=8", "--visit-size=32", "--rows=2000", "--runs=1", "--seconds=0.3"],
     "butler": ["--size", "128", "--runs", "2", "--s3-size", "300"],
     "remote": ["--size", "1000", "--runs", "1"],
     "growth": ["--most", "0.1", "--runs", "1", "--seconds", "0.3"],
