@@ -13,7 +13,7 @@ from . import kinds, links, targets
 from .components import Components
 from .container.layout import DEFAULT
 from .definition import Definition
-from .errors import DefinitionError, UnsupportedParameterError, suggest
+from .errors import DefinitionError, UnsupportedParameterError, WrongTypeError, require_type, suggest
 from .links import DataId, Link, checked_data_id
 from .parts import LinkedPart, MemoryPart, Part, StoredPart, fetch_parts
 from .recipes import Recipes
@@ -82,6 +82,8 @@ class Composite(Components):
         provenance: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
+        require_type(definition, (str, Definition, type(None)), "a definition, the name of one, or None")
+        require_type({} if components is None else components, Mapping, "a mapping of names to components")
         values = {**(components or {}), **more}
         if isinstance(definition, str):
             definition = definitions.get_definition(definition)
@@ -282,11 +284,12 @@ class Composite(Components):
             If the definition doesn't have one of the components, or as one of another kind.
         EncodeError
             If a value can't be of its component's kind.
-        TypeError
+        WrongTypeError
             If there is no attribute of that name.
         """
+        require_type({} if components is None else components, Mapping, "a mapping of names to components")
         for name in attributes.keys() - _ATTRIBUTES:
-            raise TypeError(
+            raise WrongTypeError(
                 f"{self._where}: replace() has no argument {name!r}{suggest(name, _ATTRIBUTES)}; "
                 f"components are replaced by a mapping: replace({{{name!r}: value}})"
             )

@@ -55,7 +55,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DefinitionError, suggest
+from .errors import DefinitionError, WrongTypeError, suggest
 from .links import Link
 
 if TYPE_CHECKING:
@@ -194,7 +194,11 @@ def load_definition(path: str | os.PathLike[str] | Traversable) -> Definition:
     """
     from .definition_reader import read_file
 
-    return read_file(Path(path) if isinstance(path, str | os.PathLike) else path)
+    if isinstance(path, str | os.PathLike):
+        path = Path(path)
+    if not hasattr(path, "read_bytes"):
+        raise WrongTypeError(f"the path of a definition was expected, not {path!r}")
+    return read_file(path)
 
 
 def get_definition(name: str) -> Definition:

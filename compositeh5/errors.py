@@ -6,6 +6,7 @@ and what was found, and names the file and the full HDF5 path where there is one
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Collection
 
 
@@ -134,6 +135,16 @@ class ConversionError(CompositeH5Error, ValueError):
 
 class UnsupportedParameterError(CompositeH5Error, TypeError, ValueError):
     """No component understands a parameter of a read."""
+
+
+class WrongTypeError(CompositeH5Error, TypeError):
+    """An argument is of a type that the function can't take."""
+
+
+def require_type(value: object, types: type | tuple[type, ...], expected: str) -> None:
+    """Raise `WrongTypeError` unless a value is of one of some types."""
+    if not isinstance(value, types):
+        raise WrongTypeError(f"{expected} was expected, not {reprlib.repr(value)}")
 
 
 def did_you_mean(name: object, valid: Collection[str]) -> str:

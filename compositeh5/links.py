@@ -13,13 +13,14 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from .container.layout import BY_ID
-from .errors import EncodeError, FormatError
+from .errors import EncodeError, FormatError, require_type
 
 DataId = Mapping[str, int | str]
 
 
 def checked_data_id(data_id: Mapping[str, Any]) -> dict[str, int | str]:
     """Return a data ID with plain numbers and text, in order of its keys; anything else is an `EncodeError`."""
+    require_type(data_id, Mapping, "a data ID, a mapping of names to numbers and text,")
     checked: dict[str, int | str] = {}
     for key, value in sorted(data_id.items()):
         # numpy's integers are common here; JSON has no place for them.
@@ -151,8 +152,11 @@ def absolute_location(location: str | os.PathLike[str]) -> str:
     ------
     FileNotFoundError
         If it can't be either.
+    WrongTypeError
+        If it isn't text, or a path: numbers would be taken for descriptors of open files.
     """
-    text = os.fspath(location)
+    text = os.fspath(location) if isinstance(location, os.PathLike) else location
+    require_type(text, str, "a path or a URL")
     parts = split_location(text)
     if parts.scheme == "file":
         return unquote(parts.path) or "/"

@@ -28,6 +28,8 @@ from .errors import (
     DigestMismatchError,
     EncodeError,
     NoSuchComponentError,
+    WrongTypeError,
+    require_type,
 )
 from .integrity import read_json
 from .links import DataId
@@ -110,6 +112,8 @@ def open_composite(
     that was passed here. The copy opens the file when it is first used, and refuses it with `DigestMismatchError` or
     `WrongIdError` if it is another by then.
     """
+    require_type(id, (str, type(None)), "an id, as text,")
+    require_type(limits, Limits, "Limits")
 
     def pick(file: OpenFile) -> GroupNode:
         return composite_group(file, name) if id is None else composite_group_by_id(file, id)
@@ -240,7 +244,7 @@ class Opening:
         if isinstance(self.source, str) or hasattr(self.source, "geturl"):
             return open_file(self.source, self.size, self.access, self.file_digest)  # type: ignore[arg-type]
         if not hasattr(self.source, "readinto"):
-            raise TypeError(f"a path, a URL or a binary file object was expected, not {self.source!r}")
+            raise WrongTypeError(f"a path, a URL or a binary file object was expected, not {self.source!r}")
         name = self.base or getattr(self.source, "name", None) or "stream"
         return open_stream(self.source, str(name), self.access, self.file_digest)
 

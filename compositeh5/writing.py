@@ -16,7 +16,7 @@ from .container.layout import ID_NAMESPACE, file_root, long_text
 from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Node, SoftLink
 from .container.publish import Output, make_folders, publish
 from .container.writer import write_image
-from .errors import EncodeError, NoSuchComponentError, suggest
+from .errors import EncodeError, NoSuchComponentError, require_type, suggest
 from .integrity import canonical_json, composite_digest
 from .parts import MemoryPart, Part, StoredPart, quantized_part
 from .recipes import OTHERS, Recipe, Recipes
@@ -70,6 +70,7 @@ def write_file(
         If it can't be written; nothing is left behind.
     """
     location = links.absolute_location(path)
+    require_type(composites, Mapping, "a mapping of names to composites")
     if "://" in location:
         raise ValueError(f"{location}: only files on disk can be written")
     planned, root = _plan(composites, location, recipes, share)
@@ -147,6 +148,7 @@ def _plan(
     """Return composites as a file will have them, with ids and images rounded, and the root group of the file."""
     groups: dict[str, tuple[str, Group]] = {}
     names: dict[str, str] = {}
+    require_type({} if recipes is None else recipes, Mapping, "a mapping of components to recipes")
     chosen = {name: Recipe.of(recipe) for name, recipe in (recipes or {}).items()}
     _check_recipes(composites, chosen)
     planned = {name: _quantized(composite, chosen) for name, composite in composites.items()}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from mutants import structures
 from support import exposure, write_visit
 
 import compositeh5 as ch5
@@ -51,6 +55,25 @@ def _anndata(path: Path) -> None:
         file["obs/_index"] = np.array(["a", "b", "c"], h5py.string_dtype())
 
 
+def _ndf(path: Path) -> None:
+    """As Starlink's HDS version 5 writes an NDF."""
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"CLASS": np.bytes_("NDF"), "HDS_ROOT_NAME": np.bytes_("SKY")})
+        array = file.create_group("DATA_ARRAY")
+        array.attrs["CLASS"] = np.bytes_("ARRAY")
+        array["DATA"] = np.zeros((3, 4), "f4")
+        array["ORIGIN"] = np.ones(2, "i8")
+
+
+def _busy(path: Path) -> None:
+    """As it is while h5py has it open for writing."""
+    exposure((20, 20)).write(path)
+    data = bytearray(path.read_bytes())
+    data[11] |= 1
+    structures(bytes(path.read_bytes()))[0].sign(data)
+    path.write_bytes(data)
+
+
 def _newer(path: Path) -> None:
     exposure((20, 20)).write(path)
     with h5py.File(path, "r+") as file:
@@ -72,11 +95,13 @@ BAD: dict[str, tuple[Callable[[Path], Any], type[Exception]]] = {
     "netCDF4": (_netcdf4, errors.NotACompositeFileError),
     "PyTables": (_pytables, errors.NotACompositeFileError),
     "AnnData": (_anndata, errors.NotACompositeFileError),
+    "NDF": (_ndf, errors.NotACompositeFileError),
+    "busy": (_busy, errors.BusyError),
     "newer": (_newer, errors.UnsupportedVersionError),
     "truncated": (_truncated, errors.CorruptFileError),
     "FIFO": (os.mkfifo, errors.RefusedError),
 }
-FOREIGN = {"NeXus", "netCDF4", "PyTables", "AnnData", "empty", "text"}
+FOREIGN = {"NeXus", "netCDF4", "PyTables", "AnnData", "NDF", "empty", "text"}
 TREES = {"folder", "FIFO"}
 """What operations on whole trees take, or pass by."""
 
@@ -137,11 +162,18 @@ ONE: dict[str, Call] = {
     "cutouts": lambda bad, out: list(ch5.cutouts([bad], (1, 2), 3)),
     "promote": lambda bad, out: ch5.promote(bad, "image", out / "x.h5"),
     "rescue": lambda bad, out: ch5.rescue(bad, out / "x.h5"),
+    "open_index": lambda bad, out: ch5.open_index(bad),
+    "read_many": lambda bad, out: list(ch5.read_many([bad], "image")),
+    "cutouts": lambda bad, out: list(ch5.cutouts([bad], [(5, 5)], 3)),
     "open_visit": lambda bad, out: ch5.open_visit(bad, bad.parents[1] / "good"),
 }
 """Functions that need the file: they raise its error."""
 # It looks for a file, and says that there is none.
-OTHERWISE = {("open_visit", "folder"): FileNotFoundError, ("open_visit", "FIFO"): FileNotFoundError}
+OTHERWISE = {
+    ("open_index", "folder"): FileNotFoundError,
+    ("open_visit", "folder"): FileNotFoundError,
+    ("open_visit", "FIFO"): FileNotFoundError,
+}
 
 TREE: dict[str, Call] = {
     "verify_files": lambda bad, out: ch5.verify_files(bad).problems,
@@ -290,3 +322,130 @@ def test_what_can_go_wrong_has_different_classes() -> None:
     for one in kinds:
         assert not [other for other in kinds if other is not one and issubclass(one, other)]
     assert issubclass(errors.BrokenLinkError, FileNotFoundError)
+
+
+# ---- Arguments of wrong types -------------------------------------------------------------------------------
+
+PATHS: dict[str, Callable[[Any, Path], Any]] = {
+    "open": lambda value, out: ch5.open(value),
+    "open, location": lambda value, out: ch5.open(_sample(), location=value or 1),
+    "open, id": lambda value, out: ch5.open(_sample(), id=value or 1),
+    "open, limits": lambda value, out: ch5.open(_sample(), limits=value),
+    "open_dataset": lambda value, out: open_dataset(value, "7280c70e-0000-0000-0000-000000000000", {"visit": 1}),
+    "file_info": lambda value, out: file_info(value),
+    "refs": lambda value, out: ch5.refs(value),
+    "refs_to": lambda value, out: ch5.refs_to(_sample(), value),
+    "split": lambda value, out: ch5.split([value], out),
+    "diff": lambda value, out: ch5.diff(value, _sample()),
+    "gather": lambda value, out: ch5.gather([value], "image", key="detector"),
+    "promote": lambda value, out: ch5.promote(value, "image", out),
+    "open_visit": lambda value, out: ch5.open_visit(value, out),
+    "verify_files": lambda value, out: ch5.verify_files(value),
+    "migrate": lambda value, out: ch5.migrate([value]),
+    "relink": lambda value, out: ch5.relink(value, dry_run=True),
+    "prune": lambda value, out: ch5.prune(value),
+    "remove": lambda value, out: ch5.remove([value], out),
+    "subset": lambda value, out: ch5.subset(value, out),
+    "index": lambda value, out: ch5.index(value, out),
+    "open_index": lambda value, out: ch5.open_index(value),
+    "rescue": lambda value, out: ch5.rescue(value, out),
+    "read_many": lambda value, out: list(ch5.read_many([value], "image")),
+    "cutouts": lambda value, out: list(ch5.cutouts([value], [(1, 1)], 5)),
+    "load_definition": lambda value, out: ch5.load_definition(value),
+    "write": lambda value, out: exposure((20, 20)).write(value),
+    "write, recipes": lambda value, out: exposure((20, 20)).write(out, recipes=value or 1),
+    "write_file": lambda value, out: ch5.write_file(out, value),
+    "write_together": lambda value, out: ch5.write_together(value or 1, "x"),
+    "Composite": lambda value, out: ch5.Composite(value or 1, x=1),
+    "Composite, components": lambda value, out: ch5.Composite(None, value or 1),
+    "Composite, data_id": lambda value, out: ch5.Composite(None, x=1, data_id=value or 1),
+    "replace": lambda value, out: exposure((20, 20)).replace(value or 1),
+    "compose": lambda value, out: ch5.compose(None, value),
+    "Mask": lambda value, out: ch5.Mask(np.zeros((2, 2), int), value),
+    "convert": lambda value, out: convert(value, out),
+}
+
+
+def _sample() -> Path:
+    return Path(__file__).parent / "samples" / "1.0" / "list.h5"
+
+
+@pytest.mark.parametrize("function", PATHS)
+@pytest.mark.parametrize("value", [None, 1.5, object()], ids=lambda value: type(value).__name__)
+def test_an_argument_of_a_wrong_type(tmp_path: Path, function: str, value: object) -> None:
+    with pytest.raises((TypeError, errors.CompositeH5Error, FileNotFoundError)):
+        PATHS[function](value, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("function", ["open", "diff", "refs", "verify_files", "rescue", "convert", "subset", "prune"])
+def test_the_number_of_an_open_file_is_no_path(tmp_path: Path, function: str) -> None:
+    """Functions of ``os`` would take it, and close what somebody else has open."""
+    with (tmp_path / "mine").open("wb") as mine:
+        with pytest.raises((TypeError, errors.CompositeH5Error)):
+            PATHS[function](mine.fileno(), tmp_path / "out")
+        os.fstat(mine.fileno())
+
+
+def test_an_attribute_that_composites_do_not_have(tmp_path: Path) -> None:
+    with pytest.raises(errors.WrongTypeError, match="replace.. has no argument 'wcs'.*mapping"):
+        exposure((20, 20)).replace(wcs=None)
+
+
+# ---- Kinds that can't be read, and files that are being edited -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"kind": "no such"}, errors.UnknownKindError),
+        ({"kind": "table"}, errors.FormatError),
+        ({"kind_version": 99}, errors.UnsupportedVersionError),
+    ],
+)
+def test_a_component_of_a_wrong_kind(tmp_path: Path, changes: dict[str, Any], error: type[Exception]) -> None:
+    """It alone can't be read."""
+    path = tmp_path / "x.h5"
+    exposure((20, 20)).write(path)
+    with h5py.File(path, "r+") as file:
+        for name, value in changes.items():
+            file["composite/image"].attrs[name] = value if isinstance(value, int) else np.bytes_(value)
+    with ch5.open(path) as composite:
+        with pytest.raises(error, match="x.h5:/composite/image"):
+            composite["image"]
+        assert composite["mask"].shape == (20, 20)
+
+
+def test_refused_by_limits_and_links_refused_are_told_apart() -> None:
+    assert issubclass(errors.LimitError, errors.RefusedError)
+    assert issubclass(errors.LinkRefusedError, errors.BrokenLinkError)
+    kinds = [errors.LimitError, errors.LinkRefusedError, errors.WrongIdError, errors.BusyError, errors.NoSpaceError]
+    for one in kinds:
+        assert not [other for other in kinds if other is not one and issubclass(one, other)]
+
+
+def test_a_link_that_is_refused(tmp_path: Path) -> None:
+    base = ch5.Composite(None, x=np.arange(3))
+    base.write(tmp_path / "base.h5")
+    from dataclasses import replace
+
+    away = replace(base.link("x"), uri="https://example.org/base.h5", id="7280c70e-0000-5000-8000-000000000000")
+    ch5.Composite(None, x=away).write(tmp_path / "x.h5")
+    with ch5.open(tmp_path / "x.h5") as composite, pytest.raises(errors.LinkRefusedError, match="example.org"):
+        composite["x"]
+
+
+def test_a_file_that_is_larger_than_may_be_written(tmp_path: Path) -> None:
+    script = (
+        "import resource, signal, sys, numpy as np, compositeh5 as ch5\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n    ch5.Composite(None, x=np.arange(9999)).write(sys.argv[1])\n"
+        "except ch5.errors.NoSpaceError as error:\n    print(error.errno, error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "x.h5")], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == f"{errno.EFBIG} {tmp_path}: {os.strerror(errno.EFBIG)}; nothing was written\n", done.stderr
+    assert not list(tmp_path.iterdir())

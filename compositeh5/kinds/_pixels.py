@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..container.nodes import ArrayNode, Node, Selection
-from ..errors import EncodeError, FormatError, OutsideError
+from ..errors import EncodeError, FormatError, OutsideError, require_type
 from ..geometry import Box
 
 _INT64 = range(-(2**63), 2**63)
@@ -121,6 +121,7 @@ def read_pixels(node: Node, box: Box | None, dtype_kinds: str) -> tuple[NDArray[
     if not isinstance(node, ArrayNode) or node.ndim < 2 or node.dtype.kind not in dtype_kinds:
         raise FormatError(f"{node.where}: should be an array of pixels: two axes or more, type {dtype_kinds!r}")
     origin = stored_origin(node)
+    require_type(box, (Box, type(None)), "a Box")
     if box is None:
         return node.read(), origin
     return node.read(_selection(box, node.shape, origin, node.where)), box.origin

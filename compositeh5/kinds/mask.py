@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..container.nodes import Array, Node
-from ..errors import CompositeH5Error, EncodeError, FormatError
+from ..errors import CompositeH5Error, EncodeError, FormatError, require_type
 from ..geometry import Box
 from ._pixels import Pixels, read_pixels
 
@@ -64,6 +64,7 @@ class Mask(Pixels):
         if np.asarray(array).dtype.kind == "b":
             raise EncodeError("Mask: bools have no bits to name; use array.astype('u1') and planes={'BAD': 0}, say")
         super().__init__(array, origin)
+        require_type(planes, Mapping, "a mapping of names of planes to bits")
         self._planes: dict[str, MaskPlane] = {}
         for name, plane in planes.items():
             self._insert(name, plane if isinstance(plane, MaskPlane) else MaskPlane(plane))

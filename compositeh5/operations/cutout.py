@@ -193,6 +193,8 @@ def _shape(wcs: Any, size: Any) -> tuple[int, int]:
         scales = proj_plane_pixel_scales(wcs.celestial)
         extent = np.ceil(np.broadcast_to(size.to_value("deg"), 2) / scales[::-1])
         size = (int(extent[0]), int(extent[1]))
+    if np.ndim(size) > 1 or np.size(size) not in (1, 2):
+        raise OutsideError(f"the size of a cutout is one number of pixels, or two (y, x), not {size!r}")
     shape = (int(size), int(size)) if np.ndim(size) == 0 else (int(size[0]), int(size[1]))
     if min(shape) < 1:
         raise ValueError(f"the size of a cutout must be positive, not {size}")

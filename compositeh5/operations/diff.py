@@ -14,6 +14,7 @@ from ..composite import Composite
 from ..container.nodes import GroupNode
 from ..container.reader import StoredGroup
 from ..errors import BrokenLinkError, DigestMismatchError, NoSuchComponentError, suggest
+from ..links import absolute_location
 from ..opening import open_composite
 from ..parts import LinkedPart
 from ..stored import from_group
@@ -169,9 +170,9 @@ def diff_groups(a: GroupNode, b: GroupNode) -> Iterator[tuple[str, Difference]]:
 
 
 def _is_fits(source: Source) -> bool:
-    if isinstance(source, Composite) or not os.path.isfile(source):
+    if isinstance(source, Composite) or not os.path.isfile(path := absolute_location(source)):
         return False
-    with open(source, "rb") as file:
+    with open(path, "rb") as file:
         return file.read(len(_FITS)) == _FITS
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..definition import Definition, get_definition, known_definition
-from ..errors import DefinitionError, NoCandidateError, NoSuchComponentError, StageError
+from ..errors import DefinitionError, NoCandidateError, NoSuchComponentError, StageError, require_type
 from ..links import DataId, Link
 from ..parts import LinkedPart, ListPart
 from .versions import VERSIONS, use_version, version_names, with_version
@@ -195,6 +195,7 @@ def compose(
         definition = get_definition(definition)
     found = dict(components or {})
     for source in sources:
+        require_type(source, Composite, "a composite")
         for name in source:
             if name not in found and (definition is None or name in definition.components):
                 found[name] = source.link(name)

@@ -17,7 +17,7 @@ from ..composite import Composite
 from ..container.names import unescape_name
 from ..container.nodes import GroupNode, Node
 from ..definition import Definition, definition_names, get_definition, known_definition
-from ..errors import BrokenLinkError, ConflictError, DefinitionError, DigestMismatchError
+from ..errors import BrokenLinkError, ConflictError, DefinitionError, DigestMismatchError, require_type
 from ..integrity import digest
 from ..links import Link, absolute_location
 from ..opening import open_composite
@@ -85,6 +85,7 @@ def write_together(
     DefinitionError
         If a composite has a shared component, but not the data ID keys under which it is shared.
     """
+    require_type(composites, Mapping, "a mapping of paths to composites")
     paths = {absolute_location(path): composite for path, composite in composites.items()}
     with ExitStack() as opened:
         files = _shared_files(paths, os.fspath(shared))
