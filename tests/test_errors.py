@@ -163,8 +163,6 @@ ONE: dict[str, Call] = {
     "promote": lambda bad, out: ch5.promote(bad, "image", out / "x.h5"),
     "rescue": lambda bad, out: ch5.rescue(bad, out / "x.h5"),
     "open_index": lambda bad, out: ch5.open_index(bad),
-    "read_many": lambda bad, out: list(ch5.read_many([bad], "image")),
-    "cutouts": lambda bad, out: list(ch5.cutouts([bad], [(5, 5)], 3)),
     "open_visit": lambda bad, out: ch5.open_visit(bad, bad.parents[1] / "good"),
 }
 """Functions that need the file: they raise its error."""
