@@ -107,10 +107,10 @@ def observation(number: int) -> ObservationInfo:
 
 
 def mask_schema(planes: int = 9) -> MaskSchema:
-    """Return a schema of so many planes, and one bit that is not used."""
+    """Return a schema of so many planes; of more than 9 or fewer, and one bit that is not used."""
     names = ["BAD", "SATURATED", "COSMIC_RAY", *(f"PLANE_{i}" for i in range(3, planes))]
     described: list[MaskPlane | None] = [MaskPlane(name, f"Why {name} is set.") for name in names]
-    return MaskSchema([*described[:2], None, *described[2:]])
+    return MaskSchema(described if planes == 9 else [*described[:2], None, *described[2:]])
 
 
 def visit_image(number: int = 11, *, shape: tuple[int, int] = SHAPE, planes: int = 9, seed: int = 1) -> VisitImage:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from ..composite import Composite
 from ..errors import FormatError, UnknownKindError, UnsupportedVersionError
 from ..opening import Source, open_composite
-from ._trees import STAMPS, Tree
+from ._trees import BYTES, STAMPS, Tree
 
 _INDIRECT = "#/indirect/"
 
@@ -236,8 +236,11 @@ class CompositeInputArchive(InputArchive):  # type: ignore[misc]
         if isinstance(model, InlineArrayModel):
             return np.array(model.data, dtype=model.datatype.to_numpy())[slices]
         parts = () if isinstance(slices, EllipsisType) else slices
+        source = str(model.source)
+        if source.endswith(BYTES) and "/" not in source:
+            return self._bytes_of_mask(source.removesuffix(BYTES), parts[1:], model.shape)
         selection = tuple(slice(*each.indices(n)) for each, n in zip(parts, model.shape, strict=False))
-        values = self._tree.array(str(model.source))(selection)
+        values = self._tree.array(source)(selection)
         # What is in memory belongs to the composite.
         return values if values.base is None and values.flags.writeable else values.copy()
 
@@ -254,6 +257,12 @@ class CompositeInputArchive(InputArchive):  # type: ignore[misc]
 
     def get_structured_array(self, model: TableModel, strip_header: Any = None) -> NDArray[Any]:
         return np.asarray(self.get_table(model).as_array())
+
+    def _bytes_of_mask(self, name: str, parts: tuple[slice, ...], shape: list[int]) -> NDArray[Any]:
+        selection = tuple(slice(*each.indices(n)) for each, n in zip(parts, shape, strict=False))
+        values = self._tree.array(name)(selection)
+        found = values.astype(values.dtype.newbyteorder("<"), copy=False)[..., np.newaxis].view(np.uint8)
+        return np.moveaxis(np.ascontiguousarray(found[..., : shape[-1]]), -1, 0)
 
     @property
     def _where(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,9 @@ PER_DETECTOR = {"obs_info": "detector_"}
 
 These entries are a component of their own, so that the rest can be shared.
 """
+
+BYTES = ":bytes"
+"""What a source ends with that means the bytes of a mask, on a first axis of their own."""
 
 _JSON, _PLANE = "json", "$plane"
 _REFERENCE = {"source", "shape", "datatype"}
@@ -278,20 +281,12 @@ class Tree:
         """Return the JSON of the root, with those of these fields that there are."""
         result = dict(self._rest)
         for name in names:
-            try:
+            with suppress(KeyError):
                 result[name] = self.field(name)
-            except KeyError:
-                continue
         return result
 
     def array(self, source: str) -> Callable[[tuple[slice, ...]], NDArray[Any]]:
-        """Return what reads a part of the array that a reference means.
-
-        Raises
-        ------
-        FormatError
-            If there is none.
-        """
+        """Return what reads a part of the array that a reference means; a `FormatError` says that there is none."""
         name, _, path = source.partition("/")
         if name not in self.composite:
             raise FormatError(f"{self.composite._where}: has no array {source!r}")
@@ -378,6 +373,11 @@ class Tree:
                 raise FormatError(f"{where}/{TREE}: 'unused' should be a list of integers, not {unused!r}")
             for index in unused:
                 planes.insert(index, None)
+            bits = [known.bit for known in empty.planes.values()]
+            if len(names) == 1 and bits == list(range(len(planes))) and bits and model.get("dtype") == "uint8":
+                # The bytes are those of the mask in memory: it needs no conversion plane by plane.
+                shape = [*references[0]["shape"], -(-len(bits) // 8)]
+                references = [{"source": names[0] + BYTES, "shape": shape, "datatype": "uint8"}]
             return {"data": references, "yx0": [y0, x0], "planes": planes}
         unit = model.get("unit") if empty.unit is None else _unit_text(empty.unit)
         data = references[0] if unit is None else {"value": references[0], "unit": unit}
