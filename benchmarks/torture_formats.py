@@ -133,7 +133,7 @@ def _write_h5py(path: Path, **options: object) -> None:
 def _open_h5py(path: Path) -> Iterator[Opened]:
     with h5py.File(path) as file:
         info = {name: np.asarray(value).tolist() for name, value in file["info"].attrs.items()}
-        yield {name: file[name] for name in file if name != "info"}, info
+        yield {name: file[name] for name in ARRAYS}, info
 
 
 def _pixels_of_h5py(path: Path) -> Ranges:

@@ -96,9 +96,7 @@ def test_what_is_rescued_is_right(saved: dict[str, Counter[str]], damage: str) -
 
 @pytest.mark.parametrize("change", EDITS)
 def test_changes_by_h5py_are_found_by_verify(edited: dict[str, list[str]], change: str) -> None:
-    _, verified, plain = edited[f"h5py r+: {change}"]
-    assert verified == "detected"
-    assert plain in ("silent", "harmless")
+    assert edited[f"h5py r+: {change}"][1] == "detected"
 
 
 @pytest.mark.parametrize("change", ["a dataset replaced", "a dataset deleted", "a dataset renamed"])
