@@ -1,6 +1,6 @@
 """Disturb operations in every way while they write, and look at what is there after that.
 
-    python benchmarks/faults.py [--kills 1000] [--cuts 300] [--only put,convert] [--json FILE] [--folder DIR]
+    python benchmarks/faults.py [--kills 1000] [--cuts 300] [--only write,split] [--faults calls,cuts] [--json FILE]
 
 Every system call that changes the disk, also of SQLite and other libraries, is disturbed in turn (strace must be
 allowed to trace processes): it isn't made, and the process is killed, or the call fails with an errno. Then come kills
@@ -16,6 +16,7 @@ finish or left something behind.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -27,6 +28,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -44,6 +46,7 @@ from system_calls import Call, attach, created, inject_options, read_trace, stra
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EINTR")
 OUTCOMES = ("old", "new", "between", "broken")
 BROKEN = OUTCOMES.index("broken")
+FAULTS = ("cuts", "kills", "short", "full", "calls")
 RETRIES = 3
 Table = dict[tuple[str, str], Counter[str]]
 
@@ -109,6 +112,8 @@ class Bench:
             start = time.perf_counter()
             assert not any(self._started().wait())
             times.append(time.perf_counter() - start)
+        # Children that look at all objects would copy all pages.
+        gc.freeze()
         self.seconds = median(times)
         self.after = self._state()
         assert self.after != self.before
@@ -239,8 +244,8 @@ class Bench:
                 traceback.print_exc()
             return repr(error)
 
-    def power_cuts(self, count: int, rng: random.Random) -> Counter[str]:
-        """Return the outcomes of losses of power at random moments of a run."""
+    def power_cuts(self, count: int, rng: random.Random, note: Callable[[str], object]) -> None:
+        """Note the outcomes of losses of power at random moments of a run."""
         trace = self.traced().rename(self._trace.with_suffix(".whole"))
         after = self._state()
         self.reset()
@@ -249,7 +254,6 @@ class Bench:
         disk = Disk(self.folder)
         disk.replay(events)
         ends = [number for number, event in enumerate(events) if event.call == "exit"]
-        outcomes: Counter[str] = Counter()
         for _ in range(count):
             # Every fifth after all calls have returned.
             at = len(events) if rng.random() < 0.2 else rng.randrange(len(events) + 1)
@@ -258,28 +262,23 @@ class Bench:
             # FULL, not EXTRA): when the power comes back, it may undo the last commit.
             is_done = at > max(ends) and not self.knows_sqlite
             where = ("power cut", at, events[at - 1].call if at else "", events[at - 1].path if at else "")
-            outcomes[self.outcome(after == self.after, may_leave=True, is_done=is_done, where=where)] += 1
-        return outcomes
+            note(self.outcome(after == self.after, may_leave=True, is_done=is_done, where=where))
 
 
-def full_disk(bench: Bench, table: Table, name: str) -> None:
+def full_disk(bench: Bench, note: Callable[[str], object]) -> None:
     """No file may become larger than some sizes."""
     for size in (0, 1, 100, 1_000, 4_096, 10_000, 20_000, 30_000):
-        outcome = bench.limited(
-            lambda run, size=size: fault_injection.run_full(run, size), (0, errno.EFBIG, errno.ENOSPC)
-        )
-        table[name, "RLIMIT_FSIZE"][outcome] += 1
+        note(bench.limited(partial(fault_injection.run_full, size=size), (0, errno.EFBIG, errno.ENOSPC)))
 
 
-def short_writes(bench: Bench, table: Table, name: str) -> None:
-    """Every write of ours writes only half."""
+def short_writes(bench: Bench, note: Callable[[str], object]) -> None:
+    """Each write of ours in turn writes only half."""
     bench.reset()
     for at in range(fault_injection.count(lambda: bench.operation.run(bench.folder, 0))):
-        outcome = bench.limited(lambda run, at=at: fault_injection.run_with(run, at, fault_injection.short), (0,))
-        table[name, "short write"][outcome] += 1
+        note(bench.limited(partial(fault_injection.run_with, at=at, action=fault_injection.short), (0,)))
 
 
-def torture(name: str, folder: Path, kills: int, cuts: int, save: Callable[[Table], object]) -> Table:
+def torture(name: str, folder: Path, chosen: argparse.Namespace, save: Callable[[Table], object]) -> Table:
     """Return how often each outcome was met, by operation and fault; what there is meanwhile is saved."""
     bench = Bench(OPERATIONS[name], folder)
     rng = random.Random(name)
@@ -288,25 +287,24 @@ def torture(name: str, folder: Path, kills: int, cuts: int, save: Callable[[Tabl
     def note(fault: str, outcome: str | None) -> None:
         if outcome is not None:
             table.setdefault((name, fault), Counter())[outcome] += 1
+            save(table)
 
-    if cuts and strace_works():
-        table[name, "power cut"] = bench.power_cuts(cuts, rng)
-        save(table)
-    for fault in ("kill", *ERRORS) if strace_works() else ():
+    if "cuts" in chosen.faults and strace_works():
+        bench.power_cuts(chosen.cuts, rng, lambda outcome: note("power cut", outcome))
+    if "kills" in chosen.faults:
+        while table.get((name, "kill at random"), Counter()).total() < chosen.kills:
+            note("kill at random", bench.killed(rng))
+    if "short" in chosen.faults:
+        short_writes(bench, lambda outcome: note("short write", outcome))
+    if "full" in chosen.faults:
+        full_disk(bench, lambda outcome: note("RLIMIT_FSIZE", outcome))
+    for fault in ("kill", *ERRORS) if "calls" in chosen.faults and strace_works() else ():
         for call in bench.calls():
             for _ in range(RETRIES):
                 outcome = bench.disturbed(call, fault)
                 if outcome is not None:
                     break
             note({"kill": "kill before each call"}.get(fault, fault), outcome)
-        save(table)
-    table[name, "short write"], table[name, "RLIMIT_FSIZE"] = Counter(), Counter()
-    short_writes(bench, table, name)
-    full_disk(bench, table, name)
-    save(table)
-    while table.get((name, "kill at random"), Counter()).total() < kills:
-        note("kill at random", bench.killed(rng))
-        save(table)
     return table
 
 
@@ -323,6 +321,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=1000, help="kills at random moments, for each operation")
     parser.add_argument("--cuts", type=int, default=300, help="losses of power, for each operation")
     parser.add_argument("--only", default="", help="names of operations, or the word 'others', separated by commas")
+    parser.add_argument("--faults", default=",".join(FAULTS), help="which, of %(default)s")
     parser.add_argument("--folder", help="where to work; by default where temporary files go")
     parser.add_argument("--json", type=Path, help="a file for the counts")
     arguments = parser.parse_args()
@@ -340,7 +339,7 @@ def main() -> None:
 
                 peers = kill_peers(Path(folder), arguments.kills)
                 continue
-            table |= torture(name, Path(folder).resolve(), arguments.kills, arguments.cuts, save)
+            table |= torture(name, Path(folder).resolve(), arguments, save)
     if table:
         print(markdown(table))
     if "others" in chosen:

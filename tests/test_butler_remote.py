@@ -19,6 +19,7 @@ from butler_support import RUN, SEED, add_instrument, create_repo_with  # noqa: 
 from lsst.daf.butler import Butler, Config, DatasetRef, FileDataset  # noqa: E402
 
 from compositeh5.butler import put_visit, register_dataset_type, use_butler  # noqa: E402
+from compositeh5.butler.formatter import CompositeFormatter  # noqa: E402
 
 CCD = {"instrument": "DemoCam", "visit": 903334, "detector": 4}
 VISIT = {"instrument": "DemoCam", "visit": 903334}
@@ -147,3 +148,26 @@ def test_presigned_urls_resolve_by_dataset_id(
         assert presigned.get(component) == INFO
         targets.cache.clear()
         assert presigned.get(refs[1], parameters={"bbox": BOX})["visit_info"] == INFO
+
+
+def test_datasets_that_are_not_cached_are_uploaded_from_memory(
+    store: object_store.ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(SEED)
+    config["registry", "db"] = f"sqlite:///{tmp_path}/gen3.sqlite3"
+    config["datastore", "root"] = "s3://data/uncached"
+    config["datastore", "cached", "cacheable"] = {"calexp": False}
+    Butler.makeRepo(str(tmp_path), config=config, forceConfigRoot=False)
+    butler = Butler.from_config(str(tmp_path), run=RUN)
+    add_instrument(butler)
+    register_dataset_type(butler, "calexp", "exposure")
+    written: list[object] = []
+    monkeypatch.setattr(CompositeFormatter, "write_local_file", lambda *args: written.append(args))
+    given = exposure((30, 40)).replace(data_id=CCD)
+    ref = butler.put(given, "calexp", CCD)
+    assert not written
+    stored = butler.get(ref)
+    assert stored.id == str(ref.id)
+    assert {name: ch5.Composite(None, value=stored[name]).component_digest("value") for name in stored} == {
+        name: given.component_digest(name) for name in given
+    }
