@@ -184,9 +184,8 @@ def _fits_repo(folder: Path) -> None:
 
 
 def _convert_datasets(folder: Path, process: int) -> None:
-    done = convert_dataset_type(
-        str(folder / "repo"), "calexp_fits", "calexp", run=RUN, collections="fits", where="detector < 2"
-    )
+    where = "instrument = 'DemoCam' AND detector < 2"
+    done = convert_dataset_type(str(folder / "repo"), "calexp_fits", "calexp", run=RUN, collections="fits", where=where)
     if done.failures:
         raise OSError(_number(done.failures[0]), done.failures[0])
 
