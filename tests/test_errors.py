@@ -191,8 +191,9 @@ def _good(bad: Path) -> Path:
     return next((bad.parents[2 if bad.parent.name == "none" else 1] / "good" / "calexp").glob("*.h5"))
 
 
-@pytest.mark.parametrize("file", BAD)
-@pytest.mark.parametrize("function", ONE)
+@pytest.mark.parametrize(
+    ("function", "file"), [(name, file) for name in ONE for file in BAD if (name, file) != ("rescue", "busy")]
+)
 def test_a_function_says_what_is_wrong_with_its_file(
     places: dict[str, Path], tmp_path: Path, function: str, file: str
 ) -> None:
@@ -255,8 +256,8 @@ TREE_VERBS: dict[str, list[str]] = {
     "index": ["index", "FOLDER", "-o", "OUT/x.h5"],
 }
 WITHOUT_FILES = {"demo"}
-UNTRIED = {("convert", "folder")}
-"""It converts all that is in a folder."""
+UNTRIED = {("convert", "folder"), ("rescue", "busy")}
+"""It converts all that is in a folder, and saves what is in a file that is marked as open for writing."""
 
 
 def _arguments(words: list[str], bad: Path, out: Path) -> list[str]:
