@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from example_folder import write_example_folder
 from terminal import COMMAND, ENVIRONMENT, Shown, Terminal, compositeh5_shows
-from workplace import write_workplace
 
 import compositeh5 as ch5
 from compositeh5.cli import _VERBS
@@ -33,9 +33,9 @@ needs_rich = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the examples, in which a file has lost its visit."""
-    root = write_workplace(tmp_path_factory.mktemp("workplace"))
+    root = write_example_folder(tmp_path_factory.mktemp("folder"))
     (root / "alone").mkdir()
     shutil.copyfile(root / "received" / "calexp_903334_0.h5", root / "alone" / "whole.h5")
     visit = ch5.Composite("visit", visit_info={"visit": 1}, data_id={"visit": 1})
@@ -57,9 +57,9 @@ def piped(*args: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[s
 
 
 @needs_rich
-def test_states_have_colours_on_a_terminal_and_the_words_are_the_same_in_a_pipe(workplace: Path) -> None:
+def test_states_have_colours_on_a_terminal_and_the_words_are_the_same_in_a_pipe(folder: Path) -> None:
     listed, tree, found = (
-        _same_words(workplace, *args)
+        _same_words(folder, *args)
         for args in (["ls", "alone/lost.h5"], ["info", "calexp_jointcal.h5"], ["verify", "alone"])
     )
     assert re.search(r"\x1b\[1;31mlost -> visit.visit_info", listed.raw)
@@ -82,10 +82,10 @@ def _same_words(folder: Path, *args: str) -> Shown:
 
 @needs_rich
 @pytest.mark.parametrize("args", [["ls", "calexp_jointcal.h5"], ["refs", "calexp.h5"], ["info", "calexp.h5"]])
-def test_nothing_is_wider_than_the_terminal_and_nothing_is_left_out(args: list[str], workplace: Path) -> None:
-    plain = piped(*args, cwd=workplace)
+def test_nothing_is_wider_than_the_terminal_and_nothing_is_left_out(args: list[str], folder: Path) -> None:
+    plain = piped(*args, cwd=folder)
     for columns in (40, 80):
-        shown = compositeh5_shows(*args, columns=columns, cwd=workplace)
+        shown = compositeh5_shows(*args, columns=columns, cwd=folder)
         lines = [line.rpartition("\r")[2] for line in shown.text.split("\n")]
         assert max(map(len, lines)) <= columns
         # Words may be cut, but all their letters are there.
@@ -94,21 +94,21 @@ def test_nothing_is_wider_than_the_terminal_and_nothing_is_left_out(args: list[s
 
 
 @needs_rich
-def test_no_color_and_dumb_terminals_are_respected(workplace: Path) -> None:
-    assert COLOUR.search(compositeh5_shows("verify", "alone", cwd=workplace).raw)
-    assert not COLOUR.search(compositeh5_shows("verify", "alone", cwd=workplace, env={"NO_COLOR": "1"}).raw)
-    dumb = compositeh5_shows("verify", "alone", cwd=workplace, env={"TERM": "dumb"})
-    assert dumb.raw.replace("\r\n", "\n") == piped("verify", "alone", cwd=workplace).stdout
+def test_no_color_and_dumb_terminals_are_respected(folder: Path) -> None:
+    assert COLOUR.search(compositeh5_shows("verify", "alone", cwd=folder).raw)
+    assert not COLOUR.search(compositeh5_shows("verify", "alone", cwd=folder, env={"NO_COLOR": "1"}).raw)
+    dumb = compositeh5_shows("verify", "alone", cwd=folder, env={"TERM": "dumb"})
+    assert dumb.raw.replace("\r\n", "\n") == piped("verify", "alone", cwd=folder).stdout
 
 
-def test_without_rich_a_terminal_has_plain_text(workplace: Path) -> None:
-    shown = Terminal([*WITHOUT_RICH, "ls", "calexp.h5"], cwd=workplace).finish()
-    assert shown.raw.replace("\r\n", "\n") == piped("ls", "calexp.h5", cwd=workplace).stdout
+def test_without_rich_a_terminal_has_plain_text(folder: Path) -> None:
+    shown = Terminal([*WITHOUT_RICH, "ls", "calexp.h5"], cwd=folder).finish()
+    assert shown.raw.replace("\r\n", "\n") == piped("ls", "calexp.h5", cwd=folder).stdout
 
 
-def test_json_is_json_on_a_terminal_too(workplace: Path) -> None:
-    shown = compositeh5_shows("ls", "calexp.h5", "--json", cwd=workplace)
-    assert shown.raw.replace("\r\n", "\n") == piped("ls", "calexp.h5", "--json", cwd=workplace).stdout
+def test_json_is_json_on_a_terminal_too(folder: Path) -> None:
+    shown = compositeh5_shows("ls", "calexp.h5", "--json", cwd=folder)
+    assert shown.raw.replace("\r\n", "\n") == piped("ls", "calexp.h5", "--json", cwd=folder).stdout
 
 
 def test_what_files_say_never_acts_on_the_terminal(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def verified(command: tuple[str, ...], folder: Path, out: Path, *more: str, **en
 
 
 @needs_rich
-def test_progress_is_a_bar_with_rate_and_time_left_on_the_standard_error(workplace: Path, tmp_path: Path) -> None:
-    shown = verified(COMMAND, workplace, tmp_path / "out")
+def test_progress_is_a_bar_with_rate_and_time_left_on_the_standard_error(folder: Path, tmp_path: Path) -> None:
+    shown = verified(COMMAND, folder, tmp_path / "out")
     assert shown.code == 0
     assert "reading files" in shown.text
     assert "━" in shown.text
@@ -167,8 +167,8 @@ LONG = {
 
 
 @needs_rich
-def test_whatever_can_take_long_shows_that_it_works(workplace: Path, tmp_path: Path) -> None:
-    shutil.copytree(workplace, tmp_path / "w")
+def test_whatever_can_take_long_shows_that_it_works(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "w")
     code = "import sys\nfrom compositeh5.cli import main\n" + "".join(
         f"print('@{verb}@', file=sys.stderr)\nmain({line.split()!r})\n" for verb, line in LONG.items()
     )
@@ -181,8 +181,8 @@ def test_whatever_can_take_long_shows_that_it_works(workplace: Path, tmp_path: P
     assert LONG.keys() == _VERBS.keys() - {"ls", "info", "demo"}
 
 
-def test_progress_without_rich_is_a_line(workplace: Path, tmp_path: Path) -> None:
-    shown = verified(WITHOUT_RICH, workplace, tmp_path / "out")
+def test_progress_without_rich_is_a_line(folder: Path, tmp_path: Path) -> None:
+    shown = verified(WITHOUT_RICH, folder, tmp_path / "out")
     assert "\rreading files 0/5 " in shown.raw
     assert "\x1b" not in shown.raw
     assert re.search(r"\r +\r$", shown.raw)
@@ -190,8 +190,8 @@ def test_progress_without_rich_is_a_line(workplace: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("more", "env"), [(["-q"], {}), ([], {"TERM": "dumb"})])
-def test_progress_can_be_silenced(more: list[str], env: dict[str, str], workplace: Path, tmp_path: Path) -> None:
-    shown = verified(COMMAND, workplace, tmp_path / "out", *more, **env)
+def test_progress_can_be_silenced(more: list[str], env: dict[str, str], folder: Path, tmp_path: Path) -> None:
+    shown = verified(COMMAND, folder, tmp_path / "out", *more, **env)
     assert (shown.code, shown.raw) == (0, "")
     assert ((tmp_path / "out").read_text() == "") == bool(more)
 
@@ -200,10 +200,10 @@ def test_progress_can_be_silenced(more: list[str], env: dict[str, str], workplac
 
 
 @pytest.mark.parametrize("command", [COMMAND, WITHOUT_RICH], ids=["bar", "line"])
-def test_ctrl_c_ends_all_processes_without_a_word(command: tuple[str, ...], workplace: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_all_processes_without_a_word(command: tuple[str, ...], folder: Path, tmp_path: Path) -> None:
     if command is COMMAND:
         pytest.importorskip("rich", reason="needs rich (the extra `cli`)")
-    terminal = Terminal([*command, "verify", "repo", "-j", "2"], cwd=workplace)
+    terminal = Terminal([*command, "verify", "repo", "-j", "2"], cwd=folder)
     # Then processes are being started, which takes them longer than it takes to press the keys.
     terminal.wait_for("0/5")
     terminal.type("\x03")
@@ -214,8 +214,8 @@ def test_ctrl_c_ends_all_processes_without_a_word(command: tuple[str, ...], work
     assert "problems" not in shown.text
 
 
-def test_a_process_that_is_killed_is_an_error_in_one_line(workplace: Path) -> None:
-    terminal = Terminal([*COMMAND, "verify", "repo", "-j", "2"], cwd=workplace)
+def test_a_process_that_is_killed_is_an_error_in_one_line(folder: Path) -> None:
+    terminal = Terminal([*COMMAND, "verify", "repo", "-j", "2"], cwd=folder)
     terminal.wait_for("0/5")
     pid = terminal.process.pid
     while not (workers := _workers(pid)):
@@ -237,11 +237,9 @@ def _workers(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("more", ["", "--json"])
-def test_head_ends_it_quietly(more: str, workplace: Path) -> None:
+def test_head_ends_it_quietly(more: str, folder: Path) -> None:
     line = f"set -o pipefail; {' '.join(COMMAND)} info calexp_jointcal.h5 {more} | head -1"
-    run = subprocess.run(
-        ["bash", "-c", line], capture_output=True, text=True, check=False, cwd=workplace, env=ENVIRONMENT
-    )
+    run = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False, cwd=folder, env=ENVIRONMENT)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout.count("\n") == 1
 

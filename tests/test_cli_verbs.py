@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from example_folder import words, write_example_folder
 from terminal import ENVIRONMENT
-from workplace import words, write_workplace
 
 import compositeh5.cli as cli
 from compositeh5.cli import main
@@ -30,11 +30,11 @@ VERBS = sorted(cli._VERBS.keys() - BUTLER_VERBS)
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_workplace(tmp_path_factory.mktemp("original"))
+    return write_example_folder(tmp_path_factory.mktemp("original"))
 
 
 @pytest.fixture
-def workplace(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the examples, where commands run."""
     shutil.copytree(original, tmp_path / "w")
     monkeypatch.chdir(tmp_path / "w")
@@ -94,10 +94,10 @@ def test_help_has_purpose_arguments_exit_codes_keys_and_examples(verb: str, caps
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_the_examples_run(verb: str, workplace: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_run(verb: str, folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fine = {0, 1} if cli._VERBS[verb].found else {0}
     for line in examples(verb):
-        args = here(words(line, workplace))
+        args = here(words(line, folder))
         if args == ["preview", "calexp.h5"]:
             continue  # It needs a terminal, which it has in `test_display.py`.
         code, out = run(*args)
@@ -107,10 +107,10 @@ def test_the_examples_run(verb: str, workplace: Path, run: Run, monkeypatch: pyt
             subprocess.run(["sh", "-c", pipe], input=out, text=True, check=True)
 
 
-def test_the_examples_of_the_demonstration_run(workplace: Path, run: Run) -> None:
+def test_the_examples_of_the_demonstration_run(folder: Path, run: Run) -> None:
     pytest.importorskip("lsst.daf.butler", reason="the extra `butler` isn't installed")
     # The first is larger; the last needs files of LSST, which `test_demo.py` has.
-    assert run(*words(examples("demo")[1], workplace))[0] == 0
+    assert run(*words(examples("demo")[1], folder))[0] == 0
 
 
 def test_the_table_of_the_readme_has_all_verbs() -> None:
@@ -194,14 +194,14 @@ def test_json_of_the_demonstration(tmp_path: Path, run: Run) -> None:
         ("image", {"shape": [30, 40], "dtype": "float32", "unit": "nJy", "not_finite": 0}),
     ],
 )
-def test_json_of_a_component(component: str, expected: dict[str, Any], workplace: Path, run: Run) -> None:
+def test_json_of_a_component(component: str, expected: dict[str, Any], folder: Path, run: Run) -> None:
     code, out = run("get", "calexp.h5", component, "--json")
     assert code == 0
     document = json.loads(out)
     assert {key: document[key] for key in expected} == expected
 
 
-def test_json_of_tables_is_by_column(workplace: Path, run: Run) -> None:
+def test_json_of_tables_is_by_column(folder: Path, run: Run) -> None:
     _, out = run("get", "src.h5", "table", "--json")
     table = json.loads(out)
     assert table["flux"]["unit"] == "nJy"
@@ -238,12 +238,12 @@ ELSEWHERE = {("migrate", 1), ("rescue", 1)}
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_exit_codes(verb: str, workplace: Path, run: Run, capsys: Capture) -> None:
+def test_exit_codes(verb: str, folder: Path, run: Run, capsys: Capture) -> None:
     expected = {0, 2} | ({1} if cli._VERBS[verb].found else set())
     assert CODES[verb].keys() | {code for name, code in ELSEWHERE if name == verb} == expected
-    (workplace / "damaged").mkdir()
-    (workplace / "damaged" / "a.h5").write_bytes((workplace / "calexp.h5").read_bytes()[:-100])
-    (workplace / "alone").mkdir()
+    (folder / "damaged").mkdir()
+    (folder / "damaged" / "a.h5").write_bytes((folder / "calexp.h5").read_bytes()[:-100])
+    (folder / "alone").mkdir()
     shutil.copyfile("src.h5", "alone/src.h5")
     shutil.rmtree("calexp" if verb == "relink" else "archive")
     for code, arguments in sorted(CODES[verb].items(), reverse=True):

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from example_folder import write_example_folder
 from terminal import ENVIRONMENT, Terminal
-from workplace import write_workplace
 
 from compositeh5.cli.completion import HOW
 
@@ -26,8 +26,8 @@ WITH_COMMANDS = {**ENVIRONMENT, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_workplace(tmp_path_factory.mktemp("workplace"))
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_example_folder(tmp_path_factory.mktemp("folder"))
 
 
 def shell(name: str) -> str:
@@ -66,12 +66,12 @@ def offered(line: str, folder: Path) -> list[str]:
         ("compositeh5 convert --to f", ["fits"]),
     ],
 )
-def test_bash_is_offered(line: str, expected: list[str], workplace: Path) -> None:
-    assert sorted(offered(line, workplace)) == sorted(expected)
+def test_bash_is_offered(line: str, expected: list[str], folder: Path) -> None:
+    assert sorted(offered(line, folder)) == sorted(expected)
 
 
-def test_tab_completes_in_an_interactive_bash(workplace: Path) -> None:
-    terminal = Terminal([shell("bash"), "--norc", "-i"], cwd=workplace, env={**WITH_COMMANDS, "PS1": "$ "})
+def test_tab_completes_in_an_interactive_bash(folder: Path) -> None:
+    terminal = Terminal([shell("bash"), "--norc", "-i"], cwd=folder, env={**WITH_COMMANDS, "PS1": "$ "})
     terminal.wait_for("$ ")
     terminal.type(f"{HOW}; echo re''ady\n")
     terminal.wait_for("ready")
@@ -83,8 +83,8 @@ def test_tab_completes_in_an_interactive_bash(workplace: Path) -> None:
     assert terminal.finish().code == 0
 
 
-def test_tab_completes_in_an_interactive_zsh(workplace: Path) -> None:
-    terminal = Terminal([shell("zsh"), "-f", "-i"], cwd=workplace, env={**WITH_COMMANDS, "PS1": "$ "})
+def test_tab_completes_in_an_interactive_zsh(folder: Path) -> None:
+    terminal = Terminal([shell("zsh"), "-f", "-i"], cwd=folder, env={**WITH_COMMANDS, "PS1": "$ "})
     terminal.wait_for("$ ")
     terminal.type(f"autoload -U compinit; compinit -u -D; {HOW}; echo re''ady\n")
     terminal.wait_for("ready\r")
@@ -97,13 +97,13 @@ def test_tab_completes_in_an_interactive_zsh(workplace: Path) -> None:
     terminal.finish()
 
 
-def test_fish_is_offered_components(workplace: Path) -> None:
+def test_fish_is_offered_components(folder: Path) -> None:
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     found = re.search(r"for fish: (.*)$", readme, re.MULTILINE)
     assert found is not None
     script = f"{found[1]}; complete -C 'compositeh5 get calexp.h5 summ'"
     done = subprocess.run(
         [shell("fish"), "--no-config", "-c", script],
-        capture_output=True, text=True, check=True, cwd=workplace, env=WITH_COMMANDS,
+        capture_output=True, text=True, check=True, cwd=folder, env=WITH_COMMANDS,
     )  # fmt: skip
     assert done.stdout.split()[0] == "summary_stats"

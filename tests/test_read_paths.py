@@ -47,7 +47,7 @@ def write(values: NDArray[np.generic], chunk: tuple[int, ...], layout: str) -> b
                 file.create_dataset("x", data=values, chunks=chunk, shuffle=True, fletcher32=True)
             case "contiguous":
                 file.create_dataset("x", data=values)
-            case "compact":
+            case "compact" if values.nbytes < 60_000:
                 plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
                 plist.set_layout(h5py.h5d.COMPACT)
                 tid = h5py.h5t.py_create(values.dtype, logical=True)

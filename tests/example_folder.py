@@ -54,7 +54,7 @@ def write_repository(root: Path) -> None:
         catalog.write(root / "src" / f"src_{detector}.h5")
 
 
-def write_workplace(root: Path) -> Path:
+def write_example_folder(root: Path) -> Path:
     """Write all files that the examples need, and return the folder."""
     write_repository(root)
     write_repository(root / "repo")
