@@ -230,8 +230,7 @@ class StoredArray(FileArray):
         shape, (wanted, *rest) = self._stored_shape, selection
         row_bytes, offset = self.stored_bytes // shape[0], self._did.get_offset()
         all_columns = out.shape[1:] == shape[1:]
-
-        def fill(i: int) -> None:
+        for i in range(wanted.start // rows, -(-wanted.stop // rows)):
             start, stop = i * rows, min((i + 1) * rows, shape[0])
             first, last = max(start, wanted.start), min(stop, wanted.stop)
             target = out[first - wanted.start : last - wanted.start]
@@ -245,9 +244,6 @@ class StoredArray(FileArray):
                 raise CorruptFileError(f"{self.where}: rows {start} to {stop} are damaged: their checksum is wrong")
             if not is_whole:
                 target[...] = block[(slice(first - start, last - start), *rest)]
-
-        for _ in in_order(fill, range(wanted.start // rows, -(-wanted.stop // rows)), out.nbytes):
-            pass
 
     def _read_chunks(self, selection: Selection, out: NDArray[Any]) -> None:
         assert self._chunks is not None

@@ -126,10 +126,10 @@ def pack(values: NDArray[Any], chunks: tuple[int, ...], shuffle: bool, level: in
 
 def _deflated(data: memoryview, level: int) -> Iterator[bytes | memoryview]:
     """Yield the pieces of a part of a deflate stream, which ends with a byte."""
-    if level and not _is_noise(data):
-        # Levels mean other things to ISA-L, which has no higher ones, and is fastest in a medium amount of memory.
-        deflate, memory = (fast_zlib, 5) if level == 1 and fast_zlib is not zlib else (zlib, zlib.DEF_MEM_LEVEL)
-        compressor = deflate.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, memory)
+    if level:
+        # Levels mean other things to ISA-L, which has no higher ones.
+        deflate = fast_zlib if level == 1 else zlib
+        compressor = deflate.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
         packed = bytes(compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))
         if len(packed) < len(data) * WORTHWHILE:
             yield packed
@@ -140,27 +140,10 @@ def _deflated(data: memoryview, level: int) -> Iterator[bytes | memoryview]:
         yield block
 
 
-def _is_noise(data: memoryview) -> bool:
-    """Return whether samples show that deflating can't gain anything: no byte is frequent, and nothing comes again."""
-    last = len(data) - _SAMPLE
-    if last < 4 * _SAMPLE:
-        return False
-    # From the start to the end, for the last chunks of an array are filled up with zeros.
-    sample = b"".join(data[start : start + _SAMPLE] for start in (0, last // 3, 2 * last // 3, last))
-    if np.bincount(np.frombuffer(sample, np.uint8)).max() > _FREQUENT:
-        return False
-    return len(fast_zlib.compress(sample, 1)) >= len(sample) * WORTHWHILE
-
-
 def _stored_header(size: int, is_last: bool = False) -> bytes:
     """Return what precedes bytes that are kept as they are."""
     return bytes([is_last]) + size.to_bytes(2, "little") + (size ^ 0xFFFF).to_bytes(2, "little")
 
-
-_SAMPLE = 2048
-
-_FREQUENT = 80
-"""In four samples of noise each byte is there 32 times, and hardly ever more often than this: 8 standard deviations."""
 
 _ZLIB_HEADER = b"\x78\x01"
 

@@ -14,7 +14,6 @@ from typing import Any
 import h5py
 import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5p, h5s
-from numpy.typing import NDArray
 
 from ..errors import EncodeError
 from ..recipes import Recipe
@@ -23,7 +22,6 @@ from .h5types import SCALAR, text_type, to_stored
 from .limits import LIMITS
 from .nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, SoftLink
 from .publish import Output
-from .threads import in_order
 
 COMPACT_BYTES = 16 * 1024
 """Arrays up to this size are kept in the object header, whose checksum covers them."""
@@ -166,13 +164,9 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
     dataset.write_direct_chunk((0,) * len(shape), b"\0")
 
     def write_chunks() -> Iterator[None]:
-        def pack(item: tuple[_chunks.Chunk, NDArray[Any]]) -> tuple[_chunks.Chunk, bytes]:
-            index, values = item
-            return index, _chunks.pack(values, chunks, shuffle, recipe.gzip)
-
-        # What is read may be of any library, so by one thread.
-        read = strings.reshape(shape).__getitem__ if is_text else node.read
-        for index, packed in in_order(pack, ((i, read(i)) for i in _chunks.chunks_of(shape, chunks)), size):
+        for index in _chunks.chunks_of(shape, chunks):
+            values = strings.reshape(shape)[index] if is_text else node.read(index)
+            packed = _chunks.pack(values, chunks, shuffle, recipe.gzip)
             yield dataset.write_direct_chunk(tuple(s.start for s in index), packed)
 
     large.append((size, write_chunks()))
