@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 
@@ -55,7 +57,6 @@ class _Output:
 class _Group:
     """Datasets that are converted together or not at all: those that share components."""
 
-    repository: str
     pairs: Sequence[tuple[DatasetRef, _Output]]
     shared: Sequence[str]
     visit: _Output | None
@@ -81,6 +82,7 @@ def convert_dataset_type(
     where: str = "",
     visit_dataset_type: str = "visit_metadata",
     processes: int = 1,
+    executor: Executor | None = None,
     recipe: str | None = None,
 ) -> Conversion:
     """Convert the datasets of one type to composites of another type.
@@ -110,6 +112,9 @@ def convert_dataset_type(
         Name of the dataset type of what is shared by a visit.
     processes : int, optional
         How many visits are converted at a time, each by a process.
+    executor : concurrent.futures.Executor, optional
+        Where they are converted instead, such as `distributed.Client.get_executor`. Its processes must reach the
+        repository and the folder for unfinished files under the same names.
     recipe : str, optional
         Name of one of the repository's recipes (``write_recipes`` in its configuration of formatters), in place of that
         which the configuration chooses.
@@ -151,7 +156,7 @@ def convert_dataset_type(
     deviations: list[str] = []
     failures: list[str] = []
     groups = [
-        _group(butler, repository, members, target_type, visit_type, run, shared, recipe)
+        _group(butler, members, target_type, visit_type, run, shared, recipe)
         for members in _by_visit(missing, visit_type)
     ]
     for group in groups[:1]:
@@ -162,9 +167,9 @@ def convert_dataset_type(
     with (
         staging_folder(butler) as folder,
         progress.bar(total=len(missing), desc=f"Converting {source}") as bar,
-        _executor(repository, processes) as executor,
+        _executor(executor, processes) as workers,
     ):
-        running = {executor.submit(_stage, group, folder): group for group in groups}
+        running = {workers.submit(_stage, repository, pickle.dumps(group), folder): group for group in groups}
         try:
             for done in as_completed(running):
                 group = running.pop(done)
@@ -179,18 +184,16 @@ def convert_dataset_type(
                     deviations += staged.deviations
                 bar.update(len(group.pairs))
         finally:
-            executor.shutdown(cancel_futures=True)
+            for left in running:
+                left.cancel()
     return Conversion(converted, len(refs) - len(missing), tuple(deviations), tuple(failures))
 
 
-def _executor(repository: str, processes: int) -> Executor:
-    if processes == 1:
-        return ThreadPoolExecutor(1)
-    # Connections to a database don't survive a fork. Dataset references can only be sent to a process that knows the
-    # dimensions of the repository, as it does once it has opened it.
-    return ProcessPoolExecutor(
-        processes, mp_context=get_context("spawn"), initializer=Butler.from_config, initargs=(repository,)
-    )
+def _executor(given: Executor | None, processes: int) -> AbstractContextManager[Executor]:
+    if given is not None:
+        return nullcontext(given)
+    # Connections to a database don't survive a fork.
+    return ThreadPoolExecutor(1) if processes == 1 else ProcessPoolExecutor(processes, get_context("spawn"))
 
 
 def _definition_name(butler: Butler, ref: DatasetRef) -> str:
@@ -225,7 +228,6 @@ def _by_visit(refs: Iterable[DatasetRef], visit_type: DatasetType | None) -> Ite
 
 def _group(
     butler: Butler,
-    repository: str,
     refs: Sequence[DatasetRef],
     target_type: DatasetType,
     visit_type: DatasetType | None,
@@ -249,12 +251,14 @@ def _group(
             with open_ref(butler, known) as stored:
                 links = {name: stored.stored_link(name) for name in shared if name in stored}
     pairs = [(ref, output(target_type, ref.dataId)) for ref in refs]
-    return _Group(repository, pairs, shared, visit, links, recipe)
+    return _Group(pairs, shared, visit, links, recipe)
 
 
-def _stage(group: _Group, folder: str) -> _Staged:
+def _stage(repository: str, pickled: bytes, folder: str) -> _Staged:
     """Write the files of a group to a temporary folder, with links as they must be in the places where they will be."""
-    butler = Butler.from_config(group.repository)
+    butler = Butler.from_config(repository)
+    # Only now: dataset references can't be unpickled before the dimensions of their repository are known.
+    group: _Group = pickle.loads(pickled)
     staged, links = _Staged(), dict(group.links)
 
     def write(composite: Composite, output: _Output) -> str:
