@@ -62,8 +62,13 @@ def rounded(values: NDArray[Any], step: float) -> NDArray[Any]:
     scale = native.dtype.type(step)
     with np.errstate(over="ignore", invalid="ignore"):
         # Exact but for the rounding itself. What is too large for it has no smaller bits.
-        result = np.rint(native / scale) * scale
-    return np.where(np.isfinite(result), result, native).astype(values.dtype, copy=False)
+        result = np.atleast_1d(native / scale)
+        np.rint(result, out=result)
+        result *= scale
+    finite = np.isfinite(result)
+    if not finite.all():
+        result = np.where(finite, result, native)
+    return result.reshape(values.shape).astype(values.dtype, copy=False)
 
 
 class QuantizedArray(Described):
