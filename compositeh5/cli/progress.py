@@ -52,33 +52,35 @@ def _bar() -> Iterator[Progress]:
         TextColumn("{task.fields[pace]}", markup=False),
         TimeElapsedColumn(),
     )
-    pace, shown = _Pace(), ""
+    pace, shown = _Pace(), ("", False)
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", visible=False, pace="")
 
         def show(step: str, done: int, total: int) -> None:
             nonlocal shown
-            # A step that is over before the next redrawing is seen as well.
-            more = {"refresh": step != shown, "visible": True, "pace": pace.text(done, total)}
+            speed = pace.text(done, total)
+            now = step, bool(speed)
+            # A step that is over before the next redrawing is seen as well, and its rate.
+            more = {"refresh": now != shown, "visible": True, "pace": speed}
             bar.update(task, description=step, completed=done, total=total, **more)
-            shown = step
+            shown = now
 
         yield show
 
 
 @contextmanager
 def _line() -> Iterator[Progress]:
-    pace, shown, width, last = _Pace(), "", 0, 0.0
+    pace, shown, width, last = _Pace(), ("", False), 0, 0.0
 
     def show(step: str, done: int, total: int) -> None:
         nonlocal shown, width, last
-        now = time.monotonic()
-        if step == shown and now - last < _EVERY:
+        now, speed = time.monotonic(), pace.text(done, total)
+        if (step, bool(speed)) == shown and now - last < _EVERY:
             return
         columns = os.get_terminal_size(sys.stderr.fileno()).columns
-        text = f"{step} {done}/{total} {pace.text(done, total)}"[: columns - 1]
+        text = f"{step} {done}/{total} {speed}"[: columns - 1]
         print(f"\r{text.ljust(width)}", end="", file=sys.stderr, flush=True)
-        shown, width, last = step, len(text), now
+        shown, width, last = (step, bool(speed)), len(text), now
 
     try:
         yield show
