@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -59,6 +60,8 @@ class Terminal:
         )  # fmt: skip
         os.close(other)
         self.seen = ""
+        # What is read may end within a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def wait_for(self, text: str, seconds: float = 60) -> None:
         """Read until a text is seen."""
@@ -82,7 +85,7 @@ class Terminal:
             part = os.read(self._end, 65536)
         except OSError:  # what Linux says when the other end is closed
             return False
-        self.seen += part.decode(errors="replace")
+        self.seen += self._decoder.decode(part)
         return bool(part)
 
 
