@@ -94,8 +94,8 @@ def own_names(cls: type) -> set[str]:
 
 
 def untrue(value: Any, errors: set[str]) -> Iterator[str]:
-    """Yield what the sections of a docstring get wrong."""
-    doc = inspect.getdoc(value) or ""
+    """Yield what the sections of a docstring get wrong; one that is inherited is checked where it stands."""
+    doc = (inspect.getdoc(value) if value.__doc__ else None) or ""
     found = sections(doc)
     if unknown := found.keys() - {"Parameters", "Attributes", "Returns", "Yields", "Raises", "Examples", "Notes"}:
         yield f"sections {sorted(unknown)} are not numpydoc's"
