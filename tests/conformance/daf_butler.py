@@ -54,6 +54,7 @@ TESTS = (
 )
 
 EXPECTED = {
+    "testAtomicWrite": "wants a message of lsst.resources, which doesn't move files that are written in their place",
     "testCleanup": "wants a file name that ends with .yaml",
     "testPutTemplates": "wants file names that end with .pickle",
     "testRegistryConfig": "wants formatters named JsonFormatter, PickleFormatter and YamlFormatter",
