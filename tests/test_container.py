@@ -377,6 +377,18 @@ def test_a_file_left_open_does_not_crash_the_end_of_the_process(tmp_path: Path, 
     assert subprocess.run(args, check=False, timeout=60).returncode == 0
 
 
+def test_an_error_of_opening_that_is_never_freed_does_not_crash_the_end_of_the_process(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.h5", Group({"x": Array(np.arange(9999.0))}))
+    path.write_bytes(path.read_bytes()[:-100])
+    code = (
+        "import ctypes, sys; from compositeh5.container.reader import StoredFile\n"
+        "try: StoredFile.open(sys.argv[1])\n"
+        "except OSError as error: ctypes.pythonapi.Py_IncRef(ctypes.py_object(error))\n"
+        "else: sys.exit(1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False, timeout=60).returncode == 0
+
+
 def _target(fd: str) -> str:
     try:
         return os.readlink(f"/proc/self/fd/{fd}")

@@ -38,8 +38,12 @@ class StoredFile(OpenFile):
         fapl = h5p.create(h5p.FILE_ACCESS)
         fapl.set_fclose_degree(h5f.CLOSE_STRONG)
         fapl.set_fileobj_driver(h5py.h5fd.fileobj_driver, source)
-        with reading(name):
-            self._fid = h5f.open(b"source", h5f.ACC_RDONLY, fapl)
+        try:
+            with reading(name):
+                self._fid = h5f.open(b"source", h5f.ACC_RDONLY, fapl)
+        finally:
+            # Alive at the end of the process, as in the traceback of an error, it would have HDF5 crash.
+            fapl.close()
         self._all.add(self)
 
     @property
