@@ -161,19 +161,22 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         CompositeH5Error
             If it can't be read, or has no such part.
         """
-        piece = self.file_descriptor.component
         original = self.file_descriptor.location.uri
         with (
             resolving(self.file_descriptor.parameters) as parameters,
             open_uri(uri, original, ref=self.dataset_ref, size=expected_size) as composite,
         ):
-            if component is not None and component != piece:
-                return read_component(composite, component, parameters)
-            if piece is not None:
-                return read_piece(composite, piece, parameters)
-            if self._is_composite:
-                return read_composite(composite, parameters)
-            return read_component(composite, ALONE, parameters)
+            return self._read(composite, component, parameters)
+
+    def _read(self, composite: Composite, component: str | None, parameters: dict[str, Any]) -> Any:
+        piece = self.file_descriptor.component
+        if component is not None and component != piece:
+            return read_component(composite, component, parameters)
+        if piece is not None:
+            return read_piece(composite, piece, parameters)
+        if self._is_composite:
+            return read_composite(composite, parameters)
+        return read_component(composite, ALONE, parameters)
 
     def _composite(self, in_memory_dataset: Any) -> Composite:
         piece = self.file_descriptor.component

@@ -7,14 +7,12 @@ from typing import Any
 
 from lsst.daf.butler import DatasetProvenance, StorageClass
 from lsst.images.serialization import ButlerInfo
-from lsst.resources import ResourcePath
 
 from .. import lsst_images
 from ..composite import Composite
 from ..errors import NoSuchComponentError, UnsupportedParameterError, suggest
-from .datasets import BBOX, COMPONENTS, as_box, open_uri
+from .datasets import BBOX, COMPONENTS, as_box
 from .formatter import CompositeFormatter
-from .resolving import resolving
 
 WHOLES = (COMPONENTS, "masked_image")
 """Components that are several others together, which are given with these."""
@@ -35,33 +33,17 @@ class ImagesFormatter(CompositeFormatter):
         info = ButlerInfo(dataset=self.dataset_ref.to_simple(), provenance=provenance)
         return lsst_images.to_composite(in_memory_dataset, butler_info=info)
 
-    def read_from_uri(self, uri: ResourcePath, component: str | None = None, expected_size: int = -1) -> Any:
-        """Read an object, or a component, or the part that the parameters of the get select.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the file is lost; `BrokenLinkError` if it is that of a linked component.
-        TypeError
-            If it holds an object of another type than the storage class says.
-        CompositeH5Error
-            If it can't be read, or has no such part.
-        """
+    def _read(self, composite: Composite, component: str | None, parameters: dict[str, Any]) -> Any:
         storage_class = self.file_descriptor.storageClass
-        original = self.file_descriptor.location.uri
-        with (
-            resolving(self.file_descriptor.parameters) as parameters,
-            open_uri(uri, original, ref=self.dataset_ref, size=expected_size) as composite,
-        ):
-            if BBOX in parameters:
-                parameters[BBOX] = as_box(parameters[BBOX])
-            if component == COMPONENTS:
-                return _components(composite, storage_class, parameters)
-            if COMPONENTS in parameters:
-                raise UnsupportedParameterError(
-                    f"{composite.location}: {COMPONENTS!r} is a parameter of the component {COMPONENTS!r}"
-                )
-            return lsst_images.read(composite, storage_class.pytype, component=component, **parameters)
+        if BBOX in parameters:
+            parameters[BBOX] = as_box(parameters[BBOX])
+        if component == COMPONENTS:
+            return _components(composite, storage_class, parameters)
+        if COMPONENTS in parameters:
+            raise UnsupportedParameterError(
+                f"{composite.location}: {COMPONENTS!r} is a parameter of the component {COMPONENTS!r}"
+            )
+        return lsst_images.read(composite, storage_class.pytype, component=component, **parameters)
 
 
 def _components(composite: Composite, storage_class: StorageClass, parameters: Mapping[str, Any]) -> dict[str, Any]:
