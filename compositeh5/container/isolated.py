@@ -103,15 +103,12 @@ class _Attrs(Mapping[str, AttrValue]):
 
     def __init__(self, file: IsolatedFile, told: Any, where: str) -> None:
         self._file, self._where = file, where
-        self._told: dict[str, Any] = told.get("value", {})
-        self._error = told.get("error")
-        for name in self._told:
+        self._told = told
+        for name in told.get("value", {}):
             checked_name(name.encode(), where)
 
     def _known(self) -> dict[str, Any]:
-        if self._error is not None:
-            raise self._file.process.reported(self._error)
-        return self._told
+        return self._file.process.value_of(self._told)  # type: ignore[no-any-return]
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._known()))
@@ -125,9 +122,7 @@ class _Attrs(Mapping[str, AttrValue]):
     def __getitem__(self, name: str) -> AttrValue:
         told = self._known()[name]
         with checking(f"{self._where}@{name}"):
-            if "value" not in told:
-                raise self._file.process.reported(told.get("error"))
-            return decoded_attr(told["value"])
+            return decoded_attr(self._file.process.value_of(told))
 
 
 class IsolatedGroup(FileGroup):
@@ -145,9 +140,8 @@ class IsolatedGroup(FileGroup):
     @cached_property
     def _names(self) -> tuple[str, ...]:
         with checking(self.where):
-            if "value" not in self._told_names:
-                raise self.file.process.reported(self._told_names.get("error"))
-            return tuple(checked_name(name.encode(), self.where) for name in self._told_names["value"])
+            names = self.file.process.value_of(self._told_names)
+            return tuple(checked_name(name.encode(), self.where) for name in names)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -116,9 +116,13 @@ class IsolatedProcess:
                 # The answer may still be on its way: the next request needs another process.
                 self.stop()
                 raise
-        if "value" in answer:
-            return answer["value"]
-        raise self.reported(answer.get("error"))
+        return self.value_of(answer)
+
+    def value_of(self, told: Any) -> Any:
+        """Return what the process tells, or raise the error that it tells instead."""
+        if "value" in told:
+            return told["value"]
+        raise self._reported(told.get("error"))
 
     def _answer(self, channel: Channel) -> dict[str, Any]:
         while True:
@@ -199,7 +203,7 @@ class IsolatedProcess:
         )
         return IsolationError(self._failure)
 
-    def reported(self, error: Any) -> Exception:
+    def _reported(self, error: Any) -> Exception:
         """Return an error that the process tells of."""
         try:
             kind, message = map(str, error)
