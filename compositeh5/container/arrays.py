@@ -19,7 +19,7 @@ from .attributes import StoredAttrs, reading
 from .files import FileArray
 from .h5types import SCALAR, checked_dtype, decode_text
 from .nodes import AttrValue, Selection
-from .threads import in_order
+from .threads import for_each
 
 if TYPE_CHECKING:
     from .reader import StoredFile
@@ -262,8 +262,7 @@ class StoredArray(FileArray):
                     # Another thread may be doing the same.
                     self._kept.pop(next(iter(self._kept.copy()), ()), None)
 
-        for _ in in_order(fill, _chunks.chunks_in(selection, chunks), out.nbytes):
-            pass
+        for_each(fill, _chunks.chunks_in(selection, chunks), out.nbytes)
 
     def _read_chunk(self, corner: tuple[int, ...], chunks: tuple[int, ...]) -> bytes:
         info = self._did.get_chunk_info_by_coord(corner)

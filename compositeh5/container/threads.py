@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 THREADS = 2
 """So many threads at most. What is between the calls that leave the lock keeps more of them from gaining much."""
@@ -21,10 +20,8 @@ WORTHWHILE_BYTES = 4 * 1024 * 1024
 """Less work than that is done by the calling thread."""
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], nbytes: int) -> Iterator[Result]:
-    """Yield the results of a function for each item, in the order of the items.
-
-    Few results wait to be taken, so memory is bounded. The items are made by the calling thread.
+def for_each(function: Callable[[Item], None], items: Iterable[Item], nbytes: int) -> None:
+    """Call a function with each item.
 
     Parameters
     ----------
@@ -38,25 +35,17 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], nbytes: 
     Raises
     ------
     Exception
-        What the function raises for the first item that fails.
+        What the function raises for the first item that fails; items that were not begun by then are left out.
     """
     threads = available() if nbytes >= WORTHWHILE_BYTES else 1
     if threads == 1:
-        yield from map(function, items)
+        for item in items:
+            function(item)
         return
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor
 
-    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        deque(pool.map(function, items), maxlen=0)
 
 
 def available() -> int:
