@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .container.h5types import encode_text
 from .container.layout import is_content, joined_text
 from .container.nodes import ArrayNode, AttrValue, ExternalLink, GroupNode, Node
-from .errors import EncodeError, FormatError
+from .errors import DigestMismatchError, EncodeError, FormatError
 
 _T = TypeVar("_T")
 
@@ -31,6 +31,21 @@ def digest(node: Node) -> str:
     compression or the file. A nested composite has the digest of a composite.
     """
     return f"sha256:{_node_hash(node).hex()}"
+
+
+def check_digest(node: Node) -> None:
+    """Raise an error unless a stored component has the content that was written.
+
+    Raises
+    ------
+    DigestMismatchError
+        If it has another.
+    FormatError
+        If no digest was recorded.
+    """
+    found, recorded = digest(node), node.attr("digest", str)
+    if found != recorded:
+        raise DigestMismatchError(f"{node.where}: its content has digest {found}, but {recorded} was recorded")
 
 
 def composite_digest(attrs: Mapping[str, Any], components: Mapping[str, Mapping[str, Any]]) -> str:

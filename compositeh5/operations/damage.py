@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ..composite import Composite
 from ..container.arrays import StoredArray
 from ..container.layout import composite_names, file_format, is_copy
 from ..container.nodes import ExternalLink, GroupNode, Node, Selection
 from ..container.reader import StoredFile, StoredGroup
 from ..errors import CompositeH5Error, CorruptFileError, DigestMismatchError
-from ..integrity import digest, read_json
+from ..integrity import check_digest, read_json
 from ..parts import LIST, Part, StoredPart, linked_part
 from ..stored import from_group
 
@@ -172,14 +173,19 @@ def survey(group: StoredGroup, location: str) -> Survey:
             found.faults.append(Fault(name, reason_of(error), tuple(damaged_extents(group, name))))
     if not found.faults and not found.nested:
         try:
-            if composite.recorded_digest != composite.digest:
-                raise DigestMismatchError(
-                    f"{group.where}: the composite has digest {composite.digest}, but {composite.recorded_digest} was "
-                    f"recorded: a component or an attribute was added, removed, renamed or changed"
-                )
+            check_composite_digest(composite, group.where)
         except DAMAGE as error:
             found.faults.append(Fault("", reason_of(error), (Extent(group.path),)))
     return found
+
+
+def check_composite_digest(composite: Composite, where: str | None) -> None:
+    """Raise `DigestMismatchError` unless a composite has the components and attributes that were written."""
+    if composite.digest != composite.recorded_digest:
+        raise DigestMismatchError(
+            f"{where}: the composite has digest {composite.digest}, but {composite.recorded_digest} was recorded: "
+            f"a component or an attribute was added, removed, renamed or changed"
+        )
 
 
 def check_content(node: Node, location: str) -> None:
@@ -192,9 +198,7 @@ def check_content(node: Node, location: str) -> None:
     OSError, CompositeH5Error
         If it can't be read.
     """
-    found, recorded = digest(node), node.attr("digest", str)
-    if found != recorded:
-        raise DigestMismatchError(f"{node.where}: its content has digest {found}, but {recorded} was recorded")
+    check_digest(node)
     for path, item in composites_in("", node):
         # The digest of a list stands on what these record.
         for fault in survey(item, location).all_faults():

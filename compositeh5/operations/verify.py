@@ -17,12 +17,12 @@ from ..container.reader import StoredFile
 from ..container.salvage import salvaged
 from ..definition import known_definition
 from ..errors import CompositeH5Error, CorruptFileError, DigestMismatchError, FormatError, WrongIdError
-from ..integrity import digest
+from ..integrity import check_digest
 from ..links import Link
 from ..parts import StoredPart
 from ..stored import from_group
 from ..targets import open_target
-from .damage import Extent, composites_in, survey_file
+from .damage import Extent, check_composite_digest, composites_in, survey_file
 from .references import State, StoredLink, link_state, part_links
 from .running import Progress, each, silent
 from .tree import Root, Visited, files_under, visit
@@ -241,11 +241,8 @@ def _content(composite: Composite, prefix: str = "", *, quick: bool) -> Iterator
             except (OSError, CompositeH5Error) as error:
                 yield prefix + name, error
     try:
-        if composite.recorded_digest and composite.digest != composite.recorded_digest:
-            raise DigestMismatchError(
-                f"{composite.location}: the composite has digest {composite.digest}, but {composite.recorded_digest} "
-                f"was recorded: a component or an attribute was added, removed, renamed or changed"
-            )
+        if composite.recorded_digest:
+            check_composite_digest(composite, composite.location)
     except (OSError, CompositeH5Error) as error:
         yield prefix.removesuffix("/"), error
 
@@ -255,9 +252,10 @@ def _stored_content(path: str, node: Node, location: str | None, quick: bool) ->
         # Its digest stands on what it records of its components.
         yield from _content(from_group(node, location), f"{path}/", quick=quick)
         return
-    found, recorded = None if quick else digest(node), node.attr("digest", str)
-    if found not in (None, recorded):
-        raise DigestMismatchError(f"{node.where}: its content has digest {found}, but {recorded} was recorded")
+    if quick:
+        node.attr("digest", str)
+    else:
+        check_digest(node)
     yield path, None
     for item_path, item in composites_in(path, node):
         yield from _stored_content(item_path, item, location, quick)
