@@ -6,8 +6,7 @@ import math
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -19,20 +18,6 @@ from compositeh5.operations.references import refs_to
 from compositeh5.operations.relinking import relink
 from compositeh5.operations.running import each
 from compositeh5.operations.verify import verify_files
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Executor]:
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
-        yield executor
-
-
-@pytest.fixture(scope="module")
-def dask() -> Iterator[Executor]:
-    distributed = pytest.importorskip("distributed")
-    settings = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
-        yield client.get_executor()
 
 
 @pytest.fixture(params=["threads", "processes", "dask"])
