@@ -141,7 +141,7 @@ class Components(Mapping[str, Any]):
 
     def component_digest(self, name: str) -> str:
         """Return the digest of a component: two have the same only if their contents are equal."""
-        return self._part(name).output()[1]
+        return self._part(name).digest
 
     def component_stage(self, name: str) -> str:
         """Return the processing step that made a component; empty if unknown."""

@@ -511,10 +511,8 @@ class Composite(Components):
         )
 
     def _known_digests(self) -> dict[str, str]:
-        stored = {
-            name: part.node.attr("digest", str) for name, part in self._parts.items() if isinstance(part, StoredPart)
-        }
-        return {**self._digests, **stored}
+        stored = {name: part for name, part in self._parts.items() if isinstance(part, StoredPart)}
+        return {**{name: part.digest for name, part in stored.items() if name not in self._digests}, **self._digests}
 
     @property
     def digest(self) -> str:

@@ -23,6 +23,9 @@ _T = TypeVar("_T")
 
 _BLOCK_BYTES = 16 * 1024 * 1024
 
+DIGEST_LENGTH = len("sha256:") + 64
+"""Characters of a digest."""
+
 
 def digest(node: Node) -> str:
     """Return the digest of a component, ``"sha256:"`` and 64 hexadecimal digits.

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from . import kinds, links, targets
 from .access import ACCESS, Access
 from .container.layout import ORIGIN, long_text
-from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, Selection, with_attrs
+from .container.nodes import (
+    ArrayNode,
+    AttrValue,
+    ExternalLink,
+    Group,
+    GroupNode,
+    Later,
+    Node,
+    Selection,
+    known,
+    with_attrs,
+)
 from .container.quantized import QuantizedArray
 from .container.reader import fetch_together
 from .container.viewers import RANGE, image_attrs
@@ -28,6 +39,9 @@ class _UNREAD:
 
 LIST = "list"
 """The kind whose items may be links."""
+
+DigestOf: TypeAlias = Callable[[Node], str | Later]
+"""Makes the digest of a component, at once or later."""
 
 
 class Part(ABC):
@@ -60,8 +74,13 @@ class Part(ABC):
         """Return the node of the component, and what must be closed after its use, if anything."""
 
     @abstractmethod
-    def output(self) -> tuple[Node, str]:
+    def output(self, digest_of: DigestOf = digest) -> tuple[Node, str | Later]:
         """Return the node to write, and the digest of what it stands for."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of the content."""
+        return known(self.output()[1])
 
 
 class MemoryPart(Part):
@@ -91,13 +110,13 @@ class MemoryPart(Part):
     def open_node(self) -> tuple[Node, None]:
         return kinds.encode(self.value, self._kind), None
 
-    def output(self) -> tuple[Node, str]:
+    def output(self, digest_of: DigestOf = digest) -> tuple[Node, str | Later]:
         node, _ = self.open_node()
         # A nested composite brings its own.
-        own = node.attr("digest", str, "") or digest(node)
+        own = node.attr("digest", str, "") or digest_of(node)
         display = image_attrs(node) if isinstance(node, ArrayNode) and kinds.get(self._kind).is_pixels else {}
-        node.attrs = {**node.attrs, **display, "digest": own, **_use(self.stage, self.origin)}
-        return node, own
+        node.attrs = {**node.attrs, **display, **_use(self.stage, self.origin)}
+        return _with_digest(node, own), own
 
 
 class StoredPart(Part):
@@ -151,9 +170,10 @@ class StoredPart(Part):
     def open_node(self) -> tuple[Node, None]:
         return self.node, None
 
-    def output(self) -> tuple[Node, str]:
+    def output(self, digest_of: DigestOf = digest) -> tuple[Node, str | Later]:
         # Items of a list don't carry their digests.
-        return _absolute_links(self.node, self.location), self.node.attr("digest", str, "") or digest(self.node)
+        own = self.node.attr("digest", str, "") or digest_of(self.node)
+        return _absolute_links(self.node, self.location), own
 
 
 class CopiedPart(StoredPart):
@@ -181,8 +201,8 @@ class CopiedPart(StoredPart):
     def origin(self) -> Link:
         return super().origin or self._link
 
-    def output(self) -> tuple[Node, str]:
-        node, own = super().output()
+    def output(self, digest_of: DigestOf = digest) -> tuple[Node, str | Later]:
+        node, own = super().output(digest_of)
         return with_attrs(node, _use(self.stage, self.origin)), own
 
 
@@ -242,7 +262,7 @@ class LinkedPart(Part):
             return links.joined_location(self._base, self._path)
         return self.link.uri
 
-    def output(self) -> tuple[Node, str]:
+    def output(self, digest_of: DigestOf = digest) -> tuple[Node, str | Later]:
         return ExternalLink(self.place, self.link.target), self.link.digest
 
     @property
@@ -308,7 +328,7 @@ class ListPart(Part):
     def open_node(self) -> tuple[Node, None]:
         return kinds.encode(self.read(), LIST), None
 
-    def output(self) -> tuple[Node, str]:
+    def output(self, digest_of: DigestOf = digest) -> tuple[Node, str | Later]:
         children: dict[str, Node] = {}
         records: dict[str, Any] = {}
         for index, item in enumerate(self.items):
@@ -327,17 +347,25 @@ class ListPart(Part):
         return node, own
 
 
-def quantized_part(part: Part, node: ArrayNode, fraction: float) -> StoredPart:
-    """Return the part of an image, whose node is given, with the pixels rounded; see `container.quantized`."""
+class RoundedPart(StoredPart):
+    """An image with its pixels rounded; see `container.quantized`. It has a digest when it has been written."""
+
+    def output(self, digest_of: DigestOf = digest) -> tuple[Node, str | Later]:
+        node, own = super().output(digest_of)
+        return _with_digest(with_attrs(node, {}), own), own
+
+
+def rounded_part(part: Part, node: ArrayNode, fraction: float) -> RoundedPart:
+    """Return the part of an image, whose node is given, with the pixels rounded."""
     rounded = QuantizedArray(node, fraction)
     # No longer what it was copied from.
     attrs = {**rounded.attrs, **image_attrs(node), **_use(part.stage, None)}
     attrs.pop(ORIGIN, None)
     if RANGE in attrs:
         attrs[RANGE] = rounded.round(np.asarray(attrs[RANGE]))
+    attrs.pop("digest", None)
     rounded.attrs = attrs
-    attrs["digest"] = digest(rounded)
-    return StoredPart(rounded)
+    return RoundedPart(rounded)
 
 
 def fetch_parts(parts: Iterable[Part], limit: int) -> ExitStack:
@@ -418,6 +446,15 @@ def linked_part(node: ExternalLink, record: Any, location: str | None, access: A
     if node.target != link.target:
         raise FormatError(f"{node.where}: links to {node.target}, but {link.target} is recorded")
     return LinkedPart(link, location, node.file, access)
+
+
+def _with_digest(node: Node, own: str | Later) -> Node:
+    """Have a node say its digest, at once or later."""
+    if isinstance(own, Later):
+        node.later = {"digest": own}
+    else:
+        node.attrs = {**node.attrs, "digest": own}
+    return node
 
 
 def _use(stage: str, origin: Link | None) -> dict[str, AttrValue]:

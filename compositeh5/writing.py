@@ -8,18 +8,20 @@ import os
 import uuid
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import definition as definitions
 from . import links
-from .container.layout import ID_NAMESPACE, file_root, long_text
-from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Node, SoftLink
+from .container.layout import ID_LENGTH, ID_NAMESPACE, file_root, long_text
+from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Later, Node, SoftLink, known, with_attrs
 from .container.publish import Output, make_folders, publish
+from .container.threads import WORTHWHILE_BYTES, Begin, aside
 from .container.writer import write_image
 from .errors import EncodeError, NoSuchComponentError, require_type, suggest
-from .integrity import canonical_json, composite_digest
-from .parts import MemoryPart, Part, StoredPart, quantized_part
+from .integrity import DIGEST_LENGTH, canonical_json, composite_digest, digest
+from .parts import DigestOf, MemoryPart, Part, StoredPart, rounded_part
 from .recipes import OTHERS, Recipe, Recipes
+from .targets import node_bytes
 
 if TYPE_CHECKING:
     from .composite import Composite
@@ -73,16 +75,16 @@ def write_file(
     require_type(composites, Mapping, "a mapping of names to composites")
     if "://" in location:
         raise ValueError(f"{location}: only files on disk can be written")
-    planned, root = _plan(composites, location, recipes, share)
+    plan = _Plan(composites, location, recipes, share)
     make_folders(os.path.dirname(location))
     try:
-        publish(location, partial(write_image, root), replace=replace)
+        publish(location, partial(write_image, plan.root), replace=replace)
     except FileExistsError as error:
         from .opening import require_same
 
-        for name, composite in planned.items():
+        for name, composite in plan.written().items():
             require_same(composite, location, error, name)
-    _adopt(composites, planned)
+    plan.adopt()
     for composite in composites.values():
         composite.location = location
 
@@ -137,45 +139,72 @@ def write_image_of(
     EncodeError, NoSuchComponentError
         As `write_file` does.
     """
-    planned, root = _plan(composites, location, recipes)
-    write_image(root, output)
-    _adopt(composites, planned)
+    plan = _Plan(composites, location, recipes)
+    write_image(plan.root, output)
+    plan.adopt()
 
 
-def _plan(
-    composites: Mapping[str, Composite], location: str, recipes: Recipes | None, share: bool = False
-) -> tuple[dict[str, Composite], Group]:
-    """Return composites as a file will have them, with ids and images rounded, and the root group of the file."""
-    groups: dict[str, tuple[str, Group]] = {}
-    names: dict[str, str] = {}
-    require_type({} if recipes is None else recipes, Mapping, "a mapping of components to recipes")
-    chosen = {name: Recipe.of(recipe) for name, recipe in (recipes or {}).items()}
-    _check_recipes(composites, chosen)
-    planned = {name: _quantized(composite, chosen) for name, composite in composites.items()}
-    for name, composite in (_sharing(planned, location) if share else planned).items():
-        if not (isinstance(name, str) and name.isidentifier()):
-            raise EncodeError(f"the name of a composite should be letters, digits and '_', not {name!r}")
-        group = group_of(composite)
-        if chosen:
-            found = {component: chosen.get(component, chosen.get(OTHERS)) for component in composite}
-            group.recipes = {component: recipe for component, recipe in found.items() if recipe is not None}
-        id_ = group.attr("id", str)
-        if id_ in names:
-            raise EncodeError(f"the composites {names[id_]!r} and {name!r} have the same id, {id_}")
-        names[id_] = name
-        groups[name] = (id_, group)
-    if not groups:
-        raise EncodeError(f"{location}: a file needs at least one composite")
-    for name, composite in planned.items():
-        composite.id = groups[name][0]
-    return planned, file_root({name: (id_, relative_links(group, location)) for name, (id_, group) in groups.items()})
+class _Plan:
+    """What a file of composites will have.
+
+    Attributes
+    ----------
+    root : Group
+        Its root group.
+    """
+
+    def __init__(
+        self, composites: Mapping[str, Composite], location: str, recipes: Recipes | None, share: bool = False
+    ) -> None:
+        require_type({} if recipes is None else recipes, Mapping, "a mapping of components to recipes")
+        chosen = {name: Recipe.of(recipe) for name, recipe in (recipes or {}).items()}
+        _check_recipes(composites, chosen)
+        self._composites = composites
+        self._planned = {name: _quantized(composite, chosen) for name, composite in composites.items()}
+        self._groups: dict[str, _Described] = {}
+        names: dict[str, str] = {}
+        with aside() as begin:
+            # The ids of several are compared before anything is written.
+            digest_of = partial(_digest_later, begin) if len(composites) == 1 else digest
+            for name, composite in (_sharing(self._planned, location) if share else self._planned).items():
+                if not (isinstance(name, str) and name.isidentifier()):
+                    raise EncodeError(f"the name of a composite should be letters, digits and '_', not {name!r}")
+                described = self._groups[name] = _described(composite, digest_of)
+                if chosen:
+                    found = {component: chosen.get(component, chosen.get(OTHERS)) for component in composite}
+                    described.group.recipes = {name: recipe for name, recipe in found.items() if recipe is not None}
+                if isinstance(described.id, str):
+                    other = names.setdefault(described.id, name)
+                    if other != name:
+                        raise EncodeError(f"the composites {other!r} and {name!r} have the same id, {described.id}")
+        if not self._groups:
+            raise EncodeError(f"{location}: a file needs at least one composite")
+        self.root = file_root(
+            {name: (found.id, relative_links(found.group, location)) for name, found in self._groups.items()}
+        )
+
+    def written(self) -> dict[str, Composite]:
+        """Return the composites as they are in the file, once it is written: with ids, and rounded images."""
+        for name, composite in self._planned.items():
+            described = self._groups[name]
+            composite.id = known(described.id)
+            composite._digests = {component: known(own) for component, own in described.digests.items()}
+        return self._planned
+
+    def adopt(self) -> None:
+        """Have the composites that were to be written be what was."""
+        for name, written in self.written().items():
+            composite = self._composites[name]
+            composite.id, composite._parts, composite._digests = written.id, written._parts, written._digests
 
 
-def _adopt(composites: Mapping[str, Composite], planned: Mapping[str, Composite]) -> None:
-    """Have composites be what was written: with an id, and what was rounded as it is in the file."""
-    for name, composite in composites.items():
-        written = planned[name]
-        composite.id, composite._parts, composite._digests = written.id, written._parts, written._digests
+def _digest_later(begin: Begin, node: Node) -> str | Later:
+    """Return the digest of a component; that of a large one is made while it is being written."""
+    if node_bytes(node) < WORTHWHILE_BYTES:
+        return digest(node)
+    # Its attributes are added to.
+    content = with_attrs(node, {})
+    return Later(DIGEST_LENGTH, begin(lambda: digest(content)))
 
 
 def _quantized(composite: Composite, recipes: Mapping[str, Recipe]) -> Composite:
@@ -189,7 +218,7 @@ def _quantized(composite: Composite, recipes: Mapping[str, Recipe]) -> Composite
         if isinstance(part, MemoryPart | StoredPart) and part.kind == "image":
             node, _ = part.open_node()
             if isinstance(node, ArrayNode) and node.dtype.kind == "f":
-                parts[name] = quantized_part(part, node, recipe.quantize)
+                parts[name] = rounded_part(part, node, recipe.quantize)
         if name in recipes and name not in parts:
             raise EncodeError(
                 f"{composite._where}: component {name!r} of kind {part.kind!r} can't be quantized: "
@@ -208,12 +237,26 @@ def group_of(composite: Composite) -> Group:
 
     The files of external links in it are absolute locations.
     """
+    described = _described(composite, digest)
+    composite._digests = {name: known(own) for name, own in described.digests.items()}
+    return described.group
+
+
+class _Described(NamedTuple):
+    """The group of a composite, its id, and the digests of its components."""
+
+    group: Group
+    id: str | Later
+    digests: dict[str, str | Later]
+
+
+def _described(composite: Composite, digest_of: DigestOf) -> _Described:
+    """Return the group of a composite; digests that are made later are, with what depends on them, in `Node.later`."""
+    parts = {name: composite._part(name) for name in composite}
     children: dict[str, Node] = {}
-    components: dict[str, dict[str, str]] = {}
-    for name in composite:
-        part = composite._part(name)
-        children[name], digest = part.output()
-        components[name] = {"kind": part.kind, "digest": digest, "stage": part.stage}
+    digests: dict[str, str | Later] = {}
+    for name, part in parts.items():
+        children[name], digests[name] = part.output(digest_of)
     own: dict[str, Any] = {
         "definition": composite.definition,
         "definition_version": composite.definition_version,
@@ -224,15 +267,28 @@ def group_of(composite: Composite) -> Group:
         "absent": sorted(composite.absent),
         "provenance": composite.provenance,
     }
-    digest = composite_digest(own, components)
+
+    def whole() -> str:
+        return composite_digest(
+            own,
+            {
+                name: {"kind": part.kind, "digest": known(digests[name]), "stage": part.stage}
+                for name, part in parts.items()
+            },
+        )
+
+    def derived() -> str:
+        return str(uuid.uuid5(ID_NAMESPACE, known(whole_digest)))
+
+    is_later = any(isinstance(own, Later) for own in digests.values())
+    whole_digest = Later(DIGEST_LENGTH, whole) if is_later else whole()
+    id_ = composite.id or (Later(ID_LENGTH, derived) if is_later else derived())
     title = " ".join([composite.definition or "composite", *(f"{k}={v}" for k, v in composite.data_id.items())])
     attrs: dict[str, AttrValue] = {
         "kind": "composite",
         "kind_version": KIND_VERSION,
         "definition": composite.definition,
         "definition_version": composite.definition_version,
-        "id": composite.id or str(uuid.uuid5(ID_NAMESPACE, digest)),
-        "digest": digest,
         "data_id": canonical_json(composite.data_id),
         "dataset_type": composite.dataset_type,
         "run": composite.run,
@@ -244,21 +300,23 @@ def group_of(composite: Composite) -> Group:
     }
     if composite._signal in children:
         attrs |= {"NX_class": "NXdata", "signal": composite._signal}
-    composite._digests = {name: info["digest"] for name, info in components.items()}
-    return Group(children, attrs, where=composite._where)
+    texts = {"id": id_, "digest": whole_digest}
+    attrs |= {name: text for name, text in texts.items() if isinstance(text, str)}
+    later = {name: text for name, text in texts.items() if isinstance(text, Later)}
+    return _Described(Group(children, attrs, composite._where, later=later), id_, digests)
 
 
 def _check_recipes(composites: Mapping[str, Composite], recipes: Recipes) -> None:
-    known = {OTHERS}
+    possible = {OTHERS}
     for composite in composites.values():
-        known.update(composite, composite.absent)
+        possible.update(composite, composite.absent)
         if composite.definition in definitions.definition_names():
-            known.update(definitions.get_definition(composite.definition).components)
+            possible.update(definitions.get_definition(composite.definition).components)
     for name in recipes:
-        if name not in known:
+        if name not in possible:
             where = next((composite._where for composite in composites.values()), "")
             raise NoSuchComponentError(
-                f"{where}: there is a recipe for {name!r}, which isn't a component{suggest(name, known)}"
+                f"{where}: there is a recipe for {name!r}, which isn't a component{suggest(name, possible)}"
             )
 
 

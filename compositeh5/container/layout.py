@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Mapping
 
 from .._version import __version__
 from ..errors import (
@@ -20,7 +21,7 @@ from ..errors import (
 )
 from .chunks import BLOCK_CRC, BLOCK_ROWS
 from .files import FileGroup, OpenFile
-from .nodes import AttrValue, Group, GroupNode, Node, SoftLink
+from .nodes import AttrValue, Group, GroupNode, Later, Node, SoftLink
 from .quantized import FRACTION, STEP
 
 FORMAT = "1.0"
@@ -35,6 +36,9 @@ DEFAULT = "composite"
 """Name of the group of the composite of a file that holds one."""
 
 BY_ID = "by-id"
+
+ID_LENGTH = 36
+"""Characters of an id."""
 
 ID_NAMESPACE = uuid.UUID("0b2a2d0e-6f0b-5d6c-9f46-6f1c2c6a3d5e")
 """Namespace of the ids that are derived from a composite's digest (UUID version 5)."""
@@ -88,15 +92,19 @@ def joined_text(node: Node, name: str) -> str:
     return "".join(parts)
 
 
-def file_root(composites: dict[str, tuple[str, GroupNode]]) -> Group:
+def file_root(composites: Mapping[str, tuple[str | Later, GroupNode]]) -> Group:
     """Return the root group of a file that holds composites.
 
     Parameters
     ----------
-    composites : dict
+    composites : mapping
         For the name of each group its id (a UUID) and its node. The first is the default one.
     """
-    by_id = Group({id_: SoftLink(f"/{name}") for name, (id_, _) in composites.items()})
+    links = {id_: SoftLink(f"/{name}") for name, (id_, _) in composites.items()}
+    by_id = Group(
+        {id_: link for id_, link in links.items() if isinstance(id_, str)},
+        later_links={id_: link for id_, link in links.items() if isinstance(id_, Later)},
+    )
     default = next(iter(composites))
     attrs: dict[str, AttrValue] = {
         "compositeh5_format": FORMAT,

@@ -1,4 +1,4 @@
-"""Inflating on two processors at once.
+"""Using two processors at once: to inflate, and to make digests of what is being written meanwhile.
 
 Threads were tried for deflating, and for reading what isn't compressed, too: they cost a third more CPU time, and gain
 a tenth of the time or nothing.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -46,6 +47,28 @@ def for_each(function: Callable[[Item], None], items: Iterable[Item], nbytes: in
 
     with ThreadPoolExecutor(threads) as pool:
         deque(pool.map(function, items), maxlen=0)
+
+
+Begin = Callable[[Callable[[], str]], Callable[[], str]]
+"""Has a text be made, and returns what waits for it."""
+
+
+@contextmanager
+def aside() -> Iterator[Begin]:
+    """Give what has functions called by another thread, one after the other; with one processor, when they are needed.
+
+    The thread ends when it has done what it was given in the block.
+    """
+    if available() == 1:
+        yield lambda make: make
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        yield lambda make: pool.submit(make).result
+    finally:
+        pool.shutdown(wait=False)
 
 
 def available() -> int:

@@ -7,20 +7,23 @@ HDF5 itself never writes to a disk, where a full one can crash it, but to a file
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any
 
 import h5py
 import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5p, h5s
+from numpy.typing import NDArray
 
 from ..errors import EncodeError
 from ..recipes import Recipe
 from . import chunks as _chunks
 from .h5types import SCALAR, text_type, to_stored
 from .limits import LIMITS
-from .nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, SoftLink
+from .nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Later, Node, SoftLink
 from .publish import Output
 
 COMPACT_BYTES = 16 * 1024
@@ -44,8 +47,16 @@ _LAST = "complete"
 EARLY_BYTES = 1024 * 1024
 """The chunks of arrays up to this size come before those of larger ones: a remote reader has them with the metadata."""
 
-_Pending = list[tuple[int, Iterator[None]]]
-"""Sizes of arrays in memory, and what writes one of their chunks at each step."""
+
+@dataclass
+class _Rest:
+    """What is written when all that is in front of it in the file has its place."""
+
+    arrays: list[tuple[int, Iterator[None]]] = field(default_factory=list)
+    """Sizes of arrays in memory, and what writes one of their chunks at each step."""
+
+    texts: list[Callable[[], object]] = field(default_factory=list)
+    """What writes the texts that are only known when the arrays have been read."""
 
 
 def file_image(root: GroupNode) -> bytes:
@@ -83,17 +94,19 @@ def write_image(root: GroupNode, output: io.RawIOBase | io.BytesIO) -> None:
     _keep_lean(fcpl)
     file = h5f.create(b"image", h5f.ACC_TRUNC, fcpl, fapl)
     try:
-        large: _Pending = []
+        rest = _Rest()
         group = h5g.open(file, b"/")
         marked = _LAST in root.attrs
-        _write_attrs(group, root, {_LAST: 0} if marked else {})
-        _write_children(group, root, large, None)
+        _write_attrs(group, root, rest, {_LAST: 0} if marked else {})
+        _write_children(group, root, rest, None)
         # Parts of the metadata only get their places now, in front of the chunks.
         h5f.flush(file)
-        for _, chunks in sorted(large, key=lambda pending: pending[0] > EARLY_BYTES):
+        for _, chunks in sorted(rest.arrays, key=lambda pending: pending[0] > EARLY_BYTES):
             for _ in chunks:
                 if isinstance(output, Output):
                     output.check()
+        for write_text in rest.texts:
+            write_text()
         if marked:
             # A value, not a new attribute: that would be behind the chunks.
             h5a.open(group, _LAST.encode()).write(np.asarray(root.attrs[_LAST], np.int64))
@@ -104,9 +117,7 @@ def write_image(root: GroupNode, output: io.RawIOBase | io.BytesIO) -> None:
         fapl.close()
 
 
-def _write_children(
-    parent: h5g.GroupID, node: GroupNode, large: _Pending, recipe: Recipe | None, depth: int = 0
-) -> None:
+def _write_children(parent: h5g.GroupID, node: GroupNode, rest: _Rest, recipe: Recipe | None, depth: int = 0) -> None:
     if depth > LIMITS.depth:
         raise EncodeError(f"{node.where}: nested deeper than the {LIMITS.depth} groups that a reader accepts")
     for name in node:
@@ -116,19 +127,25 @@ def _write_children(
         elif isinstance(child, SoftLink):
             parent.links.create_soft(link, child.target.encode())
         elif isinstance(child, ArrayNode):
-            _write_array(parent, link, child, large, own)
+            _write_array(parent, link, child, rest, own)
         elif isinstance(child, GroupNode):
             gcpl = h5p.create(h5p.GROUP_CREATE)
             gcpl.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)
             _keep_lean(gcpl)
             group = h5g.create(parent, link, gcpl=gcpl)
-            _write_attrs(group, child)
-            _write_children(group, child, large, own, depth + 1)
+            _write_attrs(group, child, rest)
+            _write_children(group, child, rest, own, depth + 1)
         else:
             raise EncodeError(f"{child.where}: a {type(child).__name__} can't be written")
+    for later, target in node.later_links.items():
+        rest.texts.append(partial(_write_later_link, parent, later, target))
 
 
-def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pending, recipe: Recipe | None) -> None:
+def _write_later_link(parent: h5g.GroupID, name: Later, link: SoftLink) -> None:
+    parent.links.create_soft(name.text().encode(), link.target.encode())
+
+
+def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, rest: _Rest, recipe: Recipe | None) -> None:
     dcpl = h5p.create(h5p.DATASET_CREATE)
     _keep_lean(dcpl)
     # Strings are encoded at once, since the size of each depends on all of them.
@@ -141,13 +158,13 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
         dataset = h5d.create(parent, link, tid, _space(node.shape), dcpl=dcpl)
         if values.size:
             dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(values), tid)
-        _write_attrs(dataset, node)
+        _write_attrs(dataset, node, rest)
         return
     shape = node.shape or (1,)
     # What is copied is stored as it was, if nothing else is asked for.
     recipe = recipe or node.recipe or Recipe()
     if recipe.contiguous and not is_text:
-        large.append((size, _write_contiguous(parent, link, node, dcpl, tid)))
+        rest.arrays.append((size, _write_contiguous(parent, link, node, dcpl, tid, rest)))
         return
     chunks = _chunks.chunk_shape(shape, tid.get_size(), recipe.chunks)
     if prod(chunks) * tid.get_size() > CHUNK_LIMIT:
@@ -159,7 +176,7 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
     dcpl.set_deflate(recipe.gzip)
     dcpl.set_fill_time(h5d.FILL_TIME_NEVER)
     dataset = h5d.create(parent, link, tid, _space(shape), dcpl=dcpl)
-    _write_attrs(dataset, node, {} if node.shape else {SCALAR: True})
+    _write_attrs(dataset, node, rest, {} if node.shape else {SCALAR: True})
     # The index of the chunks gets its place with the first of them: in front, before any that is large.
     dataset.write_direct_chunk((0,) * len(shape), b"\0")
 
@@ -169,11 +186,11 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, large: _Pend
             packed = _chunks.pack(values, chunks, shuffle, recipe.gzip)
             yield dataset.write_direct_chunk(tuple(s.start for s in index), packed)
 
-    large.append((size, write_chunks()))
+    rest.arrays.append((size, write_chunks()))
 
 
 def _write_contiguous(
-    parent: h5g.GroupID, link: bytes, node: ArrayNode, dcpl: h5p.PropDCID, tid: h5py.h5t.TypeID
+    parent: h5g.GroupID, link: bytes, node: ArrayNode, dcpl: h5p.PropDCID, tid: h5py.h5t.TypeID, rest: _Rest
 ) -> Iterator[None]:
     """Make an array that is to be stored in one piece, and return what writes its values and then their checksums."""
     rows = _chunks.block_rows(node.shape, tid.get_size())
@@ -182,7 +199,7 @@ def _write_contiguous(
     dcpl.set_fill_time(h5d.FILL_TIME_NEVER)
     dataset = h5d.create(parent, link, tid, _space(node.shape), dcpl=dcpl)
     sums = np.zeros(len(starts), np.uint32)
-    _write_attrs(dataset, node, {_chunks.BLOCK_ROWS: rows, _chunks.BLOCK_CRC: sums})
+    _write_attrs(dataset, node, rest, {_chunks.BLOCK_ROWS: rows, _chunks.BLOCK_CRC: sums})
 
     def write_blocks() -> Iterator[None]:
         space = dataset.get_space()
@@ -206,26 +223,36 @@ def _space(shape: tuple[int, ...]) -> h5s.SpaceID:
     return h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
 
 
-def _write_attrs(owner: Any, node: Node, more: Mapping[str, AttrValue] | None = None) -> None:
+def _write_attrs(owner: Any, node: Node, rest: _Rest, more: Mapping[str, AttrValue] | None = None) -> None:
     # Checksums of blocks are of the file from which a node is copied.
     own = {name: value for name, value in node.attrs.items() if name not in (_chunks.BLOCK_ROWS, _chunks.BLOCK_CRC)}
-    attrs = {**own, **(more or {})}
+    attrs: dict[str, AttrValue | Later] = {**own, **(more or {}), **node.later}
     for name in sorted(attrs):
         value = attrs[name]
         where = f"{node.where}@{name}"
-        if isinstance(value, str):
-            # Readers of the HDF5 Image conventions compare ASCII text.
-            stored, tid = to_stored(np.array(value), where)
-            if value.isascii():
-                tid = text_type(tid.get_size() - 1, ascii_only=True)
-        else:
-            stored, tid = to_stored(np.asarray(value), where)
+        stored, tid = _stored_attr("0" * value.length if isinstance(value, Later) else value, where)
         if stored.size * tid.get_size() > ATTRIBUTE_BYTES:
             raise EncodeError(
                 f"{where}: an attribute of {stored.size * tid.get_size()} bytes is too large "
                 f"(limit {ATTRIBUTE_BYTES}); store it as a component"
             )
-        h5a.create(owner, name.encode(), tid, _space(stored.shape)).write(np.ascontiguousarray(stored), tid)
+        attribute = h5a.create(owner, name.encode(), tid, _space(stored.shape))
+        attribute.write(np.ascontiguousarray(stored), tid)
+        if isinstance(value, Later):
+            rest.texts.append(partial(_write_later_attr, attribute, value, where))
+
+
+def _stored_attr(value: AttrValue, where: str) -> tuple[NDArray[Any], h5py.h5t.TypeID]:
+    stored, tid = to_stored(np.asarray(value), where)
+    if isinstance(value, str) and value.isascii():
+        # Readers of the HDF5 Image conventions compare ASCII text.
+        tid = text_type(tid.get_size() - 1, ascii_only=True)
+    return stored, tid
+
+
+def _write_later_attr(attribute: h5a.AttrID, text: Later, where: str) -> None:
+    # A value, not a new attribute: that would be behind the chunks.
+    attribute.write(*_stored_attr(text.text(), where))
 
 
 def _is_mapped(node: Node) -> bool:
@@ -239,7 +266,8 @@ def _is_mapped(node: Node) -> bool:
 
 def _metadata_bytes(node: Node, recipe: Recipe | None) -> int:
     """Return a generous estimate of the metadata of a tree: headers, attributes, small arrays, chunk indexes."""
-    size = 512 + sum(64 + len(name) + np.asarray(value).nbytes for name, value in node.attrs.items())
+    values = {**node.attrs, **{name: "0" * text.length for name, text in node.later.items()}}
+    size = 512 + sum(64 + len(name) + np.asarray(value).nbytes for name, value in values.items())
     if isinstance(node, ArrayNode):
         # Of text only the number is known before it is encoded.
         itemsize = 16 if node.dtype.kind in "US" else node.dtype.itemsize
@@ -249,5 +277,6 @@ def _metadata_bytes(node: Node, recipe: Recipe | None) -> int:
         return size + 24 * (2 + prod(-(-n // c) for n, c in zip(node.shape, chunks, strict=True)))
     if isinstance(node, GroupNode):
         own = node.recipes
+        size += sum(64 + name.length + _metadata_bytes(link, None) for name, link in node.later_links.items())
         return size + sum(64 + len(name) + _metadata_bytes(node[name], own.get(name, recipe)) for name in node)
     return size

@@ -1,0 +1,73 @@
+"""Digests of large components are made while these are being written, by another thread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.table import QTable
+
+import compositeh5 as ch5
+from compositeh5 import errors
+from compositeh5.container.threads import WORTHWHILE_BYTES
+from compositeh5.operations.verify import verify
+
+SIDE = 1100
+ID = "7280c70e-0000-5000-8000-000000000000"
+
+
+def large(value: int = 0, id: str | None = None) -> ch5.Composite:
+    pixels = np.random.default_rng(value).normal(0, 23, (SIDE, SIDE)).astype("f4")
+    assert pixels.nbytes > WORTHWHILE_BYTES
+    table = QTable({f"c{i}": np.arange(200_000) + i for i in range(3)})
+    composite = ch5.Composite(
+        None, image=ch5.Image(pixels), mask=ch5.Mask(np.zeros((SIDE, SIDE), "i4")), table=table, small={"a": 1}
+    )
+    return composite if id is None else composite.replace(id=id)
+
+
+@pytest.mark.parametrize("id", [None, ID])
+@pytest.mark.parametrize("recipe", ["lossless", "raw", "quantized"])
+def test_files_are_the_same_by_one_thread_and_by_two_and_in_two_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, id: str | None
+) -> None:
+    found = set()
+    for threads in ("1", "2"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        given = large(id=id)
+        given.write(tmp_path / f"{threads}.h5", recipes={"image": recipe})
+        with ch5.open(tmp_path / f"{threads}.h5") as stored:
+            verify(stored)
+            assert stored.id == given.id == (id or stored.id)
+            assert stored.recorded_digest == given.digest
+            for name in given:
+                assert stored.link(name).digest == given.link(name).digest == given.component_digest(name)
+            # Here all digests are known before.
+            stored.write(tmp_path / "copy.h5", replace=True)
+        found |= {(tmp_path / name).read_bytes() for name in (f"{threads}.h5", "copy.h5")}
+    assert len(found) == 1
+
+
+def test_what_stands_there_is_compared(tmp_path: Path) -> None:
+    large(1).write(tmp_path / "a.h5")
+    again = large(1)
+    again.write(tmp_path / "a.h5")
+    with ch5.open(tmp_path / "a.h5") as stored:
+        assert again.id == stored.id
+    other = large(2)
+    with pytest.raises(errors.ConflictError, match=r"a\.h5"):
+        other.write(tmp_path / "a.h5")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_what_the_digest_can_not_read_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    large().write(tmp_path / "bad.h5")
+    with ch5.open(tmp_path / "bad.h5") as stored:
+        offset, size = list(stored._part("image").open_node()[0].extents())[-1]
+    data = bytearray((tmp_path / "bad.h5").read_bytes())
+    data[offset + size - 1] ^= 1
+    (tmp_path / "bad.h5").write_bytes(data)
+    with ch5.open(tmp_path / "bad.h5") as stored, pytest.raises(errors.CorruptFileError, match="damaged"):
+        stored.write(tmp_path / "new.h5", recipes={"image": "quantized"})
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.h5"]
