@@ -54,7 +54,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 @given(ARRAYS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_arrays_come_back_bit_for_bit(values: np.ndarray) -> None:
     file = stored(Group({"x": Array(values)}))
     assert same_bits(file.root.array("x").read(), values)
@@ -62,7 +62,7 @@ def test_arrays_come_back_bit_for_bit(values: np.ndarray) -> None:
 
 
 @given(TEXTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_text_comes_back(values: np.ndarray) -> None:
     file = stored(Group({"x": Array(values)}))
     found = file.root.array("x").read()
@@ -76,7 +76,7 @@ def test_text_comes_back(values: np.ndarray) -> None:
     st.sampled_from(["<f4", ">i2", "u1", "c8", "?"]),
     hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=9),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_selections_of_chunked_arrays_are_those_of_numpy(data, dtype, shape) -> None:
     """All shapes of chunks, edges and steps: the arrays are small, so the chunks are made small as well."""
     rng = np.random.default_rng(7)

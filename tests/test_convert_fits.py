@@ -138,7 +138,7 @@ def columns(draw: st.DrawFn) -> list[fits.Column]:
     return made
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(columns())
 def test_tables_of_every_type_are_read_as_astropy_reads_them_and_written_again(
     tmp_path_factory: pytest.TempPathFactory, columns: list[fits.Column]

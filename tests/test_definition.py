@@ -361,7 +361,7 @@ def contents(draw: st.DrawFn) -> dict[str, Any]:
     return draw(top) | ({} if dimensions is None else {"dimensions": dimensions})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(contents())
 def test_file_and_mapping_say_the_same(tmp_path_factory: pytest.TempPathFactory, content: dict[str, Any]) -> None:
     path = write(tmp_path_factory.getbasetemp(), yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
@@ -384,7 +384,6 @@ TOP_KEYS = [
 COMPONENT_KEYS = ["kind", "description", "required", "shared", "list", "input_only", "getter", "setter"]
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_misspelt_keys_get_the_nearest(data: st.DataObject) -> None:
     in_component = data.draw(st.booleans())
@@ -406,7 +405,6 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(anything)
 def test_any_content_gives_a_definition_error(content: Any) -> None:
     with pytest.raises(DefinitionError):
@@ -415,7 +413,6 @@ def test_any_content_gives_a_definition_error(content: Any) -> None:
         Definition.from_mapping(content)
 
 
-@settings(deadline=None)
 @given(st.text("ab1_-.: \n[]{},&*!?|>'\"#%@0x2023", max_size=40))
 def test_any_text_gives_a_definition_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     path = write(tmp_path_factory.getbasetemp(), text, "any.yaml")
@@ -665,7 +662,6 @@ values = st.integers(-1, 1) | st.sampled_from(["", "x"]) | st.just(()) | st.just
 
 
 @pytest.mark.parametrize("cls", [Data, Keywords, PositionalOnly, Lsst, Properties, Slots])
-@settings(deadline=None)
 @given(
     components=st.fixed_dictionaries(
         {},

@@ -31,7 +31,7 @@ from compositeh5.integrity import digest
 from compositeh5.operations import differences
 from compositeh5.operations.diff import Difference, diff, diff_nodes, diff_values
 
-many = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 def named(found: tuple[Difference, ...]) -> dict[str, Difference]:

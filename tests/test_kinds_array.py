@@ -26,7 +26,7 @@ from typed_values import (
 from compositeh5 import kinds
 from compositeh5.errors import EncodeError, FormatError, UnsupportedParameterError
 
-exact = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+exact = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 
 
 @exact

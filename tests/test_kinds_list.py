@@ -22,7 +22,7 @@ components = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(components, max_size=3))
 def test_round_trip(value: list[Any]) -> None:
     node = kinds.encode(value)

@@ -25,7 +25,7 @@ from compositeh5.container.nodes import Array, Group, Node
 from compositeh5.errors import EncodeError, FormatError, NoSuchComponentError
 from compositeh5.kinds.record import Record
 
-exact = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+exact = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 records = st.dictionaries(names, values(), max_size=3)
 
 
@@ -313,7 +313,7 @@ def test_bad_nodes(node: Node) -> None:
         kinds.decode(record)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(names, names)
 def test_link_names(one: str, other: str) -> None:
     link = escape_name(one)

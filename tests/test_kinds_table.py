@@ -34,7 +34,7 @@ from compositeh5 import kinds
 from compositeh5.container.nodes import Array, Group
 from compositeh5.errors import EncodeError, FormatError, NoSuchComponentError, UnsupportedParameterError
 
-exact = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+exact = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 @st.composite

@@ -15,7 +15,7 @@ from compositeh5.container.nodes import Array, Group, Node
 from compositeh5.errors import EncodeError, FormatError
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(texts, texts.map(lambda text: text * 3000), st.binary()))
 def test_round_trip(value: str | bytes) -> None:
     node = kinds.encode(value)
@@ -23,7 +23,7 @@ def test_round_trip(value: str | bytes) -> None:
     assert_same(value, kinds.decode(stored(node)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(st.characters(exclude_categories=[])))
 def test_any_text_comes_back_or_is_refused(text: str) -> None:
     if "\0" in text or any("\ud800" <= c < "\ue000" for c in text):

@@ -201,7 +201,7 @@ JSON = st.recursive(
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True) | st.sampled_from(["image", "obs_info", "provenance"])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(fields=st.dictionaries(NAMES, JSON, max_size=5), place=st.lists(st.text(min_size=1, max_size=3), max_size=4))
 def test_any_tree_comes_back_the_same(fields: dict[str, Any], place: list[str]) -> None:
     stamps = {"schema_url": "https://x/schemas/x-1.0.0", "schema_version": "1.0.0", "min_read_version": 1}

@@ -204,7 +204,7 @@ def same(one: ch5.Composite, other: ch5.Composite) -> bool:
     )
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     places=st.lists(st.tuples(st.integers(0, 1300), st.integers(100, 1500)), max_size=12),
     size=st.tuples(st.integers(1, 700), st.integers(1, 700)),

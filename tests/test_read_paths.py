@@ -64,7 +64,7 @@ def write(values: NDArray[np.generic], chunk: tuple[int, ...], layout: str) -> b
 
 
 @given(st.data(), arrays(), LAYOUTS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_all_ways_to_read_give_the_same(
     tmp_path: Path, data: st.DataObject, values: NDArray[np.generic], layout: str
 ) -> None:

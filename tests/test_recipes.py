@@ -121,7 +121,7 @@ def test_a_recipe_reaches_nested_components(tmp_path: Path) -> None:
     st.lists(st.integers(9, 200), max_size=3).map(tuple),
     st.sampled_from(["f8", "i2"]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_all_recipes_keep_all_values(gzip: int, shuffle: bool, chunks: tuple[int, ...], dtype: str) -> None:
     values = (pixels((75, 97)) * 100).astype(dtype)
     text = np.array([f"näme {i % 31}" for i in range(3000)])
@@ -286,7 +286,7 @@ _SHAPES = st.lists(st.integers(0, 90), min_size=1, max_size=3).map(tuple)
 
 
 @given(_SHAPES, st.sampled_from(["<f4", ">f8", "i2", "?", "c8", "u1"]), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_raw_arrays_come_back_whole_and_in_part(shape: tuple[int, ...], dtype: str, data: st.DataObject) -> None:
     values = (np.random.default_rng(1).normal(0, 50, shape)).astype(dtype)
     composite = ch5.Composite(None, {"values": values})
@@ -404,7 +404,7 @@ def test_images_without_noise_stay_as_they_are() -> None:
     st.lists(st.floats(width=16), max_size=30),
     st.integers(5, 60),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_error_is_bounded(dtype: str, exponent: float, fraction: float, odd: list[float], width: int) -> None:
     sigma = min(2.0**exponent, 1e4 if dtype == "f2" else np.inf)
     original = np.random.default_rng(width).normal(0, sigma, (150, width)).astype(dtype)

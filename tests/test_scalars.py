@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from astropy import units as u
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from compositeh5.operations.scalars import Scalar, rows_of, table_of
@@ -43,7 +43,6 @@ def same(found: Scalar, given: Scalar) -> bool:
     return math.isclose(found.value, given.value * factor, rel_tol=1e-15) or found.value != found.value
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_rows_come_back(rows: list[dict[str, Scalar]]) -> None:
     table = table_of(rows, {"first": "int"})
