@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .container.files import FileArray, FileGroup
+from .container.files import FileArray, FileGroup, OpenFile
 from .container.limits import LIMITS, Limits
 from .container.nodes import Node
+from .container.reader import StoredFile
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,15 @@ class Access:
     anywhere: bool = False
     isolated: bool = False
     limits: Limits = LIMITS
+
+    @property
+    def kind(self) -> type[OpenFile]:
+        """The class of the files."""
+        if not self.isolated:
+            return StoredFile
+        from .container.isolated import IsolatedFile
+
+        return IsolatedFile
 
 
 ACCESS = Access()

@@ -331,15 +331,22 @@ class FileInfo:
     composites: tuple[str, ...]
 
 
-def file_info(path: str | os.PathLike[str]) -> FileInfo:
+def file_info(path: str | os.PathLike[str], *, isolated: bool = False, limits: Limits = LIMITS) -> FileInfo:
     """Return what a file says of itself, and which composites it holds.
+
+    Parameters
+    ----------
+    path : path or URL
+        The file.
+    isolated, limits : optional
+        How it is read, as for `open_composite`.
 
     Raises
     ------
     OSError
         As `open_composite` does.
     """
-    file = open_file(links.absolute_location(path))
+    file = open_file(links.absolute_location(path), access=Access(isolated=isolated, limits=limits))
     try:
         if is_copy(file):
             return FileInfo("", "", composite_names(file))

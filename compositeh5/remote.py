@@ -23,7 +23,6 @@ from urllib.parse import quote, unquote, urlsplit
 
 from .access import ACCESS, Access
 from .container.files import OpenFile
-from .container.reader import StoredFile
 from .container.source import BlockSource, FileSource, ReadAt, identity
 from .errors import CompositeH5Error, CorruptFileError, LimitError, RefusedError, TransferError
 
@@ -99,7 +98,7 @@ def open_file(
     name = shown(location)
     is_local = isinstance(location, str) and not is_url(location)
     key: Hashable = identity(os.stat(name)) if is_local else name
-    kind = _kind(access)
+    kind = access.kind
     if digest is None:
         return kind.shared(key, lambda: open_source(location, size), name, access.limits)
     from .container.verified import check_digest, verified_copy
@@ -117,21 +116,13 @@ def open_file(
 def open_stream(stream: Any, name: str, access: Access = ACCESS, digest: str | None = None) -> OpenFile:
     """Open an HDF5 file that is a binary file object, which stays open when the file is closed; see `open_file`."""
     if digest is None:
-        return _kind(access)(stream, name, access.limits)
+        return access.kind(stream, name, access.limits)
     from .container.verified import check_digest, verified_copy
 
     check_digest(digest)
     stream.seek(0)
     key = object()
-    return _kind(access).shared(key, lambda: verified_copy(stream, digest, name, key), name, access.limits)
-
-
-def _kind(access: Access) -> type[OpenFile]:
-    if not access.isolated:
-        return StoredFile
-    from .container.isolated import IsolatedFile
-
-    return IsolatedFile
+    return access.kind.shared(key, lambda: verified_copy(stream, digest, name, key), name, access.limits)
 
 
 def open_source(location: Location, size: int | None = None) -> FileSource | BlockSource:

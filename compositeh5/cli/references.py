@@ -16,6 +16,7 @@ from .common import (
     executor,
     folder_arguments,
     force_argument,
+    isolated_argument,
     jobs_argument,
     names,
     number,
@@ -124,7 +125,13 @@ def _verify(arguments: argparse.Namespace) -> int:
     from ..operations.verify import verify_files
 
     with executor(arguments.jobs) as workers, progress(arguments) as shown:
-        done = verify_files(*arguments.paths, quick=arguments.quick, executor=workers, progress=shown)
+        done = verify_files(
+            *arguments.paths,
+            quick=arguments.quick,
+            isolated=arguments.isolated,
+            executor=workers,
+            progress=shown,
+        )
     rows = _problem_rows(done)
     summary = (
         f"{len(done.problems)} problems in {done.visited.files} files: {done.composites} composites, "
@@ -151,7 +158,13 @@ def _rescue(arguments: argparse.Namespace) -> int:
 
     with progress(arguments) as shown:
         shown("reading", 0, 1)
-        done = rescue(arguments.file, arguments.output, partial=arguments.partial, replace=arguments.force)
+        done = rescue(
+            arguments.file,
+            arguments.output,
+            partial=arguments.partial,
+            replace=arguments.force,
+            isolated=arguments.isolated,
+        )
     rows = [("saved", name, "") for name in done.saved]
     for item in done.lost:
         name = f"{item.composite}/{item.component}".rstrip("/")
@@ -220,6 +233,7 @@ def _relink_arguments(parser: argparse.ArgumentParser) -> None:
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="files and folders")
     parser.add_argument("--quick", action="store_true", help="look at structure and links only; read no content")
+    isolated_argument(parser)
     jobs_argument(parser)
 
 
@@ -231,6 +245,7 @@ def _rescue_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep what is good of damaged images (the rest is NaN), masks (plane LOST) and tables (whole columns)",
     )
+    isolated_argument(parser)
     force_argument(parser)
 
 
@@ -285,6 +300,7 @@ VERBS = {
         "to. Of what is damaged it tells which parts, and what `rescue` can still save.",
         """
         compositeh5 verify repo -j 4
+        compositeh5 verify repo --isolated
         compositeh5 verify repo --quick --json | jq -r '.problems[] | [.finding, .path, .component] | @tsv'""",
         "problems, composites, components, links, visited, rescuable",
         "something is wrong",

@@ -153,20 +153,10 @@ class StoredArray(FileArray):
                 if info.size:
                     yield info.byte_offset, info.size
 
-    def pieces(self) -> Iterator[Selection] | None:
-        """Return the parts that have a checksum each, which is looked at when such a part is read; None without any.
-
-        They are in the order of the first axis. A small array has one checksum, with its header.
-        """
-        shape = self._stored_shape
-        if self._blocks is not None:
-            rows = self._blocks[0]
-            return (
-                (slice(i, min(i + rows, shape[0])), *(slice(0, n) for n in shape[1:])) for i in range(0, shape[0], rows)
-            )
-        if self._chunks is not None and not _CHECKED.isdisjoint(self._filters):
-            return _chunks.chunks_of(shape, self._chunks)
-        return None
+    @property
+    def checked(self) -> tuple[int, ...] | None:
+        has_checksums = self._blocks is not None or not _CHECKED.isdisjoint(self._filters)
+        return self.unit if has_checksums else None
 
     @cached_property
     def _blocks(self) -> tuple[int, NDArray[Any]] | None:

@@ -177,9 +177,7 @@ class IsolatedArray(FileArray):
         self._is_text = bool(told["text"])
         if self._is_text and self._sent_dtype.kind != "S":
             raise ValueError("text should be byte strings")
-        self._chunks = None if told["chunks"] is None else checked_shape(told["chunks"])
-        if self._chunks is not None and (len(self._chunks) < len(self._shape) or 0 in self._chunks):
-            raise ValueError(f"{self._chunks} are no chunks of {self._shape}")
+        self._chunks, self._checked = (self._parts(told[name]) for name in ("chunks", "checked"))
         (self.stored_bytes,) = checked_shape([told["stored"]])
         self._recipe = None
         if told["recipe"] is not None:
@@ -188,6 +186,15 @@ class IsolatedArray(FileArray):
         # The reader has refused what isn't backed by bytes, if it is still ours.
         if self.nbytes > file.largest * (4 if self._is_text else 1):
             raise ValueError(f"an array of {self.nbytes} bytes isn't backed by those of the file")
+
+    def _parts(self, told: Any) -> tuple[int, ...] | None:
+        if told is None:
+            return None
+        parts = checked_shape(told)
+        # That of a single text has one axis more.
+        if len(parts) != max(len(self._shape), 1) or 0 in parts:
+            raise ValueError(f"{parts} are no parts of {self._shape}")
+        return parts
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -200,6 +207,10 @@ class IsolatedArray(FileArray):
     @property
     def chunks(self) -> tuple[int, ...] | None:
         return self._chunks
+
+    @property
+    def checked(self) -> tuple[int, ...] | None:
+        return self._checked
 
     @property
     def recipe(self) -> Recipe | None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import CorruptFileError
-from .reader import StoredFile
+from .files import OpenFile
+from .limits import LIMITS, Limits
 from .source import SIGNATURE, WRITING, FileSource, stated_size
 
 SUPERBLOCK_BYTES = 48
@@ -25,17 +26,21 @@ _UINT32 = 0xFFFFFFFF
 
 
 @contextmanager
-def salvaged(path: str) -> Iterator[tuple[StoredFile, str]]:
+def salvaged(path: str, kind: type[OpenFile], limits: Limits = LIMITS) -> Iterator[tuple[OpenFile, str]]:
     """Open a file on a disk that may be damaged, also one that HDF5 itself wouldn't open.
 
     Parameters
     ----------
     path : str
         Path of the file.
+    kind : type
+        How it is read: `StoredFile` or `IsolatedFile`.
+    limits : Limits, optional
+        What it may ask for.
 
     Yields
     ------
-    file : StoredFile
+    file : OpenFile
         The file. No other user gets it.
     damage : str
         What is wrong with the file as a whole; empty if nothing is.
@@ -48,7 +53,7 @@ def salvaged(path: str) -> Iterator[tuple[StoredFile, str]]:
     """
     source = _SalvagedSource(path)
     try:
-        file = StoredFile(source, path)
+        file = kind(source, path, limits)
         try:
             yield file, source.damage
         finally:
@@ -59,6 +64,8 @@ def salvaged(path: str) -> Iterator[tuple[StoredFile, str]]:
 
 class _SalvagedSource(FileSource):
     """A file as it should be: as long as it says, and with a superblock that can be read."""
+
+    as_stored = False
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -92,6 +99,14 @@ class _SalvagedSource(FileSource):
             buffer[: len(known)] = known
         self._position = start + size
         return size if start < self._size else count
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        data = super().read_at(offset, size)
+        if offset < len(self._start):
+            known = self._start[offset : offset + size]
+            data = known + data[len(known) :]
+        # Of what is missing, whoever asks for it alone gets nothing.
+        return data.ljust(min(size, self._size - offset), b"\0") if offset < self._present else data
 
 
 def superblock(size: int, root: int = SUPERBLOCK_BYTES) -> bytes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ..access import access_of
 from ..composite import Composite
-from ..container.arrays import StoredArray
+from ..container.files import FileArray, FileGroup, OpenFile
 from ..container.layout import composite_names, file_format, is_copy
 from ..container.nodes import ExternalLink, GroupNode, Node, Selection
-from ..container.reader import StoredFile, StoredGroup
 from ..errors import CompositeH5Error, CorruptFileError, DigestMismatchError
 from ..integrity import check_digest, read_json
 from ..parts import LIST, Part, StoredPart, linked_part
@@ -71,7 +71,7 @@ class Survey:
 
     Attributes
     ----------
-    group : StoredGroup
+    group : FileGroup
         Its group.
     parts : dict of str to Part
         The components that are as they were written: stored ones whose content has its digest, and links.
@@ -81,7 +81,7 @@ class Survey:
         What is wrong with the others.
     """
 
-    group: StoredGroup
+    group: FileGroup
     parts: dict[str, Part] = field(default_factory=dict)
     nested: dict[str, Survey] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
@@ -100,12 +100,12 @@ class Survey:
             yield from inner.all_faults(f"{prefix}{name}/")
 
 
-def survey_file(file: StoredFile, location: str) -> tuple[dict[str, Survey], dict[str, Fault]]:
+def survey_file(file: OpenFile, location: str) -> tuple[dict[str, Survey], dict[str, Fault]]:
     """Read all that a file stores.
 
     Parameters
     ----------
-    file : StoredFile
+    file : OpenFile
         The file.
     location : str
         Where it is; links are relative to it.
@@ -135,14 +135,14 @@ def survey_file(file: StoredFile, location: str) -> tuple[dict[str, Survey], dic
     for name in sorted(composite_names(file), key=lambda name: name != default):
         try:
             group = file.root.group(name)
-            assert isinstance(group, StoredGroup)
+            assert isinstance(group, FileGroup)
             surveys[name] = survey(group, location)
         except DAMAGE as error:
             faults[name] = Fault("", reason_of(error), (Extent(f"/{name}", reason=reason_of(error)),))
     return surveys, faults
 
 
-def survey(group: StoredGroup, location: str) -> Survey:
+def survey(group: FileGroup, location: str) -> Survey:
     """Read all that a composite stores.
 
     Raises
@@ -150,7 +150,8 @@ def survey(group: StoredGroup, location: str) -> Survey:
     OSError, CompositeH5Error
         If the group isn't a composite, or can't be read.
     """
-    composite = from_group(group, location)
+    access = access_of(group)
+    composite = from_group(group, location, access)
     found = Survey(group)
     try:
         records = read_json(group, "links", dict)
@@ -161,14 +162,14 @@ def survey(group: StoredGroup, location: str) -> Survey:
         try:
             node = group[name]
             if isinstance(node, ExternalLink):
-                found.parts[name] = linked_part(node, records.get(name), location)
-            elif node.attr("kind", str, "") == "composite" and isinstance(node, StoredGroup):
+                found.parts[name] = linked_part(node, records.get(name), location, access)
+            elif node.attr("kind", str, "") == "composite" and isinstance(node, FileGroup):
                 found.nested[name] = inner = survey(node, location)
                 if not inner.faults and not inner.nested:
-                    found.parts[name] = StoredPart(found.nested.pop(name).group, location)
+                    found.parts[name] = StoredPart(found.nested.pop(name).group, location, access)
             else:
                 check_content(node, location)
-                found.parts[name] = StoredPart(node, location)
+                found.parts[name] = StoredPart(node, location, access)
         except DAMAGE as error:
             found.faults.append(Fault(name, reason_of(error), tuple(damaged_extents(group, name))))
     if not found.faults and not found.nested:
@@ -205,41 +206,41 @@ def check_content(node: Node, location: str) -> None:
             raise CorruptFileError(f"{node.where}{path}: {fault.reason}")
 
 
-def composites_in(path: str, node: Node) -> Iterator[tuple[str, StoredGroup]]:
+def composites_in(path: str, node: Node) -> Iterator[tuple[str, FileGroup]]:
     """Yield the composites in a list, and in the lists in it, with the paths that lead to them."""
     if isinstance(node, GroupNode) and node.attr("kind", str, "") == LIST:
         for name, child in node.items():
-            if child.attr("kind", str, "") == "composite" and isinstance(child, StoredGroup):
+            if child.attr("kind", str, "") == "composite" and isinstance(child, FileGroup):
                 yield f"{path}/{name}", child
             else:
                 yield from composites_in(f"{path}/{name}", child)
 
 
-def damaged_extents(group: StoredGroup, name: str) -> Iterator[Extent]:
+def damaged_extents(group: FileGroup, name: str) -> Iterator[Extent]:
     """Yield which parts of a child of a group are damaged, all of it if its checksums don't tell."""
     path = f"{group.path.rstrip('/')}/{name}"
     found = list(_unreadable(group, name, path))
     yield from found or [Extent(path, reason="all checksums are right, but not the digest: it was changed afterwards")]
 
 
-def _unreadable(group: StoredGroup, name: str, path: str) -> Iterator[Extent]:
+def _unreadable(group: FileGroup, name: str, path: str) -> Iterator[Extent]:
     try:
         node = group[name]
         # Attributes are read on demand.
         dict(node.attrs)
-        names = list(node) if isinstance(node, StoredGroup) else []
-        pieces = node.pieces() if isinstance(node, StoredArray) else None
+        names = list(node) if isinstance(node, FileGroup) else []
+        pieces = node.pieces() if isinstance(node, FileArray) else None
     except DAMAGE as error:
         yield Extent(path, reason=reason_of(error))
         return
-    if isinstance(node, StoredGroup):
+    if isinstance(node, FileGroup):
         for child in names:
             yield from _unreadable(node, child, f"{path}/{child}")
-    elif isinstance(node, StoredArray):
+    elif isinstance(node, FileArray):
         yield from _unreadable_pieces(node, path, pieces)
 
 
-def _unreadable_pieces(node: StoredArray, path: str, pieces: Iterator[Selection] | None) -> Iterator[Extent]:
+def _unreadable_pieces(node: FileArray, path: str, pieces: Iterator[Selection] | None) -> Iterator[Extent]:
     boxes: dict[Box, str] = {}
     for count, piece in enumerate(((),) if pieces is None else pieces):
         if count == MAX_PIECES:

@@ -10,8 +10,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
 from ..composite import Composite
+from ..container.files import OpenFile
 from ..container.layout import composite_group, composite_names
-from ..container.reader import StoredFile
 from ..container.source import identity
 from ..errors import InUseError
 from ..parts import StoredPart
@@ -219,7 +219,7 @@ class _Outline:
     links: frozenset[str]
 
 
-def _outline(path: str, file: StoredFile) -> _Outline:
+def _outline(path: str, file: OpenFile) -> _Outline:
     status = os.stat(path)
     composites = [from_group(composite_group(file, name), path) for name in composite_names(file)]
     return _Outline(

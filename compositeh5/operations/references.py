@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from .. import links
-from ..access import Access
+from ..access import ACCESS, Access
 from ..composite import Composite
 from ..container.files import OpenFile
 from ..container.layout import BY_ID, check_file, composite_group, composite_names
@@ -130,7 +130,7 @@ def _nested_links(path: str, node: Node, location: str | None) -> Iterator[Store
             yield from _nested_links(f"{path}/{name}", child, location)
 
 
-def link_state(found: StoredLink, location: str | None, *, anywhere: bool = False) -> tuple[State, str]:
+def link_state(found: StoredLink, location: str | None, *, access: Access = ACCESS) -> tuple[State, str]:
     """Return whether a link finds what it is meant to, and where, or what was found instead. No component is read.
 
     Parameters
@@ -139,16 +139,16 @@ def link_state(found: StoredLink, location: str | None, *, anywhere: bool = Fals
         The link.
     location : str or None
         Where the file is that has it.
-    anywhere : bool, optional
-        Whether it may lead to any host.
+    access : Access, optional
+        How files are read, and whether it may lead to any host.
     """
     try:
-        with (target := Target(found.link, location, found.place, Access(anywhere=anywhere), stored=True)):
+        with (target := Target(found.link, location, found.place, access, stored=True)):
             if target.place == found.place:
                 return "ok", target.place
             return "moved", f"it isn't {found.place}, but {target.place}"
     except (BrokenLinkError, DigestMismatchError) as error:
-        if location is not None and has_target(location, found.link):
+        if location is not None and has_target(location, found.link, access):
             # From one composite of a file to another: a reader has that open.
             return "moved", f"it isn't {found.place}, but in the file of the link"
         if isinstance(error, DigestMismatchError):
@@ -156,10 +156,10 @@ def link_state(found: StoredLink, location: str | None, *, anywhere: bool = Fals
         return "stale id" if isinstance(error, WrongIdError) else "lost", str(error)
 
 
-def has_target(place: str, link: Link) -> bool:
+def has_target(place: str, link: Link, access: Access = ACCESS) -> bool:
     """Return whether a file has what a link must find."""
     try:
-        file, _ = open_target(link, place)
+        file, _ = open_target(link, place, access)
     except (OSError, CompositeH5Error):
         return False
     file.close()
@@ -284,7 +284,7 @@ def find_references(
     return result, visited
 
 
-def _references_to(targets: Mapping[str, frozenset[str]], path: str, file: StoredFile) -> list[tuple[str, Reference]]:
+def _references_to(targets: Mapping[str, frozenset[str]], path: str, file: OpenFile) -> list[tuple[str, Reference]]:
     found = []
     for name, link in file_links(path, file):
         for place, ids in targets.items():

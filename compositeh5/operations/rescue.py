@@ -19,9 +19,11 @@ import numpy as np
 
 from .. import kinds
 from .._version import __version__
+from ..access import Access, access_of
 from ..composite import Composite
-from ..container.arrays import StoredArray
+from ..container.files import FileArray
 from ..container.layout import ORIGIN, file_root
+from ..container.limits import LIMITS, Limits
 from ..container.names import unescape_name
 from ..container.nodes import Array, ArrayNode, ExternalLink, Group, GroupNode, Node
 from ..container.publish import make_folders, publish
@@ -96,7 +98,13 @@ class Rescue:
 
 
 def rescue(
-    source: str | os.PathLike[str], target: str | os.PathLike[str], *, partial: bool = False, replace: bool = False
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    partial: bool = False,
+    replace: bool = False,
+    isolated: bool = False,
+    limits: Limits = LIMITS,
 ) -> Rescue:
     """Write a new file with everything of a damaged one that is still provably good.
 
@@ -118,6 +126,9 @@ def rescue(
         that are lost; of a table the columns that are whole. Their digests are new ones.
     replace : bool, optional
         Whether another file at the target is replaced.
+    isolated, limits : optional
+        How the damaged file is read, as for `compositeh5.open`: one that may be made to break HDF5, in a process of
+        its own.
 
     Returns
     -------
@@ -140,7 +151,7 @@ def rescue(
         raise ValueError(f"{location if '://' in location else place}: only files on disk can be rescued; fetch it")
     if os.path.realpath(location) == os.path.realpath(place):
         raise ConflictError(f"{place}: is the damaged file itself, of which others may still get more")
-    with _surveyed(location) as (surveys, unread, damage):
+    with _surveyed(location, Access(isolated=isolated, limits=limits)) as (surveys, unread, damage):
         lost = [Lost(name, "", fault.reason, fault.extents) for name, fault in unread.items()]
         groups: dict[str, tuple[str, GroupNode]] = {}
         for name, survey in surveys.items():
@@ -182,7 +193,7 @@ def _rescued(survey: Survey, location: str, partial: bool) -> tuple[Composite | 
         lost.append(Lost("", fault.component, fault.reason, fault.extents, "" if found is None else found[1]))
     if not parts and lost:
         return None, lost
-    stored, result = from_group(survey.group, location), Composite()
+    stored, result = from_group(survey.group, location, access_of(survey.group)), Composite()
     for name in _ATTRIBUTES:
         try:
             setattr(result, name, getattr(stored, name))
@@ -228,11 +239,11 @@ def _record(composite: Composite, lost: list[Lost], location: str) -> dict[str, 
 
 
 @contextmanager
-def _surveyed(location: str) -> Iterator[tuple[dict[str, Survey], dict[str, Fault], str]]:
+def _surveyed(location: str, access: Access) -> Iterator[tuple[dict[str, Survey], dict[str, Fault], str]]:
     """Open a file, and return what it still has, what it hasn't, and what is wrong with all of it."""
     with ExitStack() as stack:
         try:
-            file, damage = stack.enter_context(salvaged(location))
+            file, damage = stack.enter_context(salvaged(location, access.kind, access.limits))
             surveys, unread = survey_file(file, location)
         except CorruptFileError as error:
             raise CorruptFileError(f"{location}: nothing of it can be rescued: {error}") from error
@@ -250,7 +261,7 @@ def _kept(group: GroupNode, fault: Fault) -> tuple[Part, str] | None:
         node = group[fault.component]
         kind = node.attr("kind", str)
         result: tuple[Array | Group, str] | None = None
-        if kind in ("image", "mask") and isinstance(node, StoredArray):
+        if kind in ("image", "mask") and isinstance(node, FileArray):
             result = _kept_pixels(node, kind, fault.extents)
         elif kind == "table" and isinstance(node, GroupNode):
             result = _kept_columns(node, fault.extents)
@@ -267,7 +278,7 @@ def _kept(group: GroupNode, fault: Fault) -> tuple[Part, str] | None:
     return StoredPart(result[0]), result[1]
 
 
-def _kept_pixels(node: StoredArray, kind: str, extents: tuple[Extent, ...]) -> tuple[Array, str] | None:
+def _kept_pixels(node: FileArray, kind: str, extents: tuple[Extent, ...]) -> tuple[Array, str] | None:
     pieces = node.pieces()
     boxes = [tuple(slice(*limits) for limits in extent.box) for extent in extents]
     if pieces is None or not all(boxes) or (kind == "image" and node.dtype.kind in "iu" and node.dtype.itemsize > 4):

@@ -11,9 +11,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from ..access import Access, access_of
+from ..container.files import OpenFile
 from ..container.layout import BY_ID, composite_group, composite_group_by_id, composite_names
+from ..container.limits import LIMITS, Limits
 from ..container.nodes import GroupNode, Node
-from ..container.reader import StoredFile
 from ..container.salvage import salvaged
 from ..definition import known_definition
 from ..errors import CompositeH5Error, CorruptFileError, DigestMismatchError, FormatError, WrongIdError
@@ -107,6 +109,8 @@ def verify(composite: Composite) -> None:
 def verify_files(
     *paths: Root,
     quick: bool = False,
+    isolated: bool = False,
+    limits: Limits = LIMITS,
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> Verification:
@@ -123,6 +127,8 @@ def verify_files(
         Files and folders.
     quick : bool, optional
         Whether to read no content: only what the files say of it, and the links.
+    isolated, limits : optional
+        How files are read, as for `compositeh5.open`. A file that breaks HDF5 in a process of its own is "unread".
     executor : concurrent.futures.Executor, optional
         Where the files are read: threads, processes, or that of a `distributed.Client`. Without one, here.
     progress : callable, optional
@@ -133,9 +139,11 @@ def verify_files(
     FileNotFoundError
         If one of the paths isn't there.
     """
-    tree = files_under(*paths)
+    tree, access = files_under(*paths), Access(isolated=isolated, limits=limits)
     step = "reading attributes" if quick else "reading files"
-    checks, visited = visit(partial(_check, quick), tree, executor=executor, progress=progress, step=step)
+    checks, visited = visit(
+        partial(_check, quick), tree, executor=executor, progress=progress, step=step, access=access
+    )
     problems = [problem for check in checks for problem in check.problems]
     problems.extend(Problem(item.path, "", "", "unread", item.reason) for item in visited.unread)
     problems.extend(_incomplete(checks))
@@ -145,10 +153,12 @@ def verify_files(
     if not quick:
         outside = _outside(checks, frozenset(tree.names))
         step = "reading what links lead to"
-        for count, faults in each(_check_targets, outside, executor=executor, progress=progress, step=step):
+        for count, faults in each(
+            partial(_check_targets, access), outside, executor=executor, progress=progress, step=step
+        ):
             components += count
             problems.extend(faults)
-        problems, rescuable = _examined(problems, executor, progress)
+        problems, rescuable = _examined(problems, access, executor, progress)
     return Verification(
         tuple(sorted(problems, key=lambda problem: (problem.path, problem.composite))),
         sum(len(check.composites) for check in checks),
@@ -181,7 +191,7 @@ class _Check(NamedTuple):
     targets: frozenset[tuple[str, Link]]
 
 
-def _check(quick: bool, path: str, file: StoredFile) -> _Check:
+def _check(quick: bool, path: str, file: OpenFile) -> _Check:
     seen: list[_Seen] = []
     problems: list[Problem] = []
     targets: set[tuple[str, Link]] = set()
@@ -189,7 +199,7 @@ def _check(quick: bool, path: str, file: StoredFile) -> _Check:
     for name in composite_names(file):
         try:
             group = composite_group(file, name)
-            composite = from_group(group, path)
+            composite = from_group(group, path, access_of(group))
             if composite_group_by_id(file, composite.id).path != group.path:
                 raise FormatError(f"{group.where}: /{BY_ID}/{composite.id} leads to another composite")
             seen.append(
@@ -211,7 +221,7 @@ def _check(quick: bool, path: str, file: StoredFile) -> _Check:
                 problems.append(_problem(path, name, component, fault))
         for found in _links(composite, path):
             links += 1
-            state, detail = link_state(found, path)
+            state, detail = link_state(found, path, access=access_of(file.root))
             if state == "ok":
                 targets.add((found.place, found.link))
             else:
@@ -250,7 +260,7 @@ def _content(composite: Composite, prefix: str = "", *, quick: bool) -> Iterator
 def _stored_content(path: str, node: Node, location: str | None, quick: bool) -> Iterator[tuple[str, Exception | None]]:
     if isinstance(node, GroupNode) and node.attr("kind", str, "") == "composite":
         # Its digest stands on what it records of its components.
-        yield from _content(from_group(node, location), f"{path}/", quick=quick)
+        yield from _content(from_group(node, location, access_of(node)), f"{path}/", quick=quick)
         return
     if quick:
         node.attr("digest", str)
@@ -261,13 +271,13 @@ def _stored_content(path: str, node: Node, location: str | None, quick: bool) ->
         yield from _stored_content(item_path, item, location, quick)
 
 
-def _check_targets(work: tuple[str, tuple[Link, ...]]) -> tuple[int, list[Problem]]:
+def _check_targets(access: Access, work: tuple[str, tuple[Link, ...]]) -> tuple[int, list[Problem]]:
     """Read linked components in one file, and return how many were as they should be, and what isn't."""
     place, links = work
     count, problems = 0, []
     for link in links:
         try:
-            file, node = open_target(link, place)
+            file, node = open_target(link, place, access)
         except (OSError, CompositeH5Error) as error:
             problems.append(_problem(place, "", link.component, error))
             continue
@@ -296,24 +306,24 @@ class _Damage(NamedTuple):
 
 
 def _examined(
-    problems: list[Problem], executor: Executor | None, progress: Progress
+    problems: list[Problem], access: Access, executor: Executor | None, progress: Progress
 ) -> tuple[list[Problem], dict[str, tuple[str, ...]]]:
     """Return problems with the extents of damage, and what can be rescued: only files that have problems are read."""
     paths = sorted({problem.path for problem in problems if problem.finding in _DAMAGED})
-    found = dict(
-        zip(paths, each(_damage, paths, executor=executor, progress=progress, step="examining damage"), strict=True)
-    )
+    step = "examining damage"
+    damage = each(partial(_damage, access), paths, executor=executor, progress=progress, step=step)
+    found = dict(zip(paths, damage, strict=True))
     return [_with_extents(problem, found.get(problem.path)) for problem in problems], {
-        path: damage.good for path, damage in found.items() if damage is not None
+        path: one.good for path, one in found.items() if one is not None
     }
 
 
-def _damage(path: str) -> _Damage | None:
+def _damage(access: Access, path: str) -> _Damage | None:
     """Return what is damaged in a file; None if it isn't one of this format."""
     if not os.path.isfile(path):
         return None
     try:
-        with salvaged(path) as (file, damage):
+        with salvaged(path, access.kind, access.limits) as (file, damage):
             surveys, unread = survey_file(file, path)
             faults = [(name, fault) for name, fault in unread.items()]
             faults += [(name, fault) for name, survey in surveys.items() for fault in survey.all_faults()]
