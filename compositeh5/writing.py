@@ -7,6 +7,7 @@ import io
 import os
 import uuid
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +16,7 @@ from . import links
 from .container.layout import ID_LENGTH, ID_NAMESPACE, file_root, long_text
 from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Later, Node, SoftLink, known, with_attrs
 from .container.publish import Output, make_folders, publish
-from .container.threads import WORTHWHILE_BYTES, Begin, aside
+from .container.threads import WORTHWHILE_BYTES, Aside
 from .container.writer import write_image
 from .errors import EncodeError, NoSuchComponentError, require_type, suggest
 from .integrity import DIGEST_LENGTH, canonical_json, composite_digest, digest
@@ -163,9 +164,9 @@ class _Plan:
         self._planned = {name: _quantized(composite, chosen) for name, composite in composites.items()}
         self._groups: dict[str, _Described] = {}
         names: dict[str, str] = {}
-        with aside() as begin:
+        with closing(Aside()) as aside:
             # The ids of several are compared before anything is written.
-            digest_of = partial(_digest_later, begin) if len(composites) == 1 else digest
+            digest_of = partial(_digest_later, aside) if len(composites) == 1 else digest
             for name, composite in (_sharing(self._planned, location) if share else self._planned).items():
                 if not (isinstance(name, str) and name.isidentifier()):
                     raise EncodeError(f"the name of a composite should be letters, digits and '_', not {name!r}")
@@ -198,13 +199,13 @@ class _Plan:
             composite.id, composite._parts, composite._digests = written.id, written._parts, written._digests
 
 
-def _digest_later(begin: Begin, node: Node) -> str | Later:
+def _digest_later(aside: Aside, node: Node) -> str | Later:
     """Return the digest of a component; that of a large one is made while it is being written."""
     if node_bytes(node) < WORTHWHILE_BYTES:
         return digest(node)
     # Its attributes are added to.
     content = with_attrs(node, {})
-    return Later(DIGEST_LENGTH, begin(lambda: digest(content)))
+    return Later(DIGEST_LENGTH, aside.begin(lambda: digest(content)))
 
 
 def _quantized(composite: Composite, recipes: Mapping[str, Recipe]) -> Composite:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -132,6 +135,26 @@ def test_large_arrays_are_the_same_by_one_thread_and_by_two(
     np.testing.assert_array_equal(array.read(), values)
     np.testing.assert_array_equal(array.read((slice(3, 1400, 2), slice(11, 1699))), values[3:1400:2, 11:1699])
     file.close()
+
+
+def test_the_same_bytes_are_packed_the_same_by_each_process() -> None:
+    """ISA-L alone gives streams that depend on the address of its compressor."""
+    pytest.importorskip("isal", reason="needs isal (the extra `fast`)")
+    code = """
+import hashlib, random
+import numpy as np
+from compositeh5.container.chunks import pack
+rng, found = random.Random(5), hashlib.md5()
+for _ in range(16_000):
+    start = rng.randbytes(10)
+    again = start[1:9] + rng.randbytes(60) + start[2:8]
+    data = np.frombuffer(start + rng.randbytes(400) + again + bytes(33_000), np.uint8)
+    found.update(pack(data, data.shape, False, 1))
+print(found.hexdigest())
+"""
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(subprocess.check_output, [sys.executable, "-c", code]) for _ in range(3)]
+        assert len({run.result() for run in runs}) == 1
 
 
 def test_damage_that_a_thread_finds_is_an_error_of_the_read(tmp_path: Path) -> None:

@@ -130,9 +130,15 @@ def _deflated(data: memoryview, level: int) -> Iterator[bytes | memoryview]:
         # Levels mean other things to ISA-L, which has no higher ones.
         deflate = fast_zlib if level == 1 else zlib
         compressor = deflate.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
-        packed = bytes(compressor.compress(data) + compressor.flush(zlib.Z_SYNC_FLUSH))
-        if len(packed) < len(data) * WORTHWHILE:
-            yield packed
+        first = _FIRST if deflate is not zlib and len(data) > _FIRST else 0
+        pieces: list[bytes | memoryview] = []
+        if first:
+            compressor.compress(data[:first])
+            compressor.flush(zlib.Z_SYNC_FLUSH)
+            pieces = [_stored_header(first), data[:first]]
+        pieces += [compressor.compress(data[first:]), compressor.flush(zlib.Z_SYNC_FLUSH)]
+        if sum(map(len, pieces)) < len(data) * WORTHWHILE:
+            yield from pieces
             return
     for i in range(0, len(data), _BLOCK):
         block = data[i : i + _BLOCK]
@@ -149,6 +155,11 @@ _ZLIB_HEADER = b"\x78\x01"
 
 _BLOCK = 0xFFFF
 """Largest block that is kept as it is."""
+
+_FIRST = 8
+"""So many bytes at the start of a part are kept as they are, and given to ISA-L (2.32) alone: where the first one comes
+with many others, it makes a hash of what a register of the processor happens to hold, an address, and so doesn't always
+give the same stream."""
 
 _END = _stored_header(0, is_last=True)
 """An empty block that ends a stream."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Item = TypeVar("Item")
 
@@ -19,6 +22,10 @@ THREADS = 2
 
 WORTHWHILE_BYTES = 4 * 1024 * 1024
 """Less work than that is done by the calling thread."""
+
+
+NO_THREADS = RuntimeError
+"""What starting a thread raises when the interpreter ends, or where the system allows no more of them."""
 
 
 def for_each(function: Callable[[Item], None], items: Iterable[Item], nbytes: int) -> None:
@@ -43,32 +50,42 @@ def for_each(function: Callable[[Item], None], items: Iterable[Item], nbytes: in
         for item in items:
             function(item)
         return
+    items = list(items)
+    with ExitStack() as stack:
+        try:
+            results = stack.enter_context(_pool(threads)).map(function, items)
+        except NO_THREADS:
+            results = map(function, items)
+        deque(results, maxlen=0)
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    # Loaded where it is needed; and it can't be when the interpreter ends.
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(threads) as pool:
-        deque(pool.map(function, items), maxlen=0)
+    return ThreadPoolExecutor(threads)
 
 
-Begin = Callable[[Callable[[], str]], Callable[[], str]]
-"""Has a text be made, and returns what waits for it."""
+class Aside:
+    """Has another thread make texts, one after the other; with one processor they are made when they are needed."""
 
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
 
-@contextmanager
-def aside() -> Iterator[Begin]:
-    """Give what has functions called by another thread, one after the other; with one processor, when they are needed.
+    def begin(self, make: Callable[[], str]) -> Callable[[], str]:
+        """Have a text made, and return what waits for it."""
+        if available() == 1:
+            return make
+        try:
+            self._thread = self._thread or _pool(1)
+            return self._thread.submit(make).result
+        except NO_THREADS:
+            return make
 
-    The thread ends when it has done what it was given in the block.
-    """
-    if available() == 1:
-        yield lambda make: make
-        return
-    from concurrent.futures import ThreadPoolExecutor
-
-    pool = ThreadPoolExecutor(1)
-    try:
-        yield lambda make: pool.submit(make).result
-    finally:
-        pool.shutdown(wait=False)
+    def close(self) -> None:
+        """Let the thread end when it has done what it was given."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
 
 
 def available() -> int:
