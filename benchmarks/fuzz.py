@@ -214,15 +214,16 @@ def fuzz_parsers(minutes: float) -> None:
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate, Phase.shrink],
     )
+    tests = {name: own(test) for name, test in parser_fuzz.PROPERTIES.items()}
     cases: Counter[str] = Counter()
     failures: dict[str, str] = {}
     end, round_ = time.monotonic() + 60 * minutes, int(time.time())
     while time.monotonic() < end:
         round_ += 1
-        for name, test in parser_fuzz.PROPERTIES.items():
+        for name, test in tests.items():
             parser_fuzz.count.clear()
             try:
-                seed(round_)(own(test))()
+                seed(round_)(test)()
             except Exception:
                 text = traceback.format_exc(limit=-5)
                 failures.setdefault(f"{name}: {text.splitlines()[-1][:200]}", text)

@@ -245,7 +245,12 @@ def read_file(file: Path | Traversable) -> Definition:
     reader = Reader(str(file))
     try:
         loader = yaml.SafeLoader(file.read_bytes())
-        root = loader.get_single_node()
+        try:
+            root = loader.get_single_node()
+        except (ValueError, OverflowError) as error:
+            # PyYAML makes a character of any number.
+            line = loader.line + 1
+            raise DefinitionError(f"{file}:{line}: not valid YAML: a character that doesn't exist: {error}") from error
         content = None if root is None else reader.plain(root, (), loader)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""

@@ -152,6 +152,7 @@ def test_all_file_datastores_of_a_chain_are_served(tmp_path: Path) -> None:
     [
         ("registry:", "storageClasses: {}\nregistry:", "under storageClasses there should be lines"),
         ("registry:", "storageClasses: !include other.yaml\nregistry:", "isn't plain YAML"),
+        ("registry:", "since: 2020-13-01\nregistry:", "isn't plain YAML"),
         (
             "registry:",
             "storageClasses:\n  CompositeH5WcsV1: {pytype: str}\nregistry:",

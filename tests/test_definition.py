@@ -151,6 +151,8 @@ WRONG = {
     "Python tag": ("description: One CCD.", "description: !!python/name:os.system ''", 3, ["python/name"]),
     "unknown tag on a mapping": ("{kind: image, list: true}", "!x {kind: image}", 15, ["components.amplifiers", "!x"]),
     "impossible date": ("One CCD.", "2020-13-01", 3, ["description", "2020-13-01", "quote it"]),
+    "character that doesn't exist": ("One CCD.", '"\\U00110000"', 3, ["not valid YAML", "character"]),
+    "character beyond all numbers": ("One CCD.", '"\\Uffffffff"', 3, ["not valid YAML", "character"]),
     "broken YAML": ("[instrument, visit, detector]", "[instrument, visit", 5, ["not valid YAML"]),
     "second document": ("components:", "---\ncomponents:", 7, ["not valid YAML", "another document"]),
     "missing kind": ("{kind: image, list: true}", "{list: true}", 15, ["components.amplifiers", "'kind'", "missing"]),

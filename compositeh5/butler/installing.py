@@ -93,7 +93,8 @@ def _unused(uri: ResourcePath) -> ResourcePath:
 def _parsed(text: str, where: str) -> dict[str, Any]:
     try:
         config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # The latter for dates and characters that don't exist.
         raise ConfigurationError(f"{where}: isn't plain YAML (of which !include is no part): {error}") from error
     if not isinstance(config, dict) or not config:
         raise ConfigurationError(f"{where}: isn't the configuration of a repository")
