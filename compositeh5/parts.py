@@ -348,7 +348,7 @@ class ListPart(Part):
 
 
 class RoundedPart(StoredPart):
-    """An image with its pixels rounded; see `container.quantized`. It has a digest when it has been written."""
+    """An image with its pixels rounded; see `container.quantized`. Its digest is made when it is written."""
 
     def output(self, digest_of: DigestOf = digest) -> tuple[Node, str | Later]:
         node, own = super().output(digest_of)
@@ -358,13 +358,11 @@ class RoundedPart(StoredPart):
 def rounded_part(part: Part, node: ArrayNode, fraction: float) -> RoundedPart:
     """Return the part of an image, whose node is given, with the pixels rounded."""
     rounded = QuantizedArray(node, fraction)
-    # No longer what it was copied from.
     attrs = {**rounded.attrs, **image_attrs(node), **_use(part.stage, None)}
-    attrs.pop(ORIGIN, None)
     if RANGE in attrs:
         attrs[RANGE] = rounded.round(np.asarray(attrs[RANGE]))
-    attrs.pop("digest", None)
-    rounded.attrs = attrs
+    # No longer what it was copied from.
+    rounded.attrs = {name: value for name, value in attrs.items() if name not in (ORIGIN, "digest")}
     return RoundedPart(rounded)
 
 
