@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -131,7 +132,9 @@ def _convert(folder: Path, process: int) -> None:
 
 
 def _number(message: str) -> int:
-    return int(message.split("[Errno ")[1].split("]")[0]) if "[Errno " in message else 0
+    """Return the errno of which a report tells the text."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EINTR)
+    return next((number for number in numbers if os.strerror(number) in message), 0)
 
 
 _butlers: dict[Path, Butler] = {}
