@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +101,18 @@ def copy():
     with ch5.open(tmp_path / "a.h5") as old, ch5.open(tmp_path / "b.h5") as new:
         verify(new)
         assert {name: new.component_digest(name) for name in new} == {name: old.component_digest(name) for name in old}
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_what_was_written_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for number in range(3):
+            large(number).write(tmp_path / f"{number}.h5")
+        assert tracemalloc.get_traced_memory()[0] < WORTHWHILE_BYTES
+    finally:
+        tracemalloc.stop()
+        gc.enable()

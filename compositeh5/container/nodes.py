@@ -38,12 +38,15 @@ class Later:
     """
 
     def __init__(self, length: int, make: Callable[[], str]) -> None:
-        self.length, self._make = length, make
+        self.length = length
+        self._make: Callable[[], str] | None = make
         self._text = ""
 
     def text(self) -> str:
         """Return the text; the first call may have to wait for it."""
-        self._text = self._text or self._make()
+        if self._make is not None:
+            # What makes it may hold the node that holds this.
+            self._text, self._make = self._make(), None
         return self._text
 
 
