@@ -3,13 +3,14 @@
     python benchmarks/profile_write.py [--size 4000] [--recipe lossless]
 
 Prints, as Markdown, what each step takes of the CPU time of one write (`cProfile`), and what cannot be left out: the
-SHA-256 of all content, and deflating what is compressed.
+SHA-256 of all content, and deflating what is compressed. One thread does all of it here.
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
+import os
 import pstats
 import tempfile
 from pathlib import Path
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=4000, help="pixels along each axis")
     parser.add_argument("--recipe", default="lossless", choices=RECIPES, help="how it is stored")
     arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
     stats = profile(Exposure(arguments.size), arguments.recipe)
     found = dict.fromkeys(STEPS, 0.0)
     for (file, _, function), (_, _, own, _, _) in stats.stats.items():  # type: ignore[attr-defined]
