@@ -14,15 +14,16 @@ import math
 import resource
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import catalogs
 import containers
 import numpy as np
-from containers import PLANES, SIDE, Peer
+from containers import PLANES, SIDE, Corner, Peer
 from data import CALIBRATION, Exposure, make_columns
-from timing import Timing, timed, timed_process, versions
+from timing import Timing, run_program, timed, versions
 
 Found = Iterator[tuple[str, Timing | float]]
 
@@ -43,10 +44,15 @@ def megabytes(*paths: Path) -> float:
     return sum(file.stat().st_size for file in files) / 1e6
 
 
+def corners_in(size: int) -> list[Corner]:
+    """Return where 100 cutouts begin."""
+    return [(int(y), int(x)) for y, x in np.random.default_rng(3).integers(0, size - SIDE + 1, (100, 2))]
+
+
 def exposure(peer: Peer, size: int, runs: int, seconds: float) -> Found:
     """Yield each task with one exposure, and what it takes."""
     data = Exposure(size)
-    corners = [(int(y), int(x)) for y, x in np.random.default_rng(3).integers(0, size - SIDE + 1, (100, 2))]
+    corners = corners_in(size)
     if not isinstance(peer, containers._OnComposite):
         yield "write", timed(lambda: peer.write(data), runs, seconds)
     yield "size, MB", megabytes(peer.path)
@@ -57,7 +63,8 @@ def exposure(peer: Peer, size: int, runs: int, seconds: float) -> Found:
         assert np.abs(error).max() < 25, f"{peer.name}: wrong {name}"
     assert peer.calibration() == CALIBRATION
     yield "read whole", timed(peer.planes, runs, seconds)
-    yield "calibration, new process", timed_process(peer.cold, peer.path, runs, str(CALIBRATION))
+    cold = partial(run_program, peer.cold, peer.path, str(CALIBRATION))
+    yield "calibration, new process", timed(cold, runs)
     yield "calibration", timed(peer.calibration, 20 * runs, seconds)
     yield "WCS", timed(peer.wcs, 20 * runs, seconds)
     try:

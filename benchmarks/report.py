@@ -14,92 +14,11 @@ from typing import Any
 OURS = "compositeh5"
 
 Figures = dict[str, Any]
-Place = tuple[str, str, str]
-"""Where a figure is: group, peer, task."""
-
-GOALS: tuple[tuple[str, float | None, Place, Place], ...] = (
-    ("write lossless, to h5py gzip", 0.2, ("exposure", OURS, "write"), ("exposure", "h5py gzip", "write")),
-    ("write lossless, to FITS GZIP_2", 0.02, ("exposure", OURS, "write"), ("exposure", "FITS GZIP_2", "write")),
-    (
-        "write quantized, to FITS RICE q16",
-        0.2,
-        ("exposure", "compositeh5 quantized", "write"),
-        ("exposure", "FITS RICE q16", "write"),
-    ),
-    (
-        "size quantized, to FITS RICE q16",
-        1.1,
-        ("exposure", "compositeh5 quantized", "size, MB"),
-        ("exposure", "FITS RICE q16", "size, MB"),
-    ),
-    (
-        "read whole lossless, to h5py on the same file",
-        0.6,
-        ("exposure", OURS, "read whole"),
-        ("exposure", "h5py on compositeh5's file", "read whole"),
-    ),
-    (
-        "read whole raw, to h5py `read_direct` on the same file",
-        1.1,
-        ("exposure", "compositeh5 raw", "read whole"),
-        ("exposure", "h5py on the raw one", "read whole"),
-    ),
-    (
-        "256 x 256 cutout, to h5py on the same file",
-        1.2,
-        ("exposure", OURS, "one cutout"),
-        ("exposure", "h5py on compositeh5's file", "one cutout"),
-    ),
-    (
-        "256 x 256 cutout, to FITS RICE tiles",
-        0.33,
-        ("exposure", OURS, "one cutout"),
-        ("exposure", "FITS RICE q16", "one cutout"),
-    ),
-    (
-        "open, WCS, to h5py by hand and the same decoding",
-        1.5,
-        ("exposure", OURS, "WCS"),
-        ("exposure", "h5py on compositeh5's file", "WCS"),
-    ),
-    (
-        "shared record of 189 detectors, to opening their files",
-        1.2,
-        ("visit", OURS, "record of each"),
-        ("visit", OURS, "open and close each"),
-    ),
-    (
-        "the same, to opening them by h5py",
-        None,
-        ("visit", OURS, "record of each"),
-        ("visit", "h5py gzip", "open and close each"),
-    ),
-    (
-        "100 cutouts, to h5py on the same file",
-        None,
-        ("exposure", OURS, "100 cutouts"),
-        ("exposure", "h5py on compositeh5's file", "100 cutouts"),
-    ),
-    (
-        "calibration in a new process, to h5py by hand",
-        None,
-        ("exposure", OURS, "calibration, new process"),
-        ("exposure", "h5py on compositeh5's file", "calibration, new process"),
-    ),
-    ("all WCS of 189 detectors, to h5py", None, ("visit", OURS, "all WCS"), ("visit", "h5py gzip", "all WCS")),
-)
-
 CLOCKS = {"wall": "Wall time", "cpu": "CPU time"}
 
 
 def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def value_of(figures: Figures, place: Place, clock: str) -> float | None:
-    group, peer, task = place
-    found = figures["peers"][group].get(peer, {}).get(task)
-    return found[clock] if isinstance(found, dict) else found
 
 
 def table(peers: dict[str, dict[str, Any]], clock: str) -> str:
@@ -126,23 +45,27 @@ def both_tables(peers: dict[str, dict[str, Any]]) -> str:
     return f"{wall}\n\n<details><summary>CPU time, all threads</summary>\n\n{cpu}\n\n</details>"
 
 
-def goals(figures: Figures) -> str:
+def goals_table(found: list[dict[str, Any]]) -> str:
+    """Return a Markdown table of what `goals.py` measured: ratios of medians."""
     lines = ["| ratio | goal | wall | CPU | reached |", "|---|---|---|---|---|"]
-    for text, limit, top, bottom in GOALS:
-        ratios: dict[str, float] = {}
-        for clock in CLOCKS:
-            one, other = value_of(figures, top, clock), value_of(figures, bottom, clock)
-            if one is not None and other:
-                ratios[clock] = one / other
-        if not ratios:
-            continue
+    for one in found:
+        ours, other = one["ours"], one["other"]
+        if isinstance(ours, dict):
+            ratios = {clock: ours[clock] / other[clock] for clock in CLOCKS}
+        else:
+            ratios = dict.fromkeys(CLOCKS, ours / other)
         goal, reached = "none", ""
-        if limit is not None:
+        if (limit := one["limit"]) is not None:
             within = [clock for clock, ratio in ratios.items() if float(f"{ratio:.2g}") <= limit]
             goal = f"<= {limit:g}"
             reached = "yes" if len(within) == 2 else f"{within[0]} only" if within else "**no**"
-        lines.append(f"| {text} | {goal} | {ratios['wall']:.2g} | {ratios['cpu']:.2g} | {reached} |")
-    if value_of(figures, ("exposure", "compositeh5 raw", "map without copying"), "wall") is not None:
+        lines.append(f"| {one['text']} | {goal} | {ratios['wall']:.2g} | {ratios['cpu']:.2g} | {reached} |")
+    return "\n".join(lines)
+
+
+def goals(figures: Figures) -> str:
+    lines = [goals_table(figures.get("goals") or [])]
+    if "map without copying" in figures["peers"]["exposure"].get("compositeh5 raw", {}):
         lines.append("| raw image mapped into memory | no copy | no copy | | yes |")
     if figures.get("remote"):
         requests = figures["remote"]["reads"]["WCS"]["compositeh5"][0]

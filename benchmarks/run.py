@@ -27,8 +27,10 @@ from timing import machine
 HERE = Path(__file__).parent
 IMAGES = ("lsst.images FITS", "lsst.images FITS, lossy", "lsst.images NDF")
 
+SMALL = ["--size=400", "--ccds=8", "--visit-size=32", "--rows=2000", "--runs=1", "--seconds=0.3"]
 QUICK: dict[str, list[str]] = {
-    "peers": ["--size=400", "--ccds=8", "--visit-size=32", "--rows=2000", "--runs=1", "--seconds=0.3"],
+    "peers": SMALL,
+    "goals": SMALL,
     "butler": ["--size", "128", "--runs", "2", "--s3-size", "300"],
     "remote": ["--size", "1000", "--runs", "1"],
     "growth": ["--most", "0.1", "--runs", "1", "--seconds", "0.3"],
@@ -91,7 +93,7 @@ def main() -> None:
     skipped: dict[str, str] = {}
     figures: dict[str, Any] = {"machine": machine(), "quick": arguments.quick}
     figures |= measure_peers(options["peers"], arguments.images_python, skipped)
-    for name in ("butler", "remote", "growth"):
+    for name in ("goals", "butler", "remote", "growth"):
         figures[name] = measure_other(name, options[name], skipped)
     figures["skipped"] = skipped
     text = json.dumps(figures, indent=1) + "\n"

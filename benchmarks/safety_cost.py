@@ -10,30 +10,17 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import h5py
 import numpy as np
+from timing import timed_in_turn
 
 import compositeh5 as ch5
 
 CHUNKS = (256, 256)
 ROWS = slice(1000, 1256)
-
-
-def timed(runs: int, *tasks: Callable[[], object]) -> list[float]:
-    """Return the median time of each task in ms, run in turn, after one run that doesn't count."""
-    times: list[list[float]] = [[] for _ in tasks]
-    for run in range(runs + 1):
-        for task, own in zip(tasks, times, strict=True):
-            start = time.perf_counter()
-            task()
-            if run:
-                own.append((time.perf_counter() - start) * 1000)
-    return [median(own) for own in times]
 
 
 def tables(folder: Path, size: int, runs: int) -> list[tuple[str, float, float, str]]:
@@ -66,14 +53,17 @@ def tables(folder: Path, size: int, runs: int) -> list[tuple[str, float, float, 
         with h5py.File(packed) as file:
             file["composite/image"][ROWS, ROWS]
 
+    def times(runs: int, *tasks: Callable[[], object]) -> list[float]:
+        return [timing["wall"] for timing in timed_in_turn(tasks, runs)]
+
     rows = []
-    ours, theirs = timed(runs, lambda: composite.write(raw, replace=True, recipes={"image": "raw"}), write_plain)
+    ours, theirs = times(runs, lambda: composite.write(raw, replace=True, recipes={"image": "raw"}), write_plain)
     rows.append(("write, contiguous", ours, theirs, f"{ours / theirs:.2f} x (goal: 2 x)"))
-    ours, theirs = timed(max(1, runs // 3), lambda: composite.write(packed, replace=True), write_gzip)
+    ours, theirs = times(max(1, runs // 3), lambda: composite.write(packed, replace=True), write_gzip)
     rows.append(("write, gzip", ours, theirs, f"{ours / theirs:.2f} x (goal: 0.25 x)"))
-    ours, theirs = timed(20 * runs, open_ours, open_plain)
+    ours, theirs = times(20 * runs, open_ours, open_plain)
     rows.append(("open", ours, theirs, f"{ours - theirs:+.2f} ms (goal: +1 ms)"))
-    ours, theirs = timed(5 * runs, cutout_ours, cutout_plain)
+    ours, theirs = times(5 * runs, cutout_ours, cutout_plain)
     rows.append(("open, cutout of 256 x 256", ours, theirs, f"{ours / theirs:.2f} x (goal: 1.2 x)"))
     return rows
 

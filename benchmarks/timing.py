@@ -9,7 +9,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import median
 
 Timing = dict[str, float]
@@ -21,27 +21,36 @@ def timed(function: Callable[[], object], runs: int, seconds: float = 60) -> Tim
 
     The first one loads modules and isn't counted, unless it is the only one.
     """
-    times: list[tuple[float, float]] = []
+    return timed_in_turn([function], runs, seconds)[0]
+
+
+def timed_in_turn(functions: Sequence[Callable[[], object]], runs: int, seconds: float = 60) -> list[Timing]:
+    """Return the medians of functions that are run in turn, so that a machine that becomes slower is so for all.
+
+    What others have written is forced to the disk before each run, and the waiting for it isn't counted.
+    """
+    times: list[list[tuple[float, float]]] = [[] for _ in functions]
     until = time.monotonic() + seconds
-    while len(times) < runs + 1 and (not times or time.monotonic() < until):
-        start, cpu = time.perf_counter(), time.process_time()
-        function()
-        times.append((time.perf_counter() - start, time.process_time() - cpu))
-    return _medians(times[1:] or times)
+    while len(times[0]) < runs + 1 and (not times[0] or time.monotonic() < until):
+        for function, own in zip(functions, times, strict=True):
+            os.sync()
+            start, cpu = time.perf_counter(), _cpu_time()
+            function()
+            own.append((time.perf_counter() - start, _cpu_time() - cpu))
+    return [_medians(own[1:] or own) for own in times]
 
 
-def timed_process(program: str, argument: object, runs: int, expected: str) -> Timing:
-    """Return the medians of processes that run a program, which must print what is expected."""
-    times = []
-    for _ in range(runs):
-        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(argument)], capture_output=True, text=True, check=True
-        )
-        wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.stdout.strip() == expected, done.stdout
-        times.append((wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
-    return _medians(times)
+def _cpu_time() -> float:
+    """Return the CPU time of this process, in all threads, and of its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def run_program(program: str, argument: object, expected: str) -> None:
+    """Run a program in a new process of Python; it must print what is expected."""
+    command = [sys.executable, "-c", program, str(argument)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected, done.stdout
 
 
 def _medians(times: list[tuple[float, float]]) -> Timing:

@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from h5py import h5d, h5g
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,6 +27,7 @@ from compositeh5.container.nodes import Array, ArrayNode, ExternalLink, Group, G
 from compositeh5.container.reader import StoredFile
 from compositeh5.container.writer import file_image
 from compositeh5.integrity import digest
+from compositeh5.recipes import Recipe
 
 
 def write(path: Path, root: Group) -> Path:
@@ -85,9 +88,9 @@ def test_selections_of_chunked_arrays_are_those_of_numpy(data, dtype, shape) -> 
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         dataset = file.create_dataset("x", shape, values.dtype, chunks=chunk, compression="gzip", shuffle=True)
+        packer = chunks.Packer(chunk, shuffle=True, level=1)
         for index in chunks.chunks_of(shape, chunk):
-            packed = chunks.pack(values[index], chunk, shuffle=True, level=1)
-            dataset.id.write_direct_chunk(tuple(s.start for s in index), packed)
+            dataset.id.write_direct_chunk(tuple(s.start for s in index), packer.pack(values[index]))
         np.testing.assert_array_equal(dataset[...], values)
     selection = tuple(
         slice(*sorted(data.draw(st.tuples(st.integers(0, n), st.integers(0, n)))), data.draw(st.integers(1, 3)))
@@ -95,6 +98,45 @@ def test_selections_of_chunked_arrays_are_those_of_numpy(data, dtype, shape) -> 
     )
     node = StoredFile(buffer, "stream").root.array("x")
     assert same_bits(node.read(selection), np.ascontiguousarray(values[selection]))
+
+
+@pytest.mark.parametrize("level", [1, 9])
+def test_what_compresses_is_compressed_after_what_does_not(tmp_path: Path, level: int) -> None:
+    """A chunk is like the one before it but where the image changes; each byte of a pixel by itself."""
+    rng = np.random.default_rng(3)
+    values = rng.integers(0, 2**32, (1024, 1024), np.uint32)
+    values[300:600] = 7
+    values[600:800] &= 0xFF00FF00
+    path = write(tmp_path / "x.h5", Group({"x": Array(values)}, recipes={"x": Recipe(gzip=level)}))
+    assert same_bits(StoredFile.open(str(path)).root.array("x").read(), values)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["x"][...], values)
+        stored = {
+            (y, x): file["x"].id.get_chunk_info_by_coord((y, x)).size
+            for y in range(0, 1024, 256)
+            for x in range(0, 1024, 256)
+        }
+    noise = 4 * 256 * 256
+    assert all(stored[0, x] > noise for x in range(0, 1024, 256))
+    assert all(stored[256, x] < 0.3 * noise for x in range(0, 1024, 256))
+    assert all(stored[512, x] < 0.4 * noise for x in range(0, 1024, 256))
+
+
+def test_what_is_left_of_a_closed_file_is_never_taken_for_another(tmp_path: Path) -> None:
+    """The numbers by which HDF5 knows objects aren't given to new ones, also after many files."""
+    path = write(tmp_path / "x.h5", Group({"g": Group({"x": Array(np.arange(9))})}))
+    first = StoredFile.open(str(path))
+    left = [first.root, first.root["g"], first.root.group("g").array("x")]
+    first.close()
+    for _ in range(300):
+        with closing(StoredFile.open(str(path))) as file:
+            assert file.root.group("g").array("x").read().sum() == 36
+            for node in left:
+                with pytest.raises(errors.ClosedError, match="the file is closed"):
+                    node["x"] if isinstance(node, GroupNode) else node.read()
+    ids = [value for node in left for value in vars(node).values() if isinstance(value, h5g.GroupID | h5d.DatasetID)]
+    assert len(ids) == len(left)
+    assert not any(each.valid for each in ids)
 
 
 def test_large_arrays_of_every_sort_are_read_by_us_and_by_h5py(tmp_path: Path) -> None:
@@ -166,7 +208,7 @@ SPOILS = {
 @pytest.mark.parametrize("how", SPOILS)
 def test_a_chunk_must_hold_exactly_its_values(how: str) -> None:
     values = np.arange(1000.0)
-    packed = chunks.pack(values, (1000,), shuffle=True, level=1)
+    packed = chunks.Packer((1000,), shuffle=True, level=1).pack(values)
     found = np.empty_like(values)
     chunks.place(chunks.unpack(packed, 8000), (1000,), True, (slice(0, 1000),), found.view("u1").reshape(1000, 8))
     np.testing.assert_array_equal(found, values)
@@ -412,6 +454,7 @@ def test_only_some_places_import_a_package(name: str, places: set[str]) -> None:
 
 
 def test_cutouts_of_the_same_place_are_unpacked_once() -> None:
+    """From the second one on: there may be only one."""
     values = np.arange(600 * 700, dtype="f4").reshape(600, 700)
     image = file_image(Group({"a": Array(values)}))
 
@@ -426,6 +469,7 @@ def test_cutouts_of_the_same_place_are_unpacked_once() -> None:
     file = StoredFile(source, "stream")
     array = file.root.array("a")
     first = array.read((slice(200, 300), slice(250, 260)))
+    array.read((slice(200, 300), slice(255, 265)))
     before = source.bytes_read
     again = array.read((slice(210, 290), slice(240, 270)))
     assert source.bytes_read == before

@@ -42,7 +42,7 @@ def arrays(draw: st.DrawFn) -> NDArray[np.generic]:
 
 
 def write(values: NDArray[np.generic], chunk: tuple[int, ...], layout: str) -> bytes:
-    """Return a file as some writer may make it: with `chunks.pack`, or by HDF5 itself."""
+    """Return a file as some writer may make it: with `chunks.Packer`, or by HDF5 itself."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         match layout:
@@ -61,7 +61,7 @@ def write(values: NDArray[np.generic], chunk: tuple[int, ...], layout: str) -> b
                 options = {"chunks": chunk, "compression": 1, "shuffle": shuffle}
                 dataset = file.create_dataset("x", values.shape, values.dtype, **options)
                 for index in chunks.chunks_of(values.shape, chunk):
-                    packed = chunks.pack(values[index], chunk, shuffle, level)
+                    packed = chunks.Packer(chunk, shuffle, level).pack(values[index])
                     dataset.id.write_direct_chunk(tuple(s.start for s in index), packed)
     return buffer.getvalue()
 
@@ -104,16 +104,16 @@ def test_all_ways_to_read_give_the_same(
 def test_pixels_keep_what_does_not_compress() -> None:
     """Their low bytes are noise: to deflate them gains nothing, to inflate them takes most of the time of a read."""
     noise = np.random.default_rng(1).normal(529, 23, (256, 256)).astype("<f4")
-    packed = chunks.pack(noise, noise.shape, shuffle=True, level=1)
+    packed = chunks.Packer(noise.shape, shuffle=True, level=1).pack(noise)
     low_bytes = noise.view("u1").reshape(-1, 4)[:, 0].tobytes()
     assert low_bytes[: 2**15] in packed
     assert len(packed) < 0.9 * noise.nbytes
     flat = np.zeros((256, 256), "<i4")
-    assert len(chunks.pack(flat, flat.shape, shuffle=True, level=1)) < 0.005 * flat.nbytes
+    assert len(chunks.Packer(flat.shape, shuffle=True, level=1).pack(flat)) < 0.005 * flat.nbytes
     # The last chunks of an image have a part of noise, and are filled up.
-    assert len(chunks.pack(noise[:64], noise.shape, shuffle=True, level=1)) < 0.9 * noise[:64].nbytes
+    assert len(chunks.Packer(noise.shape, shuffle=True, level=1).pack(noise[:64])) < 0.9 * noise[:64].nbytes
     ramp = np.arange(65536, dtype="<i4")
-    assert len(chunks.pack(ramp, ramp.shape, shuffle=True, level=1)) < 0.05 * ramp.nbytes
+    assert len(chunks.Packer(ramp.shape, shuffle=True, level=1).pack(ramp)) < 0.05 * ramp.nbytes
 
 
 @pytest.mark.parametrize("contiguous", [False, True])
@@ -143,13 +143,13 @@ def test_the_same_bytes_are_packed_the_same_by_each_process() -> None:
     code = """
 import hashlib, random
 import numpy as np
-from compositeh5.container.chunks import pack
+from compositeh5.container.chunks import Packer
 rng, found = random.Random(5), hashlib.md5()
 for _ in range(16_000):
     start = rng.randbytes(10)
     again = start[1:9] + rng.randbytes(60) + start[2:8]
     data = np.frombuffer(start + rng.randbytes(400) + again + bytes(33_000), np.uint8)
-    found.update(pack(data, data.shape, False, 1))
+    found.update(Packer(data.shape, False, 1).pack(data))
 print(found.hexdigest())
 """
     with ThreadPoolExecutor(3) as pool:

@@ -19,7 +19,7 @@ from .attributes import StoredAttrs, reading
 from .files import FileArray
 from .h5types import SCALAR, checked_dtype, decode_text
 from .nodes import AttrValue, Selection
-from .threads import for_each
+from .threads import batches, for_each
 
 if TYPE_CHECKING:
     from .reader import StoredFile
@@ -39,6 +39,12 @@ _CHECKED = {h5z.FILTER_DEFLATE, h5z.FILTER_FLETCHER32}
 KEPT_BYTES = 16 * 1024 * 1024
 """Of chunks of which only a part was needed, so much is kept for each array: the next cutout may need the same ones."""
 
+BYTES_AT_ONCE = 4 * 1024 * 1024
+"""So much is read by one call of what is stored in one piece."""
+
+AT_ONCE = 4
+"""So many chunks are unpacked by a thread before it is given others."""
+
 
 class StoredArray(FileArray):
     """A dataset of a file that is read in this process."""
@@ -50,6 +56,7 @@ class StoredArray(FileArray):
         self.where = f"{file.name}:{path}"
         # Inflated, oldest first.
         self._kept: dict[tuple[int, ...], bytes] = {}
+        self._was_read = False
         with reading(self.where):
             self._check()
 
@@ -210,35 +217,57 @@ class StoredArray(FileArray):
         return out
 
     def _read_by_hdf5(self, selection: Selection, out: NDArray[Any]) -> None:
+        if out.shape == self._stored_shape:
+            self._did.read(h5s.ALL, h5s.ALL, out, self._tid)
+            return
         space = self._did.get_space()
-        if selection:
-            space.select_hyperslab(tuple(s.start for s in selection), out.shape)
-        memory = h5s.create_simple(out.shape) if out.shape else h5s.create(h5s.SCALAR)
-        self._did.read(memory, space, out, self._tid)
+        space.select_hyperslab(tuple(s.start for s in selection), out.shape)
+        self._did.read(h5s.create_simple(out.shape), space, out, self._tid)
 
     def _read_blocks(self, selection: Selection, out: NDArray[Any], rows: int, sums: NDArray[Any]) -> None:
+        def check(read: tuple[int, NDArray[Any]]) -> None:
+            first, values = read
+            for i, start in enumerate(range(0, len(values), rows), first):
+                block = values[start : start + rows]
+                if _chunks.crc32(block) != sums[i]:
+                    begin = i * rows
+                    raise CorruptFileError(
+                        f"{self.where}: rows {begin} to {begin + len(block)} are damaged: their checksum is wrong"
+                    )
+
+        for_each(check, self._blocks_read(selection, out, rows), out.nbytes)
+
+    def _blocks_read(self, selection: Selection, out: NDArray[Any], rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Put a selection into an array; yield the blocks that were read, with the number of the first of them."""
         shape, (wanted, *rest) = self._stored_shape, selection
         row_bytes, offset = self.stored_bytes // shape[0], self._did.get_offset()
         all_columns = out.shape[1:] == shape[1:]
-        for i in range(wanted.start // rows, -(-wanted.stop // rows)):
-            start, stop = i * rows, min((i + 1) * rows, shape[0])
-            first, last = max(start, wanted.start), min(stop, wanted.stop)
-            target = out[first - wanted.start : last - wanted.start]
-            is_whole = all_columns and last - first == stop - start
-            block = target if is_whole else np.empty((stop - start, *shape[1:]), out.dtype)
+        at_once = max(1, BYTES_AT_ONCE // (rows * row_bytes))
+        i, end = wanted.start // rows, -(-wanted.stop // rows)
+        # Blocks that are wanted as a whole are read into their places, many of them at once.
+        whole = range(-(-wanted.start // rows), end if wanted.stop == shape[0] else wanted.stop // rows)
+        while i < end:
+            is_whole = all_columns and i in whole
+            last = min(i + at_once, whole.stop) if is_whole else i + 1
+            start, stop = i * rows, min(last * rows, shape[0])
+            begin, finish = max(start, wanted.start), min(stop, wanted.stop)
+            target = out[begin - wanted.start : finish - wanted.start]
+            values = target if is_whole else np.empty((stop - start, *shape[1:]), out.dtype)
             if self.file.read_at is None:
-                self._read_by_hdf5((slice(start, stop), *(slice(0, n) for n in shape[1:])), block)
+                self._read_by_hdf5((slice(start, stop), *(slice(0, n) for n in shape[1:])), values)
             else:
-                self.file.read_into(offset + start * row_bytes, block.reshape(-1).view(np.uint8).data)
-            if _chunks.crc32(block) != sums[i]:
-                raise CorruptFileError(f"{self.where}: rows {start} to {stop} are damaged: their checksum is wrong")
+                self.file.read_into(offset + start * row_bytes, values.reshape(-1).view(np.uint8).data)
             if not is_whole:
-                target[...] = block[(slice(first - start, last - start), *rest)]
+                target[...] = values[(slice(begin - start, finish - start), *rest)]
+            yield i, values
+            i = last
 
     def _read_chunks(self, selection: Selection, out: NDArray[Any]) -> None:
         assert self._chunks is not None
         chunks, shuffled = self._chunks, len(self._filters) == 2
         out_bytes = out.view(np.uint8).reshape(*out.shape, out.itemsize)
+        # Not of the first read: new memory takes longer than what was just given back, and there may be no second one.
+        keeps, self._was_read = self._was_read, True
 
         def fill(corner: tuple[int, ...]) -> None:
             kept = self._kept.get(corner)
@@ -246,13 +275,17 @@ class StoredArray(FileArray):
             part, target = _chunks.overlap(corner, chunks, selection)
             _chunks.place(raw, chunks, shuffled, part, out_bytes[target])
             ends = (min(n, end - start) for start, n, end in zip(corner, chunks, self._stored_shape, strict=True))
-            if any(s.start > 0 or s.stop < end for s, end in zip(part, ends, strict=True)):
+            if keeps and any(s.start > 0 or s.stop < end for s, end in zip(part, ends, strict=True)):
                 self._kept[corner] = raw
                 while len(self._kept) * len(raw) > KEPT_BYTES:
                     # Another thread may be doing the same.
                     self._kept.pop(next(iter(self._kept.copy()), ()), None)
 
-        for_each(fill, _chunks.chunks_in(selection, chunks), out.nbytes)
+        def fill_some(corners: list[tuple[int, ...]]) -> None:
+            for corner in corners:
+                fill(corner)
+
+        for_each(fill_some, batches(_chunks.chunks_in(selection, chunks), AT_ONCE), out.nbytes)
 
     def _read_chunk(self, corner: tuple[int, ...], chunks: tuple[int, ...]) -> bytes:
         info = self._did.get_chunk_info_by_coord(corner)

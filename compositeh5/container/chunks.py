@@ -32,6 +32,9 @@ CHUNK_BYTES = 256 * 1024
 WORTHWHILE = 0.97
 """What does not become smaller than this part of it is stored as it is."""
 
+SAMPLE_BYTES = 2048
+"""Three pieces of this size are tried of bytes that didn't compress in the last chunk."""
+
 BLOCK_ROWS, BLOCK_CRC = "block_rows", "block_crc32"
 """Attributes of an array that is stored in one piece: rows in each of its blocks, and the CRC-32 of each block."""
 
@@ -107,43 +110,78 @@ def overlap(corner: tuple[int, ...], lengths: tuple[int, ...], selection: Chunk)
     return tuple(part), tuple(target)
 
 
-def pack(values: NDArray[Any], chunks: tuple[int, ...], shuffle: bool, level: int) -> bytes:
-    """Return the stored bytes of one chunk: filled up with zeros to full size, shuffled, deflated.
+class Packer:
+    """Packs the chunks of one array: filled up with zeros to full size, shuffled, deflated.
 
     Each byte of the shuffled elements is deflated apart, or kept as it is if that gains little: the low bytes of noisy
-    pixels don't compress, and inflating them would take most of the time of a read. Level 0 keeps all as it is. In each
-    case the result is one stream with a checksum, as the gzip filter has them (RFC 1950, RFC 1951).
+    pixels don't compress, and inflating them would take most of the time of a read. Such a byte is likely to be so in
+    the next chunk as well: at level 1 a sample of it is tried first. Level 0 keeps all as it is. In each case the
+    result is one stream with a checksum, as the gzip filter has them (RFC 1950, RFC 1951).
+
+    Parameters
+    ----------
+    chunks : tuple of int
+        Shape of a chunk.
+    shuffle : bool
+        Whether bytes are shuffled.
+    level : int
+        That of zlib.
     """
-    if values.shape != chunks:
-        full = np.zeros(chunks, values.dtype)
-        full[tuple(slice(0, n) for n in values.shape)] = values
-        values = full
-    raw = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize)
-    shuffled = np.ascontiguousarray(raw.T) if shuffle else raw.reshape(1, -1)
-    parts = (piece for part in shuffled for piece in _deflated(part.data, level))
-    return b"".join([_ZLIB_HEADER, *parts, _END, fast_zlib.adler32(shuffled.data).to_bytes(4, "big")])
+
+    def __init__(self, chunks: tuple[int, ...], shuffle: bool, level: int) -> None:
+        self._chunks, self._shuffle, self._level = chunks, shuffle, level
+        self._kept: set[int] = set()
+        """Bytes of an element that were kept as they are in the last chunk."""
+
+    def pack(self, values: NDArray[Any]) -> bytes:
+        """Return the stored bytes of the next chunk."""
+        if values.shape != self._chunks:
+            full = np.zeros(self._chunks, values.dtype)
+            full[tuple(slice(0, n) for n in values.shape)] = values
+            values = full
+        raw = np.ascontiguousarray(values).view(np.uint8).reshape(-1, values.dtype.itemsize)
+        shuffled = np.ascontiguousarray(raw.T) if self._shuffle else raw.reshape(1, -1)
+        parts = [piece for i, part in enumerate(shuffled) for piece in self._part(i, part.data)]
+        return b"".join([_ZLIB_HEADER, *parts, _END, fast_zlib.adler32(shuffled.data).to_bytes(4, "big")])
+
+    def _part(self, number: int, data: memoryview) -> list[bytes | memoryview]:
+        """Return the pieces of a part of a deflate stream, which ends with a byte."""
+        pieces = None
+        if self._level and not (number in self._kept and self._level == 1 and not _sample_gains(data)):
+            pieces = _deflated(data, self._level)
+        if pieces is None:
+            self._kept.add(number)
+            return [piece for i in range(0, len(data), _BLOCK) for piece in _as_it_is(data[i : i + _BLOCK])]
+        self._kept.discard(number)
+        return pieces
 
 
-def _deflated(data: memoryview, level: int) -> Iterator[bytes | memoryview]:
-    """Yield the pieces of a part of a deflate stream, which ends with a byte."""
-    if level:
-        # Levels mean other things to ISA-L, which has no higher ones.
-        deflate = fast_zlib if level == 1 else zlib
-        compressor = deflate.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
-        first = _FIRST if deflate is not zlib and len(data) > _FIRST else 0
-        pieces: list[bytes | memoryview] = []
-        if first:
-            compressor.compress(data[:first])
-            compressor.flush(zlib.Z_SYNC_FLUSH)
-            pieces = [_stored_header(first), data[:first]]
-        pieces += [compressor.compress(data[first:]), compressor.flush(zlib.Z_SYNC_FLUSH)]
-        if sum(map(len, pieces)) < len(data) * WORTHWHILE:
-            yield from pieces
-            return
-    for i in range(0, len(data), _BLOCK):
-        block = data[i : i + _BLOCK]
-        yield _stored_header(len(block))
-        yield block
+def _sample_gains(data: memoryview) -> bool:
+    """Return whether some pieces of a part become smaller; also if it is too small to tell."""
+    if len(data) < 8 * SAMPLE_BYTES:
+        return True
+    starts = (0, (len(data) - SAMPLE_BYTES) // 2, len(data) - SAMPLE_BYTES)
+    return _deflated(b"".join(data[start : start + SAMPLE_BYTES] for start in starts), 1) is not None
+
+
+def _deflated(data: bytes | memoryview, level: int) -> list[bytes | memoryview] | None:
+    """Return the pieces of a part of a deflate stream; None if little is gained."""
+    # Levels mean other things to ISA-L, which has no higher ones.
+    deflate = fast_zlib if level == 1 else zlib
+    compressor = deflate.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+    first = _FIRST if deflate is not zlib and len(data) > _FIRST else 0
+    pieces: list[bytes | memoryview] = []
+    if first:
+        compressor.compress(data[:first])
+        compressor.flush(zlib.Z_SYNC_FLUSH)
+        pieces += _as_it_is(data[:first])
+    pieces += [compressor.compress(data[first:]), compressor.flush(zlib.Z_SYNC_FLUSH)]
+    return pieces if sum(map(len, pieces)) < len(data) * WORTHWHILE else None
+
+
+def _as_it_is(block: bytes | memoryview) -> list[bytes | memoryview]:
+    """Return a block of a deflate stream that isn't compressed."""
+    return [_stored_header(len(block)), block]
 
 
 def _stored_header(size: int, is_last: bool = False) -> bytes:

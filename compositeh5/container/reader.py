@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import h5py
-from h5py import h5, h5d, h5f, h5g, h5l, h5o, h5p
+from h5py import h5, h5d, h5f, h5g, h5i, h5l, h5o, h5p
 
 from ..errors import CorruptFileError, LimitError, RefusedError
 from .arrays import StoredArray
@@ -91,7 +91,8 @@ class StoredFile(OpenFile):
     def _release(self) -> None:
         # What HDF5 has made of a damaged file it may be unable to give up. Nothing is lost by that.
         with suppress(RuntimeError):
-            self._fid.close()
+            # `FileID.close` would look through all objects of all files, since HDF5 once gave their numbers to others.
+            h5i.dec_ref(self._fid)
 
 
 class StoredGroup(FileGroup):

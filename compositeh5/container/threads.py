@@ -1,21 +1,19 @@
-"""Using two processors at once: to inflate, and to make digests of what is being written meanwhile.
-
-Threads were tried for deflating, and for reading what isn't compressed, too: they cost a third more CPU time, and gain
-a tenth of the time or nothing.
-"""
+"""Using two processors at once: to deflate, to inflate, to check what was read, to make digests of what is written."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 THREADS = 2
 """So many threads at most. What is between the calls that leave the lock keeps more of them from gaining much."""
@@ -23,46 +21,70 @@ THREADS = 2
 WORTHWHILE_BYTES = 4 * 1024 * 1024
 """Less work than that is done by the calling thread."""
 
+WAITING = 4
+"""So many items at most wait for a thread, or for being fetched."""
 
 NO_THREADS = RuntimeError
 """What starting a thread raises when the interpreter ends, or where the system allows no more of them."""
 
 
-def for_each(function: Callable[[Item], None], items: Iterable[Item], nbytes: int) -> None:
-    """Call a function with each item.
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], nbytes: int) -> Iterator[Result]:
+    """Yield what a function returns for each item, in their order; threads make it while the next items are made.
 
     Parameters
     ----------
     function : callable
         What threads can do at the same time.
     items : iterable
-        Its arguments.
+        Its arguments; they are made by the calling thread. Not many of them, and of results, are kept.
     nbytes : int
         How much work it is altogether.
 
     Raises
     ------
     Exception
-        What the function raises for the first item that fails; items that were not begun by then are left out.
+        What the function raises for the first item that fails, or what making the items raises. Items that were not
+        begun by then are left out.
     """
-    threads = available() if nbytes >= WORTHWHILE_BYTES else 1
-    if threads == 1:
-        for item in items:
-            function(item)
+    pool = _pool(available()) if nbytes >= WORTHWHILE_BYTES and available() > 1 else None
+    if pool is None:
+        yield from map(function, items)
         return
-    items = list(items)
-    with ExitStack() as stack:
+    running: deque[Callable[[], Result]] = deque()
+    with pool:
         try:
-            results = stack.enter_context(_pool(threads)).map(function, items)
-        except NO_THREADS:
-            results = map(function, items)
-        deque(results, maxlen=0)
+            for item in items:
+                if len(running) == WAITING:
+                    yield running.popleft()()
+                try:
+                    running.append(pool.submit(function, item).result)
+                except NO_THREADS:
+                    running.append(partial(function, item))
+            while running:
+                yield running.popleft()()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _pool(threads: int) -> ThreadPoolExecutor:
-    # Loaded where it is needed; and it can't be when the interpreter ends.
-    from concurrent.futures import ThreadPoolExecutor
+def for_each(function: Callable[[Item], object], items: Iterable[Item], nbytes: int) -> None:
+    """Call a function with each item; see `in_order`."""
+    deque(in_order(function, items, nbytes), maxlen=0)
 
+
+def batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    """Yield lists of so many items; the last one may have fewer."""
+    # `itertools.batched` came with Python 3.12.
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _pool(threads: int) -> ThreadPoolExecutor | None:
+    """Return what starts threads; None if the interpreter ends, and has none any more."""
+    try:
+        # Loaded where it is needed.
+        from concurrent.futures import ThreadPoolExecutor
+    except NO_THREADS:
+        return None
     return ThreadPoolExecutor(threads)
 
 
@@ -74,10 +96,10 @@ class Aside:
 
     def begin(self, make: Callable[[], str]) -> Callable[[], str]:
         """Have a text made, and return what waits for it."""
-        if available() == 1:
+        self._thread = self._thread or (_pool(1) if available() > 1 else None)
+        if self._thread is None:
             return make
         try:
-            self._thread = self._thread or _pool(1)
             return self._thread.submit(make).result
         except NO_THREADS:
             return make

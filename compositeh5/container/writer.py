@@ -25,6 +25,7 @@ from .h5types import SCALAR, text_type, to_stored
 from .limits import LIMITS
 from .nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Later, Node, SoftLink
 from .publish import Output
+from .threads import batches, in_order
 
 COMPACT_BYTES = 16 * 1024
 """Arrays up to this size are kept in the object header, whose checksum covers them."""
@@ -46,6 +47,9 @@ _LAST = "complete"
 
 EARLY_BYTES = 1024 * 1024
 """The chunks of arrays up to this size come before those of larger ones: a remote reader has them with the metadata."""
+
+GROUP_BYTES = 2 * 1024 * 1024
+"""Chunks of so much in memory are packed together by one thread."""
 
 
 @dataclass
@@ -70,7 +74,7 @@ def file_image(root: GroupNode) -> bytes:
 def write_image(root: GroupNode, output: io.RawIOBase | io.BytesIO) -> None:
     """Write an HDF5 file with this root group, for HDF5 1.10 and later.
 
-    Beside the tree it takes the memory of one chunk.
+    Beside the tree it takes the memory of a few chunks, or of as many as are packed together.
 
     Groups, attributes, links and small arrays come first in the file, then the chunks of larger arrays, last those of
     the largest, each array in one piece.
@@ -180,11 +184,18 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, rest: _Rest,
     # The index of the chunks gets its place with the first of them: in front, before any that is large.
     dataset.write_direct_chunk((0,) * len(shape), b"\0")
 
+    whole = strings.reshape(shape) if is_text else None
+
+    def pack(group: list[_chunks.Chunk]) -> list[tuple[_chunks.Chunk, bytes]]:
+        packer = _chunks.Packer(chunks, shuffle, recipe.gzip)
+        return [(index, packer.pack(node.read(index) if whole is None else whole[index])) for index in group]
+
     def write_chunks() -> Iterator[None]:
-        for index in _chunks.chunks_of(shape, chunks):
-            values = strings.reshape(shape)[index] if is_text else node.read(index)
-            packed = _chunks.pack(values, chunks, shuffle, recipe.gzip)
-            yield dataset.write_direct_chunk(tuple(s.start for s in index), packed)
+        # What a group of chunks becomes doesn't depend on how many threads there are.
+        at_once = max(1, GROUP_BYTES // (prod(chunks) * tid.get_size()))
+        for group in in_order(pack, batches(_chunks.chunks_of(shape, chunks), at_once), size):
+            for index, packed in group:
+                yield dataset.write_direct_chunk(tuple(s.start for s in index), packed)
 
     rest.arrays.append((size, write_chunks()))
 
