@@ -43,7 +43,7 @@ import fault_injection
 from power_cut import Disk
 from system_calls import Call, attach, created, inject_options, read_trace, strace_works, trace_options, was_injected
 
-ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EINTR")
+CALLS = ("kill", "ENOSPC", "EIO", "EDQUOT", "EINTR")
 OUTCOMES = ("old", "new", "between", "broken")
 BROKEN = OUTCOMES.index("broken")
 FAULTS = ("cuts", "kills", "short", "full", "calls")
@@ -298,7 +298,7 @@ def torture(name: str, folder: Path, chosen: argparse.Namespace, save: Callable[
         short_writes(bench, lambda outcome: note("short write", outcome))
     if "full" in chosen.faults:
         full_disk(bench, lambda outcome: note("RLIMIT_FSIZE", outcome))
-    for fault in ("kill", *ERRORS) if "calls" in chosen.faults and strace_works() else ():
+    for fault in chosen.calls.split(",") if "calls" in chosen.faults and strace_works() else ():
         for call in bench.calls():
             for _ in range(RETRIES):
                 outcome = bench.disturbed(call, fault)
@@ -322,6 +322,7 @@ def main() -> None:
     parser.add_argument("--cuts", type=int, default=300, help="losses of power, for each operation")
     parser.add_argument("--only", default="", help="names of operations, or the word 'others', separated by commas")
     parser.add_argument("--faults", default=",".join(FAULTS), help="which, of %(default)s")
+    parser.add_argument("--calls", default=",".join(CALLS), help="what happens at each call, of %(default)s")
     parser.add_argument("--folder", help="where to work; by default where temporary files go")
     parser.add_argument("--json", type=Path, help="a file for the counts")
     arguments = parser.parse_args()
