@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import subprocess
@@ -491,3 +492,25 @@ def test_a_killed_writer_never_leaves_half_a_file(tmp_path: Path) -> None:
 def test_wcs_of_a_composite_maps_array_indices(path: Path) -> None:
     with ch5.open(path) as c:
         assert c["wcs"].wcs.compare(simple_wcs((300, 400)).wcs)
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_what_was_read_is_freed_without_the_garbage_collector(tmp_path: Path, isolated: bool) -> None:
+    """A file holds chunks for the next cutout, and HDF5's objects: they should go when it is closed."""
+    exposure((600, 700)).write(tmp_path / "c.h5")
+
+    def use() -> None:
+        with ch5.open(tmp_path / "c.h5", isolated=isolated) as c:
+            for name in c:
+                c[name]
+            for start in (1, 2, 3):
+                c.lazy("image")[start:100, start:100]
+
+    use()
+    gc.collect()
+    gc.disable()
+    try:
+        use()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -45,7 +45,7 @@ class IsolatedFile(OpenFile):
         self.largest = int(source.seek(0, os.SEEK_END)) * limits.ratio + limits.attribute_bytes
         self.process = IsolatedProcess(source, name, limits)
         try:
-            self._root = self.node("/")
+            self._root: Node | None = self.node("/")
             self._all.add(self)
         except BaseException:
             self.process.stop()
@@ -59,6 +59,8 @@ class IsolatedFile(OpenFile):
 
     def _release(self) -> None:
         self.process.stop()
+        # It refers to the file, which would wait for the garbage collector.
+        self._root = None
 
     def node(self, path: str) -> Node:
         """Return what is at a path.

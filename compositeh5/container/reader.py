@@ -85,6 +85,7 @@ class StoredFile(OpenFile):
     @cached_property
     def root(self) -> StoredGroup:
         """The root group."""
+        self.check_open(self.name)
         with reading(self.name):
             return StoredGroup(self, h5g.open(self._fid, b"/"), "/", 0)
 
@@ -93,6 +94,8 @@ class StoredFile(OpenFile):
         with suppress(RuntimeError):
             # `FileID.close` would look through all objects of all files, since HDF5 once gave their numbers to others.
             h5i.dec_ref(self._fid)
+        # It refers to the file: without this, both would wait for the garbage collector, with all that was kept.
+        vars(self).pop("root", None)
 
 
 class StoredGroup(FileGroup):
