@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -116,3 +117,58 @@ def test_what_was_written_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monkey
     finally:
         tracemalloc.stop()
         gc.enable()
+
+
+@pytest.mark.parametrize("recipe", ["lossless", "raw", "quantized"])
+@pytest.mark.parametrize("size", [100_000, 500_000])
+def test_a_full_disk_ends_the_threads_and_leaves_nothing(tmp_path: Path, recipe: str, size: int) -> None:
+    code = """
+import errno, os, resource, signal, sys, threading
+import compositeh5 as ch5
+from test_digests_later import large
+
+given = large()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    given.write(sys.argv[1], recipes={"image": sys.argv[2]})
+except ch5.errors.NoSpaceError as error:
+    print(errno.errorcode[error.errno])
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join(30)
+print(threading.active_count())
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+given.write(sys.argv[1], recipes={"image": sys.argv[2]})
+"""
+    path = tmp_path / "a" / "x.h5"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), recipe, str(size)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=Path(__file__).parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["EFBIG", "1"]
+    assert [each.name for each in path.parent.iterdir()] == ["x.h5"]
+    with ch5.open(path) as stored:
+        verify(stored)
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("recipe", ["lossless", "raw"])
+def test_damage_is_found_by_the_threads_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, threads: str
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    path = tmp_path / "x.h5"
+    large().write(path, recipes={"image": recipe})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    before = threading.active_count()
+    with ch5.open(path) as damaged, pytest.raises(errors.CorruptFileError, match="image.*damaged"):
+        damaged["image"]
+    assert threading.active_count() == before
