@@ -28,6 +28,7 @@ TASKS = (
     "read whole raw",
     "256 x 256 cutout",
     "open, calibration",
+    "open, record of the visit",
 )
 OFTEN = 200
 """So many times is a short task run; what is printed is of one."""
@@ -55,7 +56,8 @@ def tasks(folder: Path, size: int) -> dict[str, tuple[Callable[[], object], int]
     for write, _ in writes:
         write()
     reads = [(lossless.planes, 1), (raw.planes, 1)]
-    short = [(partial(lossless.cutouts, corners_in(size)[:1]), OFTEN), (lossless.calibration, OFTEN)]
+    cutout = partial(lossless.cutouts, corners_in(size)[:1])
+    short = [(task, OFTEN) for task in (cutout, lossless.calibration, lossless.record)]
     return dict(zip(TASKS, [*writes, *reads, *short], strict=True))
 
 
