@@ -146,9 +146,8 @@ class Packer:
 
     def _part(self, number: int, data: memoryview) -> list[bytes | memoryview]:
         """Return the pieces of a part of a deflate stream, which ends with a byte."""
-        pieces = None
-        if self._level and not (number in self._kept and self._level == 1 and not _sample_gains(data)):
-            pieces = _deflated(data, self._level)
+        is_tried = self._level > 1 or (self._level == 1 and (number not in self._kept or _sample_gains(data)))
+        pieces = _deflated(data, self._level) if is_tried else None
         if pieces is None:
             self._kept.add(number)
             return [piece for i in range(0, len(data), _BLOCK) for piece in _as_it_is(data[i : i + _BLOCK])]

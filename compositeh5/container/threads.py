@@ -46,24 +46,23 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], nbytes: 
         What the function raises for the first item that fails, or what making the items raises. Items that were not
         begun by then are left out.
     """
-    pool = _pool(available()) if nbytes >= WORTHWHILE_BYTES and available() > 1 else None
+    pool = _pool(available()) if nbytes >= WORTHWHILE_BYTES else None
     if pool is None:
         yield from map(function, items)
         return
     running: deque[Callable[[], Result]] = deque()
-    with pool:
-        try:
-            for item in items:
-                if len(running) == WAITING:
-                    yield running.popleft()()
-                try:
-                    running.append(pool.submit(function, item).result)
-                except NO_THREADS:
-                    running.append(partial(function, item))
-            while running:
+    try:
+        for item in items:
+            if len(running) == WAITING:
                 yield running.popleft()()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            try:
+                running.append(pool.submit(function, item).result)
+            except NO_THREADS:
+                running.append(partial(function, item))
+        while running:
+            yield running.popleft()()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def for_each(function: Callable[[Item], object], items: Iterable[Item], nbytes: int) -> None:
@@ -79,7 +78,9 @@ def batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 
 def _pool(threads: int) -> ThreadPoolExecutor | None:
-    """Return what starts threads; None if the interpreter ends, and has none any more."""
+    """Return what starts threads; None where all is done by one, or if the interpreter ends, and has none any more."""
+    if available() == 1:
+        return None
     try:
         # Loaded where it is needed.
         from concurrent.futures import ThreadPoolExecutor
@@ -96,7 +97,7 @@ class Aside:
 
     def begin(self, make: Callable[[], str]) -> Callable[[], str]:
         """Have a text made, and return what waits for it."""
-        self._thread = self._thread or (_pool(1) if available() > 1 else None)
+        self._thread = self._thread or _pool(1)
         if self._thread is None:
             return make
         try:

@@ -74,7 +74,7 @@ def file_image(root: GroupNode) -> bytes:
 def write_image(root: GroupNode, output: io.RawIOBase | io.BytesIO) -> None:
     """Write an HDF5 file with this root group, for HDF5 1.10 and later.
 
-    Beside the tree it takes the memory of a few chunks, or of as many as are packed together.
+    Beside the tree it takes the memory of a few groups of chunks, which have `GROUP_BYTES` or one chunk each.
 
     Groups, attributes, links and small arrays come first in the file, then the chunks of larger arrays, last those of
     the largest, each array in one piece.
