@@ -231,7 +231,7 @@ class Opening:
             if not copied:
                 check_file(file)
             # What is linked from another composite of this file is in it, wherever the file is now.
-            targets.opened.update(dict.fromkeys(composite_ids(file), file))
+            targets.opened.add(file)
             group = pick(file)
             if copied:
                 _check_whole(from_group(group, self.base, self.access))

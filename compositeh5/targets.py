@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from . import kinds
 from .access import ACCESS, Access
 from .artifact_index import INDEX, INDEX_BYTES, files_of
 from .container.files import OpenFile
-from .container.layout import check_file, composite_group_by_id
+from .container.layout import check_file, composite_group_by_id, composite_ids
 from .container.nodes import ArrayNode, ExternalLink, GroupNode, Node
 from .errors import (
     BrokenLinkError,
@@ -189,8 +190,31 @@ class Target:
 Place = Location | OpenFile
 """A location as `remote.open_file` takes it, or a file that is open."""
 
-opened: WeakValueDictionary[str, OpenFile] = WeakValueDictionary()
-"""The files in which composites are open, by the ids of these."""
+
+class _OpenComposites:
+    """The files in which composites are open, by the ids of these."""
+
+    def __init__(self) -> None:
+        self._files: WeakValueDictionary[str, OpenFile] = WeakValueDictionary()
+        self._not_listed: WeakValueDictionary[int, OpenFile] = WeakValueDictionary()
+
+    def add(self, file: OpenFile) -> None:
+        """Add a file. Which composites it has is looked at when a link is followed: many files are read without."""
+        self._not_listed[id(file)] = file
+
+    def get(self, id_: str) -> OpenFile | None:
+        """Return the file that has the composite with an id and was added last, or None."""
+        for reference in self._not_listed.valuerefs():
+            file = reference()
+            if file is not None:
+                # What is closed, or damaged, has nothing for others.
+                with suppress(OSError, CompositeH5Error):
+                    self._files.update(dict.fromkeys(composite_ids(file), file))
+                self._not_listed.pop(id(file), None)
+        return self._files.get(id_)
+
+
+opened = _OpenComposites()
 
 KEPT_OPEN = 8
 """So many files a `KeepOpen` keeps."""
@@ -209,7 +233,8 @@ class KeepOpen:
         """Keep the file that holds the composite with an id; drop the one that was not asked for the longest."""
         if id in self._files or not file.again():
             return
-        self._files[id] = opened[id] = file
+        self._files[id] = file
+        opened.add(file)
         while len(self._files) > KEPT_OPEN:
             self._files.popitem(last=False)[1].close()
 

@@ -91,6 +91,33 @@ def test_file_systems_without_fsync_of_folders(tmp_path: Path, monkeypatch: pyte
     assert caught.value.errno == errno.EIO
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="no posix_fadvise here")
+@pytest.mark.parametrize("works", [True, False])
+def test_large_files_begin_to_reach_the_disk_while_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
+    advise, begun = os.posix_fadvise, []
+
+    def noted(fd: int, offset: int, size: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED
+        assert offset + size <= os.fstat(fd).st_size
+        begun.append((offset, offset + size))
+        if not works:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        advise(fd, offset, size, advice)
+
+    monkeypatch.setattr(os, "posix_fadvise", noted)
+    pixels = np.random.default_rng(1).normal(size=(1500, 2000)).astype("f4")
+    with forced(monkeypatch) as paths:
+        ch5.Composite(None, image=pixels).write(tmp_path / "x.h5", recipes={"image": "raw"})
+        # It is nonetheless waited for.
+        assert paths[0].startswith(f"{tmp_path}/.x.h5.")
+    assert [start for start, _ in begun] == [0, *(end for _, end in begun[:-1])]
+    assert 0 < pixels.nbytes - begun[-1][1] < publish.AHEAD_BYTES
+    with ch5.open(tmp_path / "x.h5") as c:
+        np.testing.assert_array_equal(c["image"], pixels)
+
+
 @pytest.fixture(scope="module")
 def butler(tmp_path_factory: pytest.TempPathFactory) -> Any:
     pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
