@@ -39,7 +39,7 @@ _CHECKED = {h5z.FILTER_DEFLATE, h5z.FILTER_FLETCHER32}
 KEPT_BYTES = 16 * 1024 * 1024
 """Of chunks of which only a part was needed, so much is kept for each array: the next cutout may need the same ones."""
 
-BYTES_AT_ONCE = 4 * 1024 * 1024
+BYTES_AT_ONCE = 2 * 1024 * 1024
 """So much is read by one call of what is stored in one piece."""
 
 AT_ONCE = 4
@@ -225,42 +225,33 @@ class StoredArray(FileArray):
         self._did.read(h5s.create_simple(out.shape), space, out, self._tid)
 
     def _read_blocks(self, selection: Selection, out: NDArray[Any], rows: int, sums: NDArray[Any]) -> None:
-        def check(read: tuple[int, NDArray[Any]]) -> None:
-            first, values = read
-            for i, start in enumerate(range(0, len(values), rows), first):
-                block = values[start : start + rows]
-                if _chunks.crc32(block) != sums[i]:
-                    begin = i * rows
-                    raise CorruptFileError(
-                        f"{self.where}: rows {begin} to {begin + len(block)} are damaged: their checksum is wrong"
-                    )
-
-        for_each(check, self._blocks_read(selection, out, rows), out.nbytes)
-
-    def _blocks_read(self, selection: Selection, out: NDArray[Any], rows: int) -> Iterator[tuple[int, NDArray[Any]]]:
-        """Put a selection into an array; yield the blocks that were read, with the number of the first of them."""
         shape, (wanted, *rest) = self._stored_shape, selection
         row_bytes, offset = self.stored_bytes // shape[0], self._did.get_offset()
         all_columns = out.shape[1:] == shape[1:]
-        at_once = max(1, BYTES_AT_ONCE // (rows * row_bytes))
-        i, end = wanted.start // rows, -(-wanted.stop // rows)
-        # Blocks that are wanted as a whole are read into their places, many of them at once.
-        whole = range(-(-wanted.start // rows), end if wanted.stop == shape[0] else wanted.stop // rows)
-        while i < end:
-            is_whole = all_columns and i in whole
-            last = min(i + at_once, whole.stop) if is_whole else i + 1
-            start, stop = i * rows, min(last * rows, shape[0])
-            begin, finish = max(start, wanted.start), min(stop, wanted.stop)
-            target = out[begin - wanted.start : finish - wanted.start]
-            values = target if is_whole else np.empty((stop - start, *shape[1:]), out.dtype)
+
+        def read(blocks: tuple[int, int]) -> None:
+            first, last = blocks
+            start, stop = first * rows, min(last * rows, shape[0])
+            begin, end = max(start, wanted.start), min(stop, wanted.stop)
+            target = out[begin - wanted.start : end - wanted.start]
+            in_place = all_columns and (begin, end) == (start, stop)
+            values = target if in_place else np.empty((stop - start, *shape[1:]), out.dtype)
             if self.file.read_at is None:
                 self._read_by_hdf5((slice(start, stop), *(slice(0, n) for n in shape[1:])), values)
             else:
                 self.file.read_into(offset + start * row_bytes, values.reshape(-1).view(np.uint8).data)
-            if not is_whole:
-                target[...] = values[(slice(begin - start, finish - start), *rest)]
-            yield i, values
-            i = last
+            for i in range(first, last):
+                block = values[i * rows - start : (i + 1) * rows - start]
+                if _chunks.crc32(block) != sums[i]:
+                    raise CorruptFileError(
+                        f"{self.where}: rows {i * rows} to {i * rows + len(block)} are damaged: their checksum is wrong"
+                    )
+            if not in_place:
+                target[...] = values[(slice(begin - start, end - start), *rest)]
+
+        at_once, stop = max(1, BYTES_AT_ONCE // (rows * row_bytes)), -(-wanted.stop // rows)
+        starts = range(wanted.start // rows, stop, at_once)
+        for_each(read, ((first, min(first + at_once, stop)) for first in starts), out.nbytes)
 
     def _read_chunks(self, selection: Selection, out: NDArray[Any]) -> None:
         assert self._chunks is not None

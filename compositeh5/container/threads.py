@@ -1,4 +1,4 @@
-"""Using two processors at once: to deflate, to inflate, to check what was read, to make digests of what is written."""
+"""Using two processors at once: to deflate, to read and inflate or check, to make digests of what is written."""
 
 from __future__ import annotations
 
