@@ -118,6 +118,26 @@ def test_a_ccd_moved_alone_still_finds_the_recorded_place(tree: Path, tmp_path: 
         assert c["visit_info"]["visit"] == 903334
 
 
+def test_a_target_that_is_open_is_found_wherever_it_is(tree: Path, tmp_path: Path) -> None:
+    moved = shutil.move(tree / VISIT, tmp_path / "elsewhere.h5")
+    with ch5.open(ccd(tree)) as c:
+        with ch5.open(moved):
+            assert c["visit_info"] == ch5.Record(visit_info())
+        targets.cache.clear()
+        # It is closed now, though what it was found by was looked at.
+        with pytest.raises(errors.BrokenLinkError):
+            c["visit_info"]
+
+
+def test_an_open_file_that_tells_no_ids_is_in_nobodys_way(tree: Path, tmp_path: Path) -> None:
+    broken = shutil.copy(ccd(tree, 1), tmp_path / "broken.h5")
+    with h5py.File(broken, "r+") as file:
+        del file["by-id"]
+    with ch5.open(broken) as other, ch5.open(ccd(tree)) as c:
+        assert other.id
+        assert c["visit_info"] == ch5.Record(visit_info())
+
+
 def test_another_visit_in_the_same_place_is_never_taken_for_it(tree: Path) -> None:
     write_visit(tree.parent / "other", 903336)
     os.replace(tree.parent / "other/visit/visit_903336.h5", tree / VISIT)
