@@ -62,6 +62,13 @@ def composite(value: int, **more: Any) -> ch5.Composite:
     return ch5.Composite(None, image=np.full((90, 90), value, "f4"), data_id={"visit": 1}, **more)
 
 
+def _large(folder: Path, process: int) -> None:
+    """Replace a file by one of some MB, to which threads contribute, and which begins to reach the disk meanwhile."""
+    pixels = np.random.default_rng(1).normal(0, 23, (1300, 1400)).astype("f4")
+    large = ch5.Composite(None, packed=pixels, raw=pixels)
+    large.write(folder / "old.h5", replace=True, recipes={"raw": "raw"})
+
+
 def source(folder: Path) -> Path:
     return Path(f"{folder}-in")
 
@@ -223,6 +230,7 @@ def strangers(folder: Path) -> list[str]:
 OPERATIONS: dict[str, Operation] = {
     "write": Operation(_one, lambda folder, process: composite(2).write(folder / "new" / "x.h5")),
     "replace": Operation(_one, lambda folder, process: composite(2).write(folder / "old.h5", replace=True)),
+    "replace by a large one": Operation(_one, _large),
     "overlay": Operation(_tree, _overlay),
     "split": Operation(_tree, lambda folder, process: ch5.split([source(folder) / "flat.h5"], folder / "split")),
     "flatten": Operation(_tree, _flatten),

@@ -8,8 +8,12 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
+import h5py
+import numpy as np
 import pytest
 from support import benchmark
+
+import compositeh5 as ch5
 
 DAMAGE = [
     "bit flips, whole file",
@@ -78,6 +82,20 @@ def test_it_is_detected(table: dict[str, Counter[str]], damage: str) -> None:
 
 def test_bytes_after_the_end_do_no_harm(table: dict[str, Counter[str]]) -> None:
     assert table["bytes appended"].keys() == {"harmless"}
+
+
+def test_damage_of_what_a_link_would_need_is_found_by_verify(tmp_path: Path) -> None:
+    """The group of ids isn't read without a link to follow: its damage changes no value."""
+    path = tmp_path / "x.h5"
+    ch5.Composite(None, image=np.arange(100.0).reshape(10, 10)).write(path)
+    with h5py.File(path) as file:
+        address = h5py.h5o.get_info(file["by-id"].id).addr
+    content = path.read_bytes()
+    for position in range(address, address + 40):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
+        with ch5.open(path) as c:
+            assert c["image"][9, 9] == 99
+        assert ch5.verify_files(path).problems
 
 
 def test_the_harness_sees_what_others_do_not_notice(torture: ModuleType, folder: Path) -> None:
