@@ -145,6 +145,19 @@ def split_location(location: str) -> SplitResult:
         raise FileNotFoundError(f"{location!r} is neither a path nor a URL: {error}") from error
 
 
+def checked_path(path: str | os.PathLike[str], expected: str = "a path") -> str:
+    """Return a path as text.
+
+    Raises
+    ------
+    WrongTypeError
+        If it isn't text, or a path: numbers would be taken for descriptors of open files.
+    """
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    require_type(text, str, expected)
+    return text
+
+
 def absolute_location(location: str | os.PathLike[str]) -> str:
     """Return a path made absolute, a ``file:`` URL as a path, and another URL as it is.
 
@@ -153,10 +166,9 @@ def absolute_location(location: str | os.PathLike[str]) -> str:
     FileNotFoundError
         If it can't be either.
     WrongTypeError
-        If it isn't text, or a path: numbers would be taken for descriptors of open files.
+        As `checked_path` does.
     """
-    text = os.fspath(location) if isinstance(location, os.PathLike) else location
-    require_type(text, str, "a path or a URL")
+    text = checked_path(location, "a path or a URL")
     parts = split_location(text)
     if parts.scheme == "file":
         return unquote(parts.path) or "/"

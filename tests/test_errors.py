@@ -18,7 +18,7 @@ from support import exposure, write_visit
 
 import compositeh5 as ch5
 from compositeh5 import cli, errors
-from compositeh5.convert import convert
+from compositeh5.convert import convert, convert_files
 from compositeh5.opening import file_info, open_dataset
 
 # ---- Files that can't be read -------------------------------------------------------------------------------
@@ -372,16 +372,48 @@ def _sample() -> Path:
 @pytest.mark.parametrize("function", PATHS)
 @pytest.mark.parametrize("value", [None, 1.5, object()], ids=lambda value: type(value).__name__)
 def test_an_argument_of_a_wrong_type(tmp_path: Path, function: str, value: object) -> None:
-    with pytest.raises((TypeError, errors.CompositeH5Error, FileNotFoundError)):
+    with pytest.raises(errors.CompositeH5Error):
         PATHS[function](value, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "function", ["refs", "verify_files", "relink", "prune", "subset", "migrate", "remove", "convert"]
+)
+def test_a_list_is_not_a_path(tmp_path: Path, function: str) -> None:
+    with pytest.raises(errors.WrongTypeError, match="a path.* was expected, not"):
+        PATHS[function]([_sample(), _sample()], tmp_path / "out")
+
+
+TARGETS: dict[str, Callable[[Any], Any]] = {
+    "write": lambda value: exposure((20, 20)).write(value),
+    "write_file": lambda value: ch5.write_file(value, {"x": exposure((20, 20))}),
+    "flatten": lambda value: ch5.open(_sample()).flatten(value),
+    "file_image": lambda value: exposure((20, 20)).file_image(value),
+    "split": lambda value: ch5.split([_sample()], value),
+    "write_together": lambda value: ch5.write_together({"x.h5": exposure((20, 20))}, value),
+    "promote": lambda value: ch5.promote(_sample(), "wcss", value),
+    "migrate": lambda value: ch5.migrate([_sample()], output=value),
+    "subset": lambda value: ch5.subset(_sample(), value),
+    "index": lambda value: ch5.index(_sample(), value),
+    "rescue": lambda value: ch5.rescue(_sample(), value),
+    "remove": lambda value: ch5.remove([_sample()], value),
+    "convert_files": lambda value: convert_files([_sample()], value),
+}
+
+
+@pytest.mark.parametrize("function", TARGETS)
+@pytest.mark.parametrize("value", [1.5, object(), 1], ids=lambda value: type(value).__name__)
+def test_a_place_of_a_wrong_type(function: str, value: object) -> None:
+    with pytest.raises(errors.WrongTypeError, match="was expected, not"):
+        TARGETS[function](value)
 
 
 @pytest.mark.parametrize("function", ["open", "diff", "refs", "verify_files", "rescue", "convert", "subset", "prune"])
 def test_the_number_of_an_open_file_is_no_path(tmp_path: Path, function: str) -> None:
     """Functions of ``os`` would take it, and close what somebody else has open."""
     with (tmp_path / "mine").open("wb") as mine:
-        with pytest.raises((TypeError, errors.CompositeH5Error)):
+        with pytest.raises(errors.WrongTypeError):
             PATHS[function](mine.fileno(), tmp_path / "out")
         os.fstat(mine.fileno())
 

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from ..container.publish import settle
 from ..errors import CompositeH5Error, ConflictError
+from ..links import checked_path
 from ..opening import open_composite
 from ..operations.running import Progress, each, silent
 from .one import HDF5, convert
@@ -89,7 +90,7 @@ def convert_files(
     FileNotFoundError
         If a source doesn't exist.
     """
-    tasks = _tasks(sources, os.fspath(folder), to)
+    tasks = _tasks(sources, checked_path(folder), to)
     return list(each(partial(_convert, replace), tasks, executor=executor, progress=progress, step="converting"))
 
 
@@ -97,7 +98,7 @@ def _tasks(sources: Iterable[str | os.PathLike[str]], folder: str, to: Literal["
     """Return the pairs of source and target."""
     made: dict[str, str] = {}
     for source in sources:
-        for path, name in _files(os.fspath(source), _BEGINNINGS[to]):
+        for path, name in _files(checked_path(source), _BEGINNINGS[to]):
             target = os.path.join(folder, f"{_SUFFIX.sub('', name)}.{to}")
             if made.setdefault(target, path) != path:
                 raise ConflictError(f"{made[target]} and {path} would both be converted to {target}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..container.source import FileSource
 from ..errors import ConversionError
+from ..links import checked_path
 from ..opening import open_composite
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def convert(
     from .fits import read_fits, write_fits
 
     # Not by `open`, which would wait for the writer of a FIFO.
-    with FileSource(os.fspath(source)) as file:
+    with FileSource(checked_path(source)) as file:
         is_hdf5 = file.read(len(HDF5)) == HDF5
     if is_hdf5:
         if data_id is not None:

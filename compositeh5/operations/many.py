@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 import numpy as np
 
 from ..composite import Composite
-from ..errors import CompositeH5Error
+from ..errors import CompositeH5Error, WrongTypeError
 from ..geometry import Box
 from ..links import absolute_location
 from ..opening import open_composite
@@ -209,7 +209,7 @@ def _source(one: Any) -> Source:
         return cast("Source", one)
     if isinstance(one, str | os.PathLike):
         return absolute_location(one)
-    raise TypeError(f"a path, a URL or an open composite was expected, not {one!r}")
+    raise WrongTypeError(f"a path, a URL or an open composite was expected, not {one!r}")
 
 
 # ---- What is done in each process ---------------------------------------------------------------------------

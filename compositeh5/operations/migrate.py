@@ -29,7 +29,7 @@ from ..container.source import identity
 from ..container.writer import file_image
 from ..errors import CompositeH5Error, ConflictError, NotACompositeFileError, UnsupportedVersionError
 from ..integrity import read_json
-from ..links import Link
+from ..links import Link, checked_path
 from ..stored import from_group
 from ..writing import relative_links
 from .references import HOLDERS, StoredLink
@@ -105,12 +105,12 @@ def migrate(
     """
     if output is not None and in_place:
         raise ValueError("new files can be in another folder or in place of the old ones, not both")
-    found = {source: files_of(source) for source in map(os.path.abspath, sources)}
+    found = {source: files_of(source) for source in map(os.path.abspath, map(checked_path, sources))}
     targets = {path: path for paths in found.values() for path in paths}
     if output is not None and targets:
         folders = [s if os.path.isdir(s) else os.path.dirname(path) for s, paths in found.items() for path in paths]
-        root = os.path.commonpath(folders)
-        targets = {path: os.path.join(os.path.abspath(output), os.path.relpath(path, root)) for path in targets}
+        root, folder = os.path.commonpath(folders), os.path.abspath(checked_path(output))
+        targets = {path: os.path.join(folder, os.path.relpath(path, root)) for path in targets}
     dry_run = output is None and not in_place
     work = partial(_migrate, None if dry_run else targets)
     return tuple(each(work, list(targets.items()), executor=executor, progress=progress, step="migrating"))

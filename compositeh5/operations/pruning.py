@@ -14,6 +14,7 @@ from ..container.files import OpenFile
 from ..container.layout import composite_group, composite_names
 from ..container.source import identity
 from ..errors import InUseError
+from ..links import checked_path
 from ..parts import StoredPart
 from ..stored import from_group
 from .references import Reference, composite_links, find_references, link_state, meant
@@ -171,7 +172,7 @@ def remove(
     OSError
         If a file can't be deleted.
     """
-    paths = [os.path.realpath(file) for file in files]
+    paths = [os.path.realpath(checked_path(file)) for file in files]
     before = {path: os.stat(path) for path in paths}
     targets = {path: meant(path)[0] for path in paths}
     found, visited = find_references(targets, files_under(*roots), executor=executor, progress=progress)

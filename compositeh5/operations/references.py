@@ -20,7 +20,7 @@ from ..container.nodes import ExternalLink, GroupNode, Node
 from ..container.reader import StoredFile
 from ..errors import BrokenLinkError, CompositeH5Error, DigestMismatchError, WrongIdError
 from ..integrity import read_json
-from ..links import Link
+from ..links import Link, checked_path
 from ..parts import LinkedPart, Part, StoredPart, linked_part
 from ..remote import open_file
 from ..stored import from_group
@@ -215,7 +215,7 @@ def refs_to(
     FileNotFoundError
         If one of the roots isn't there.
     """
-    ids, place = meant(os.fspath(target))
+    ids, place = meant(checked_path(target))
     found, visited = find_references({place: ids}, files_under(*roots), executor=executor, progress=progress)
     return Referrers(tuple(found[place]), visited)
 

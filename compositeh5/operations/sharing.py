@@ -19,7 +19,7 @@ from ..container.nodes import GroupNode, Node
 from ..definition import Definition, definition_names, get_definition, known_definition
 from ..errors import BrokenLinkError, ConflictError, DefinitionError, DigestMismatchError, require_type
 from ..integrity import digest
-from ..links import Link, absolute_location
+from ..links import Link, absolute_location, checked_path
 from ..opening import open_composite
 from ..parts import LinkedPart, ListPart
 from ..recipes import Recipes
@@ -88,7 +88,7 @@ def write_together(
     require_type(composites, Mapping, "a mapping of paths to composites")
     paths = {absolute_location(path): composite for path, composite in composites.items()}
     with ExitStack() as opened:
-        files = _shared_files(paths, os.fspath(shared))
+        files = _shared_files(paths, checked_path(shared))
         common = {file.path: _common(file, paths, opened) for file in files}
         equal: list[tuple[str, str, str]] = []
         problems: list[str] = []

@@ -23,7 +23,7 @@ from ..container.publish import make_folders, publish, settle
 from ..container.reader import StoredFile
 from ..definition import known_definition
 from ..errors import BrokenLinkError, CompositeH5Error, ConflictError, NoSuchComponentError
-from ..links import Link, relative_location
+from ..links import Link, checked_path, relative_location
 from ..parts import CopiedPart, StoredPart
 from ..stored import from_group
 from ..targets import Target
@@ -105,7 +105,7 @@ def subset(
     FileNotFoundError
         If the source isn't there.
     """
-    root, target = os.path.realpath(source), os.path.realpath(destination)
+    root, target = (os.path.realpath(checked_path(path)) for path in (source, destination))
     wanted = None if components is None else frozenset(components)
     run = partial(each, executor=executor, progress=progress)
     tree = files_under(root)

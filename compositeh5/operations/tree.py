@@ -15,6 +15,7 @@ from ..access import ACCESS, Access
 from ..container.files import OpenFile
 from ..container.layout import check_file
 from ..errors import CompositeH5Error, CorruptFileError, NotACompositeFileError
+from ..links import checked_path
 from .running import Progress, each, silent
 
 Result = TypeVar("Result")
@@ -103,9 +104,11 @@ def files_under(*roots: Root) -> Tree:
     ------
     FileNotFoundError
         If one of them isn't there.
+    WrongTypeError
+        If one of them isn't a path.
     """
     # As links see them, for their paths are relative to where a file really is.
-    real_roots = [os.path.realpath(root) for root in roots]
+    real_roots = [os.path.realpath(checked_path(root)) for root in roots]
     names: dict[tuple[int, int], set[str]] = {}
     unread: set[Unread] = set()
     for root in real_roots:

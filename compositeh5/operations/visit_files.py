@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ..composite import Composite
 from ..errors import FormatError, NotACompositeFileError
-from ..links import DataId, absolute_location
+from ..links import DataId, absolute_location, checked_path
 from ..opening import file_info, open_composite
 from .index import open_index
 from .members import DIMENSION, Member
@@ -97,7 +97,8 @@ def open_visit(
         visit = open_composite(source)
         members = _index_above(absolute_location(source)) if members is None else members
     elif members is not None:
-        raise FileNotFoundError(f"{source}: with `members`, this should be the file of a visit, which must exist")
+        place = checked_path(source)  # type: ignore[arg-type]
+        raise FileNotFoundError(f"{place}: with `members`, this should be the file of a visit, which must exist")
     else:
         members = source
     try:
