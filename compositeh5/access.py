@@ -8,6 +8,7 @@ from .container.files import FileArray, FileGroup, OpenFile
 from .container.limits import LIMITS, Limits
 from .container.nodes import Node
 from .container.reader import StoredFile
+from .errors import require_type
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Access:
     anywhere: bool = False
     isolated: bool = False
     limits: Limits = LIMITS
+
+    def __post_init__(self) -> None:
+        require_type(self.limits, Limits, "Limits")
 
     @property
     def kind(self) -> type[OpenFile]:

@@ -38,7 +38,7 @@ from . import kinds
 from .composite import Composite
 from .container.layout import is_copy, is_ours
 from .container.reader import StoredFile
-from .errors import CompositeH5Error, ConversionError, EncodeError, NoSuchComponentError
+from .errors import CompositeH5Error, ConversionError, EncodeError, NoSuchComponentError, WrongTypeError
 from .kinds.image import Image
 from .kinds.mask import Mask
 from .kinds.psf import Psf
@@ -98,6 +98,8 @@ def to_nddata(
     CompositeH5Error
         As ``composite["image"]`` does.
     """
+    if not (isinstance(uncertainty, type) and issubclass(uncertainty, NDUncertainty)):
+        raise WrongTypeError(f"a class of uncertainties of astropy was expected, not {uncertainty!r}")
     # Composites without a definition may have arrays.
     image = kinds.get("image").coerce(composite["image"])
     unit = image.unit if image.unit is not None else unit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, Self
 
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from .errors import (
     LostComponentError,
     NoSuchComponentError,
     RefusedError,
+    WrongTypeError,
+    require_type,
     suggest,
 )
 from .lazy import LazyArray
@@ -97,6 +99,8 @@ class Components(Mapping[str, Any]):
                 f"{self.location}: component {name!r} was asked for after the file was closed; "
                 f"read it inside the `with` block, or use `load()` to keep all of them"
             )
+        if not isinstance(name, Hashable):
+            require_type(name, str, "the name of a component")
         if name in self._parts:
             return self._parts[name]
         if name in self._absent:
@@ -185,7 +189,7 @@ class Components(Mapping[str, Any]):
                 )
             self._targets.append(target)
         if not isinstance(node, ArrayNode):
-            raise TypeError(f"{self._where}: component {name!r} of kind {self.kind(name)!r} isn't one array")
+            raise WrongTypeError(f"{self._where}: component {name!r} of kind {self.kind(name)!r} isn't one array")
         return LazyArray(node)
 
     def memmap(self, name: str) -> NDArray[Any]:
@@ -207,7 +211,9 @@ class Components(Mapping[str, Any]):
         node, target = self._part(name).open_node()
         try:
             if not isinstance(node, FileArray):
-                raise TypeError(f"{self._where}: component {name!r} of kind {self.kind(name)!r} isn't a stored array")
+                raise WrongTypeError(
+                    f"{self._where}: component {name!r} of kind {self.kind(name)!r} isn't a stored array"
+                )
             return node.memmap()
         finally:
             if target is not None:

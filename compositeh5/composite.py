@@ -13,7 +13,7 @@ from . import kinds, links, targets
 from .components import Components
 from .container.layout import DEFAULT
 from .definition import Definition
-from .errors import DefinitionError, UnsupportedParameterError, WrongTypeError, require_type, suggest
+from .errors import DefinitionError, UnsupportedParameterError, WrongTypeError, WrongValueError, require_type, suggest
 from .links import DataId, Link, checked_data_id
 from .parts import LinkedPart, MemoryPart, Part, StoredPart, fetch_parts
 from .recipes import Recipes
@@ -115,11 +115,14 @@ class Composite(Components):
         id: str | uuid.UUID | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
+        for name, text in (("dataset_type", dataset_type), ("run", run), ("stage", stage)):
+            require_type(text, str, f"{name}, as text,")
+        require_type({} if provenance is None else provenance, Mapping, "provenance, a mapping,")
         self.definition = definition
         """Name of the definition; empty if it has none."""
         self.definition_version = definition_version
         """Version of the definition."""
-        self.data_id: dict[str, int | str] = checked_data_id(data_id or {})
+        self.data_id: dict[str, int | str] = checked_data_id({} if data_id is None else data_id)
         """Data ID."""
         self.dataset_type = dataset_type
         """Name of the dataset type in a Butler; empty if unknown."""
@@ -343,8 +346,11 @@ class Composite(Components):
         """
         from .operations.overlay import overlay
 
+        require_type({} if components is None else components, Mapping, "a mapping of names to components")
         attributes = {"stage": stage} | {key: more.pop(key) for key in ("dataset_type", "run", "id") if key in more}
-        return overlay(self, {**(components or {}), **more}, keep, data_id or {}, attributes)
+        return overlay(
+            self, {**(components or {}), **more}, keep, checked_data_id({} if data_id is None else data_id), attributes
+        )
 
     def _like(self, **attributes: Any) -> Composite:
         """Return a composite with the same attributes but for those given, no id and no components."""
@@ -448,7 +454,13 @@ class Composite(Components):
 
         from .astropy import to_nddata
 
-        return to_nddata(self, CCDData, planes=planes, uncertainty=uncertainty or VarianceUncertainty, unit=unit)
+        return to_nddata(
+            self,
+            CCDData,
+            planes=planes,
+            uncertainty=VarianceUncertainty if uncertainty is None else uncertainty,
+            unit=unit,
+        )
 
     def to_photutils(self, name: str = "psf") -> GriddedPSFModel | ImagePSF:
         """Return a PSF as a model of photutils, for the indices of the image's array. Needs the extra ``photutils``.
@@ -496,7 +508,7 @@ class Composite(Components):
         if isinstance(part, LinkedPart):
             return dataclasses.replace(part.link, uri=part.place)
         if self.location is None:
-            raise ValueError(f"{self._where}: write it first, then link to its component {name!r}")
+            raise WrongValueError(f"{self._where}: write it first, then link to its component {name!r}")
         return Link(
             id=self.id,
             component=name,

@@ -55,7 +55,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import DefinitionError, WrongTypeError, suggest
+from .errors import DefinitionError, WrongTypeError, require_type, suggest
 from .links import Link
 
 if TYPE_CHECKING:
@@ -214,6 +214,7 @@ def get_definition(name: str) -> Definition:
     DefinitionError
         If there is none of that name.
     """
+    require_type(name, str, "the name of a definition")
     if name in _registered:
         return _registered[name]
     if name in _shipped_files():

@@ -7,7 +7,7 @@ and what was found, and names the file and the full HDF5 path where there is one
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 
 class CompositeH5Error(Exception):
@@ -126,7 +126,7 @@ class DigestMismatchError(CompositeH5Error, ValueError):
 
 
 class OutsideError(CompositeH5Error, ValueError, IndexError):
-    """A box or position has no pixel in the image."""
+    """A box or position has no pixel in the image, or an index is beyond what there is."""
 
 
 class ConversionError(CompositeH5Error, ValueError):
@@ -138,13 +138,35 @@ class UnsupportedParameterError(CompositeH5Error, TypeError, ValueError):
 
 
 class WrongTypeError(CompositeH5Error, TypeError):
-    """An argument is of a type that the function can't take."""
+    """An argument, or a component, is of a type that the function can't take."""
+
+
+class WrongIndexError(WrongTypeError, IndexError):
+    """What an array was indexed with is no index of it."""
+
+
+class WrongValueError(CompositeH5Error, ValueError):
+    """An argument, or an object, has a value that the function can't take."""
 
 
 def require_type(value: object, types: type | tuple[type, ...], expected: str) -> None:
     """Raise `WrongTypeError` unless a value is of one of some types."""
     if not isinstance(value, types):
         raise WrongTypeError(f"{expected} was expected, not {reprlib.repr(value)}")
+
+
+def checked_names(names: str | Iterable[str], expected: str) -> tuple[str, ...]:
+    """Return names as a tuple; a single one may stand alone.
+
+    Raises
+    ------
+    WrongTypeError
+        If they aren't text.
+    """
+    listed = (names,) if isinstance(names, str) else tuple(names) if isinstance(names, Iterable) else (names,)
+    for name in listed:
+        require_type(name, str, expected)
+    return listed
 
 
 def did_you_mean(name: object, valid: Collection[str]) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
+from .errors import WrongTypeError, WrongValueError
+
 
 @dataclass(frozen=True, order=True)
 class Box:
@@ -33,9 +35,13 @@ class Box:
 
     def __post_init__(self) -> None:
         for name in ("y0", "y1", "x0", "x1"):
-            object.__setattr__(self, name, int(getattr(self, name)))
+            value = getattr(self, name)
+            try:
+                object.__setattr__(self, name, int(value))
+            except (TypeError, ValueError, OverflowError):
+                raise WrongTypeError(f"{name} of a Box should be a whole number, not {value!r}") from None
         if self.y1 < self.y0 or self.x1 < self.x0:
-            raise ValueError(f"a Box needs y0 <= y1 and x0 <= x1, but got {self}")
+            raise WrongValueError(f"a Box needs y0 <= y1 and x0 <= x1, but got {self}")
 
     @classmethod
     def around(cls, y: float, x: float, shape: int | tuple[int, int]) -> Box:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .container.nodes import ArrayNode
+from .errors import OutsideError, WrongIndexError, WrongTypeError, WrongValueError
 from .kinds._pixels import stored_origin
 
 Index = int | slice | EllipsisType
@@ -51,7 +52,7 @@ class LazyArray:
 
     def __len__(self) -> int:
         if not self.shape:
-            raise TypeError("a 0-d array has no length")
+            raise WrongTypeError("a 0-d array has no length")
         return self.shape[0]
 
     def __getitem__(self, index: Index | tuple[Index, ...]) -> Any:
@@ -63,14 +64,14 @@ class LazyArray:
             If it is out of range, or of another sort: read a box and index the result.
         """
         items = list(index) if isinstance(index, tuple) else [index]
-        if items.count(...) > 1:
-            raise IndexError("an index can have only one '...'")
-        if ... in items:
-            at = items.index(...)
+        dots = [i for i, item in enumerate(items) if item is ...]
+        if len(dots) > 1:
+            raise WrongIndexError("an index can have only one '...'")
+        for at in dots:
             items[at : at + 1] = [slice(None)] * (self.ndim - len(items) + 1)
         items += [slice(None)] * (self.ndim - len(items))
         if len(items) > self.ndim:
-            raise IndexError(f"{len(items)} indices for an array of {self.ndim} axes")
+            raise WrongIndexError(f"{len(items)} indices for an array of {self.ndim} axes")
         selection, after = [], []
         for item, length in zip(items, self.shape, strict=True):
             chosen, then = _resolve(item, length)
@@ -81,7 +82,7 @@ class LazyArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
-            raise ValueError("reading a file always makes a copy")
+            raise WrongValueError("reading a file always makes a copy")
         return np.asarray(self._node.read(), dtype)
 
     def __repr__(self) -> str:
@@ -100,7 +101,7 @@ def _resolve(item: Any, length: int) -> tuple[slice, int | slice]:
         return slice(wanted[-1], wanted[0] + 1, -step), slice(None, None, -1)
     if isinstance(item, int | np.integer) and not isinstance(item, bool):
         if not -length <= item < length:
-            raise IndexError(f"index {item} is out of range for an axis of length {length}")
+            raise OutsideError(f"index {item} is out of range for an axis of length {length}")
         start = int(item) % length
         return slice(start, start + 1), 0
-    raise IndexError(f"lazy arrays take integers, slices and '...', not {item!r}; read a part and index that")
+    raise WrongIndexError(f"lazy arrays take integers, slices and '...', not {item!r}; read a part and index that")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -16,6 +16,9 @@ from .container.layout import BY_ID
 from .errors import EncodeError, FormatError, require_type
 
 DataId = Mapping[str, int | str]
+
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+"""A path, or several."""
 
 
 def checked_data_id(data_id: Mapping[str, Any]) -> dict[str, int | str]:
@@ -156,6 +159,20 @@ def checked_path(path: str | os.PathLike[str], expected: str = "a path") -> str:
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     require_type(text, str, expected)
     return text
+
+
+def checked_paths(paths: Paths) -> list[str]:
+    """Return paths as text; a single one may stand alone.
+
+    Raises
+    ------
+    WrongTypeError
+        As `checked_path` does.
+    """
+    if isinstance(paths, str | os.PathLike):
+        return [checked_path(paths)]
+    require_type(paths, Iterable, "a path, or several of them,")
+    return [checked_path(path) for path in paths]
 
 
 def absolute_location(location: str | os.PathLike[str]) -> str:

@@ -29,6 +29,7 @@ from .errors import (
     EncodeError,
     NoSuchComponentError,
     WrongTypeError,
+    checked_names,
     require_type,
 )
 from .integrity import read_json
@@ -112,8 +113,8 @@ def open_composite(
     that was passed here. The copy opens the file when it is first used, and refuses it with `DigestMismatchError` or
     `WrongIdError` if it is another by then.
     """
-    require_type(id, (str, type(None)), "an id, as text,")
-    require_type(limits, Limits, "Limits")
+    for text, expected in ((name, "the name of a composite"), (id, "an id, as text,"), (stage, "the name of a stage")):
+        require_type(text, (str, type(None)), expected)
 
     def pick(file: OpenFile) -> GroupNode:
         return composite_group(file, name) if id is None else composite_group_by_id(file, id)
@@ -125,7 +126,7 @@ def open_composite(
         access=Access(anywhere, isolated, limits),
         file_digest=digest,
         stage=stage,
-        fallback=(fallback,) if isinstance(fallback, str) else tuple(fallback),
+        fallback=checked_names(fallback, "the name of a stage"),
     )
     return opening.open(pick)
 

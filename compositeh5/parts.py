@@ -27,7 +27,7 @@ from .container.nodes import (
 from .container.quantized import QuantizedArray
 from .container.reader import fetch_together
 from .container.viewers import RANGE, image_attrs
-from .errors import BrokenLinkError, EncodeError, FormatError, UnsupportedParameterError
+from .errors import BrokenLinkError, EncodeError, FormatError, OutsideError, UnsupportedParameterError
 from .integrity import canonical_json, digest, read_json
 from .kinds._values import count_items
 from .links import Link
@@ -323,7 +323,7 @@ class ListPart(Part):
         try:
             return [self.items[index].read() for index in chosen]
         except IndexError:
-            raise IndexError(f"the list has {len(self.items)} items; {items!r} were asked for") from None
+            raise OutsideError(f"the list has {len(self.items)} items; {items!r} were asked for") from None
 
     def open_node(self) -> tuple[Node, None]:
         return kinds.encode(self.read(), LIST), None

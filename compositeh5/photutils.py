@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import EncodeError
+from .errors import EncodeError, require_type
 from .kinds.psf import Psf
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def to_photutils(psf: Psf, origin: tuple[int, int] = (0, 0)) -> GriddedPSFModel 
     ValueError
         If photutils can't have such a PSF: one of two or three positions, kernels of fewer than four rows or columns.
     """
+    require_type(psf, Psf, "a PSF")
     from astropy.nddata import NDData
     from photutils.psf import GriddedPSFModel, ImagePSF
 

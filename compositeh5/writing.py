@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import definition as definitions
 from . import links
+from .components import Components
 from .container.layout import ID_LENGTH, ID_NAMESPACE, file_root, long_text
 from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Later, Node, SoftLink, known, with_attrs
 from .container.publish import Output, make_folders, publish
 from .container.threads import WORTHWHILE_BYTES, Aside
 from .container.writer import write_image
-from .errors import EncodeError, NoSuchComponentError, require_type, suggest
+from .errors import EncodeError, NoSuchComponentError, WrongValueError, require_type, suggest
 from .integrity import DIGEST_LENGTH, canonical_json, composite_digest, digest
 from .parts import DigestOf, MemoryPart, Part, StoredPart, rounded_part
 from .recipes import OTHERS, Recipe, Recipes
@@ -74,8 +75,10 @@ def write_file(
     """
     location = links.absolute_location(path)
     require_type(composites, Mapping, "a mapping of names to composites")
+    for composite in composites.values():
+        require_type(composite, Components, "a composite")
     if "://" in location:
-        raise ValueError(f"{location}: only files on disk can be written")
+        raise WrongValueError(f"{location}: only files on disk can be written")
     plan = _Plan(composites, location, recipes, share)
     make_folders(os.path.dirname(location))
     try:

@@ -244,6 +244,19 @@ def test_a_cutout_around_a_sky_position(path: Path) -> None:
         assert c.cutout((220, 400), (4, 6))["image"].box == ch5.Box.around(220, 400, (4, 6))
 
 
+def test_a_cutout_around_a_pixel_that_a_wcs_gives(path: Path) -> None:
+    """These are arrays without axes."""
+    with ch5.open(path) as c:
+        x, y = c["wcs"].world_to_pixel(c["wcs"].pixel_to_world(12.2, 9.7))
+        assert isinstance(x, np.ndarray)
+        y0, x0 = c["image"].origin
+        expected = c.cutout((y0 + 9.7, x0 + 12.2), 5)["image"]
+        where = np.asarray(y + y0), np.asarray(x + x0)
+        for found in (c.cutout(where, 5), *ch5.cutouts(c, where, 5)):
+            assert found["image"].box == expected.box
+            np.testing.assert_array_equal(found["image"].array, expected.array)
+
+
 def test_a_cutout_at_the_edge_is_clipped_and_outside_is_an_error(path: Path) -> None:
     with ch5.open(path) as c:
         assert c.cutout(ch5.Box(0, 110, 0, 205))["mask"].box == ch5.Box(100, 110, 200, 205)

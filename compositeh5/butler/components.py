@@ -18,7 +18,7 @@ from lsst.daf.butler import (
 
 from ..composite import Composite
 from ..definition import Definition
-from ..errors import NoSuchComponentError
+from ..errors import NoSuchComponentError, WrongValueError
 from ..links import DataId, Link
 from ..operations.gather import in_order
 from .dataset_types import register_dataset_type
@@ -299,7 +299,7 @@ def _ref(source: Source) -> DatasetRef:
     if not isinstance(source, DeferredDatasetHandle):
         return source
     if source.parameters:
-        raise ValueError(
+        raise WrongValueError(
             f"{source.ref}: a link leads to a whole component, but the handle has parameters {source.parameters}"
         )
     return source.ref

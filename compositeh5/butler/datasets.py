@@ -24,7 +24,14 @@ from lsst.resources import ResourcePath
 from .. import kinds
 from ..composite import Composite
 from ..definition import VERSIONS, definition_names, get_definition
-from ..errors import DefinitionError, NoSuchComponentError, OutsideError, UnsupportedParameterError, suggest
+from ..errors import (
+    DefinitionError,
+    NoSuchComponentError,
+    OutsideError,
+    UnsupportedParameterError,
+    WrongTypeError,
+    suggest,
+)
 from ..geometry import Box
 from ..opening import open_composite, open_dataset
 from ..operations.cutout import image_box
@@ -146,7 +153,7 @@ def as_box(box: Any) -> Box:
     try:
         (y0, y1), (x0, x1) = _limits(box.y), _limits(box.x)
     except AttributeError:
-        raise TypeError(f"bbox should be a box of compositeh5, lsst.images or lsst.geom, not {box!r}") from None
+        raise WrongTypeError(f"bbox should be a box of compositeh5, lsst.images or lsst.geom, not {box!r}") from None
     return Box(y0, y1, x0, x1)
 
 

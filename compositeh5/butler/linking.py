@@ -6,7 +6,7 @@ from typing import Any, overload
 
 from lsst.daf.butler import DatasetRef, DeferredDatasetHandle, LimitedButler
 
-from ..errors import NoSuchComponentError, NotACompositeFileError
+from ..errors import NoSuchComponentError, NotACompositeFileError, WrongValueError
 from ..links import Link
 from .datasets import open_uri
 
@@ -52,7 +52,9 @@ def link(source: Any, *what: Any) -> Link:
     *pair, component = what
     butler, ref = (source, *pair) if pair else (source.butler, source.ref)
     if not pair and source.parameters:
-        raise ValueError(f"{ref}: a link leads to a whole component, but the handle has parameters {source.parameters}")
+        raise WrongValueError(
+            f"{ref}: a link leads to a whole component, but the handle has parameters {source.parameters}"
+        )
     uris = butler.getURIs(ref)
     uri = uris.componentURIs.get(component) or uris.primaryURI
     if uri is None:

@@ -95,7 +95,7 @@ def _split_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "--shared",
         metavar="PATH",
-        default="",
+        default="shared",
         help="where in FOLDER to write a shared file, with data ID keys in braces (default: the folder `shared`)",
     )
     parser.add_argument("--keep-deviating", action="store_true", help="leave components that differ in their files")

@@ -12,7 +12,7 @@ import numpy as np
 from h5py import h5d, h5s, h5z
 from numpy.typing import NDArray
 
-from ..errors import CorruptFileError, FormatError, LimitError, RefusedError
+from ..errors import CorruptFileError, FormatError, LimitError, RefusedError, WrongIndexError, WrongTypeError
 from ..recipes import MAX_CHUNK_ELEMENTS, Recipe
 from . import chunks as _chunks
 from .attributes import StoredAttrs, reading
@@ -137,7 +137,7 @@ class StoredArray(FileArray):
         """Return the slice that covers a selection along each axis, and the steps to take in it."""
         shape = self._stored_shape
         if len(selection) > len(shape) or any(s.step is not None and s.step < 1 for s in selection):
-            raise IndexError(f"{self.where}: {selection} is no selection of shape {shape}")
+            raise WrongIndexError(f"{self.where}: {selection} is no selection of shape {shape}")
         whole = (slice(None),) * (len(shape) - len(selection))
         limits = [s.indices(n) for s, n in zip((*selection, *whole), shape, strict=True)]
         return tuple(slice(a, max(a, b)) for a, b, _ in limits), tuple(step for _, _, step in limits)
@@ -189,7 +189,7 @@ class StoredArray(FileArray):
         offset = None if self._chunks is not None or self._filters else self._did.get_offset()
         mapped = self.file.mapped()
         if offset is None or mapped is None or self._stored_dtype.kind not in "iufc":
-            raise TypeError(
+            raise WrongTypeError(
                 f"{self.where}: only numbers in one piece in a file on a disk can be mapped into memory; "
                 f"write the component by the recipe 'raw'"
             )

@@ -248,7 +248,7 @@ class Table:
         limits = [self.scalar(f"bbox_{end}_{axis}") for axis in "yx" for end in ("min", "max")]
         try:
             return Box(limits[0], limits[1] + 1, limits[2], limits[3] + 1)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise ConversionError(f"{self._where}: {error}") from error
 
 

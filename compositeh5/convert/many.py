@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from ..container.publish import settle
 from ..errors import CompositeH5Error, ConflictError
-from ..links import checked_path
+from ..links import Paths, checked_path, checked_paths
 from ..opening import open_composite
 from ..operations.running import Progress, each, silent
 from .one import HDF5, convert
@@ -49,7 +49,7 @@ class Conversion:
 
 
 def convert_files(
-    sources: Iterable[str | os.PathLike[str]],
+    sources: Paths,
     folder: str | os.PathLike[str],
     *,
     to: Literal["h5", "fits"] = "h5",
@@ -64,7 +64,7 @@ def convert_files(
 
     Parameters
     ----------
-    sources : iterable of path
+    sources : path, or iterable of path
         Files, and directories whose files are converted, also those in directories of theirs: FITS files to ``"h5"``,
         HDF5 files to ``"fits"``. Other files in them are passed over.
     folder : path
@@ -94,11 +94,11 @@ def convert_files(
     return list(each(partial(_convert, replace), tasks, executor=executor, progress=progress, step="converting"))
 
 
-def _tasks(sources: Iterable[str | os.PathLike[str]], folder: str, to: Literal["h5", "fits"]) -> list[tuple[str, str]]:
+def _tasks(sources: Paths, folder: str, to: Literal["h5", "fits"]) -> list[tuple[str, str]]:
     """Return the pairs of source and target."""
     made: dict[str, str] = {}
-    for source in sources:
-        for path, name in _files(checked_path(source), _BEGINNINGS[to]):
+    for source in checked_paths(sources):
+        for path, name in _files(source, _BEGINNINGS[to]):
             target = os.path.join(folder, f"{_SUFFIX.sub('', name)}.{to}")
             if made.setdefault(target, path) != path:
                 raise ConflictError(f"{made[target]} and {path} would both be converted to {target}")

@@ -40,6 +40,7 @@ from ..errors import (
     UnknownKindError,
     UnsupportedParameterError,
     UnsupportedVersionError,
+    require_type,
 )
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ def register(name: str, module: Any) -> None:
     ConfigurationError
         If the name is that of a built-in kind or can't be one, or a function is missing.
     """
+    require_type(name, str, "the name of a kind")
     if name in BUILTIN or not name.isidentifier():
         why = "is built in" if name in BUILTIN else "should be letters, digits and '_'"
         raise ConfigurationError(f"a kind can't be registered as {name!r}, which {why}")

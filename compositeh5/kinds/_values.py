@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..container.names import escape_name, unescape_name
 from ..container.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node
-from ..errors import CompositeH5Error, EncodeError, FormatError, UnsupportedParameterError
+from ..errors import CompositeH5Error, EncodeError, FormatError, OutsideError, UnsupportedParameterError
 
 MAX_DEPTH = 16
 """How many groups of one value may stand inside each other; it bounds the recursion, also over hostile nodes."""
@@ -148,7 +148,7 @@ def split_rows(rows: Any, length: int) -> tuple[slice, NDArray[np.intp] | slice 
     index = np.asarray(rows)
     if index.dtype == bool and index.ndim == 1:
         if len(index) != length:
-            raise IndexError(f"rows has {len(index)} bools, but there are {length} rows")
+            raise OutsideError(f"rows has {len(index)} bools, but there are {length} rows")
         index = np.flatnonzero(index)
     if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
         raise UnsupportedParameterError(
@@ -157,7 +157,7 @@ def split_rows(rows: Any, length: int) -> tuple[slice, NDArray[np.intp] | slice 
     if not index.size:
         return slice(0, 0, 1), None
     if index.min() < -length or index.max() >= length:
-        raise IndexError(f"rows {index.min()} to {index.max()} were asked for, but there are {length} rows")
+        raise OutsideError(f"rows {index.min()} to {index.max()} were asked for, but there are {length} rows")
     index = index.astype(np.intp)
     index = np.where(index < 0, index + length, index)
     first = index.min()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..container.nodes import Array, AttrValue, Node
-from ..errors import EncodeError
+from ..errors import EncodeError, WrongValueError
 from ..geometry import Box
 from ._pixels import Pixels, read_pixels
 from ._units import unit_from_text, unit_to_text
@@ -66,7 +66,7 @@ class Image(Pixels):
             If the unit isn't known.
         """
         if self._unit is None:
-            raise ValueError(f"{self!r} has no unit to make a quantity with")
+            raise WrongValueError(f"{self!r} has no unit to make a quantity with")
         return self._array << self._unit
 
     def _part(self, array: NDArray[Any], origin: tuple[int, int]) -> Self:

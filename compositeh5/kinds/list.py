@@ -8,7 +8,7 @@ from typing import Any
 from .. import kinds
 from ..access import access_of, location_of
 from ..container.nodes import Group, GroupNode, Node
-from ..errors import EncodeError, FormatError
+from ..errors import EncodeError, FormatError, OutsideError
 from ..parts import is_list_of_links, list_part
 from ._values import count_items, nested
 
@@ -70,6 +70,6 @@ def decode(node: Node, *, items: Iterable[int] | None = None) -> list[Any]:
     try:
         chosen = range(count) if items is None else [range(count)[item] for item in items]
     except IndexError:
-        raise IndexError(f"{node.where}: the list has {count} items; {items!r} were asked for") from None
+        raise OutsideError(f"{node.where}: the list has {count} items; {items!r} were asked for") from None
     with nested(node.where, FormatError):
         return [kinds.decode(node[str(index)]) for index in chosen]

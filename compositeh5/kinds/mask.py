@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..container.nodes import Array, Node
-from ..errors import CompositeH5Error, EncodeError, FormatError, require_type
+from ..errors import CompositeH5Error, EncodeError, FormatError, checked_names, require_type
 from ..geometry import Box
 from ._pixels import Pixels, read_pixels
 
@@ -142,7 +142,7 @@ class Mask(Pixels):
         if planes is None:
             chosen = ~self._array.dtype.type(self.bits(*HARMLESS_PLANES & self._planes.keys()))
         else:
-            chosen = self._array.dtype.type(self.bits(*([planes] if isinstance(planes, str) else planes)))
+            chosen = self._array.dtype.type(self.bits(*checked_names(planes, "the name of a plane")))
         return np.asarray((self._array & chosen) != 0)
 
     def set(self, name: str, where: Any) -> None:

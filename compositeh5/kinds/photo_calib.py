@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..container.nodes import Array, Group, GroupNode, Node
-from ..errors import EncodeError, FormatError
+from ..errors import EncodeError, FormatError, WrongTypeError
 from ..geometry import Box
 from ._units import unit_from_text, unit_to_text
 
@@ -153,7 +153,7 @@ class PhotoCalib:
         if y is None and x is None:
             return np.array(self.mean)
         if y is None or x is None:
-            raise TypeError("a position needs both y and x")
+            raise WrongTypeError("a position needs both y and x")
         if self.field is None:
             return np.full(np.broadcast_shapes(np.shape(y), np.shape(x)), self.mean)
         return self.field(y, x)

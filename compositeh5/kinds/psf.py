@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..container.nodes import Array, Group, GroupNode, Node
-from ..errors import EncodeError, FormatError
+from ..errors import EncodeError, FormatError, OutsideError
 
 VERSION = 1
 IMMUTABLE = True
@@ -124,7 +124,7 @@ class Psf:
             If the position is NaN.
         """
         if np.isnan(y) or np.isnan(x):
-            raise ValueError(f"there is no PSF at y={y}, x={x}")
+            raise OutsideError(f"there is no PSF at y={y}, x={x}")
         rows, columns = _neighbours(self._y, y), _neighbours(self._x, x)
         kernel = np.zeros(self._kernels.shape[1:], self._kernels.dtype)
         for row, row_weight in rows:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..container.names import escape_name, unescape_name
 from ..container.nodes import ArrayNode, Group, GroupNode, Node
-from ..errors import EncodeError, FormatError, NoSuchComponentError
+from ..errors import EncodeError, FormatError, NoSuchComponentError, require_type
 from ._values import decode_value, encode_value
 
 IMMUTABLE = True
@@ -50,6 +50,7 @@ class Record(Mapping[str, Any]):
     _fields: Mapping[str, Any]
 
     def __init__(self, fields: Mapping[str, Any] = MappingProxyType({}), /, **more: Any) -> None:
+        require_type(fields, Mapping, "a mapping of names to values")
         # Encoded and decoded, the values are checked, cut off from what the caller may change, and read-only.
         decoded: Record = decode_value(encode_value({**fields, **more}, ""))
         object.__setattr__(self, "_fields", decoded._fields)

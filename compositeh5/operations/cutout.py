@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from .. import kinds
 from ..container.nodes import Array, ArrayNode, Selection
 from ..container.reader import fetch_together
 from ..container.selections import read_selections
-from ..errors import FormatError, OutsideError
+from ..errors import FormatError, OutsideError, WrongTypeError, WrongValueError, checked_names
 from ..geometry import Box
 from ..lazy import LazyArray
 from ..parts import MemoryPart
@@ -99,7 +100,7 @@ def cut(
         inside = [box for box in boxes if isinstance(box, Box)]
         names = [
             name
-            for name in (composite if components is None else components)
+            for name in (composite if components is None else checked_names(components, "the name of a component"))
             if components is not None or name in planes or composite.kind(name) == "wcs"
         ]
         wanted = {name: planes[name] for name in names if name in planes}
@@ -165,6 +166,15 @@ def _on_sky(where: Any) -> bool:
     return hasattr(where, "frame")
 
 
+def is_position(where: Any) -> bool:
+    """Return whether this is a pixel (y, x): two numbers, also as arrays without axes, as a WCS gives them."""
+    return isinstance(where, tuple) and len(where) == 2 and all(map(_is_number, where))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) or (isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iuf")
+
+
 def _centres(wcs: Any, full: Box, positions: SkyCoord) -> list[tuple[float, float]]:
     """Return the pixels (y, x) of sky positions in parent coordinates; NaN where there are none."""
     columns, rows = (np.atleast_1d(np.asarray(values, np.float64)) for values in wcs.world_to_pixel(positions))
@@ -175,27 +185,29 @@ def _wanted_box(wcs: Any, full: Box, where: Any, shape: tuple[int, int] | None) 
     """Return the box of a cutout in parent coordinates; None where the WCS has no pixel."""
     if isinstance(where, Box):
         if shape is not None:
-            raise TypeError("a Box has its own size: leave `size` out")
+            raise WrongTypeError("a Box has its own size: leave `size` out")
         return where
-    if not _on_sky(where) and not (isinstance(where, tuple) and len(where) == 2):
-        raise TypeError(f"where a cutout is should be a Box, a SkyCoord or (y, x), not {where!r}")
+    if not _on_sky(where) and not is_position(where):
+        raise WrongTypeError(f"where a cutout is should be a Box, a SkyCoord or (y, x), not {where!r}")
     if shape is None:
-        raise TypeError("a cutout around a position needs a size: pixels, (rows, columns), or an angle")
+        raise WrongTypeError("a cutout around a position needs a size: pixels, (rows, columns), or an angle")
     y, x = _centres(wcs, full, where)[0] if _on_sky(where) else (float(value) for value in where)
     return Box.around(y, x, shape) if np.isfinite(y) and np.isfinite(x) else None
 
 
 def _shape(wcs: Any, size: Any) -> tuple[int, int]:
-    if hasattr(size, "unit"):
+    if hasattr(size, "to_value"):
         from astropy.wcs.utils import proj_plane_pixel_scales
 
         # In the units of the WCS, which astropy keeps in degrees.
         scales = proj_plane_pixel_scales(wcs.celestial)
         extent = np.ceil(np.broadcast_to(size.to_value("deg"), 2) / scales[::-1])
         size = (int(extent[0]), int(extent[1]))
-    if np.ndim(size) > 1 or np.size(size) not in (1, 2):
-        raise OutsideError(f"the size of a cutout is one number of pixels, or two (y, x), not {size!r}")
-    shape = (int(size), int(size)) if np.ndim(size) == 0 else (int(size[0]), int(size[1]))
+    numbers = np.asarray(size)
+    if numbers.shape not in ((), (2,)) or numbers.dtype.kind not in "iuf" or not np.isfinite(numbers).all():
+        raise WrongTypeError(f"the size of a cutout is one number of pixels, or two (y, x), not {size!r}")
+    ny, nx = np.broadcast_to(numbers, 2)
+    shape = int(ny), int(nx)
     if min(shape) < 1:
-        raise ValueError(f"the size of a cutout must be positive, not {size}")
+        raise WrongValueError(f"the size of a cutout must be positive, not {size}")
     return shape

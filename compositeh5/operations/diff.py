@@ -13,7 +13,7 @@ from .. import export
 from ..composite import Composite
 from ..container.nodes import GroupNode
 from ..container.reader import StoredGroup
-from ..errors import BrokenLinkError, DigestMismatchError, NoSuchComponentError, suggest
+from ..errors import BrokenLinkError, DigestMismatchError, NoSuchComponentError, checked_names, suggest
 from ..links import absolute_location
 from ..opening import open_composite
 from ..parts import LinkedPart
@@ -203,7 +203,7 @@ def _opened(source: Source, as_hdus: bool) -> Iterator[Composite]:
 
 def _components(a: Composite, b: Composite, wanted: Collection[str] | None) -> Iterator[ComponentComparison]:
     names = list(dict.fromkeys([*a, *a.absent, *b, *b.absent]))
-    for name in names if wanted is None else wanted:
+    for name in names if wanted is None else checked_names(wanted, "the name of a component"):
         if name not in names:
             raise NoSuchComponentError(
                 f"neither {_name(a)} nor {_name(b)} has a component {name!r}{suggest(name, names)}"

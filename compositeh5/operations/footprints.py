@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FormatError, OutsideError
+from ..errors import FormatError, OutsideError, WrongTypeError, WrongValueError
 from ..geometry import Box
 from .cutout import image_box
 
@@ -120,8 +120,10 @@ def containing(footprints: Mapping[Any, Footprint], positions: SkyCoord) -> QTab
     """Return which images contain positions, and at which pixels; see `VisitView.containing`."""
     from astropy.table import QTable
 
+    if not hasattr(positions, "frame"):
+        raise WrongTypeError(f"a SkyCoord was expected, not {positions!r}")
     if positions.ndim > 1:
-        raise ValueError(f"positions should have the shape () or (n,), not {positions.shape}")
+        raise WrongValueError(f"positions should have the shape () or (n,), not {positions.shape}")
     sky = positions.icrs.reshape(-1)
     columns: dict[str, list[NDArray[Any]]] = {"position": [], "detector": [], "y": [], "x": []}
     for detector, covered in footprints.items():

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..container.nodes import Node
-from ..errors import ConversionError, FormatError
+from ..errors import ConversionError, FormatError, WrongValueError
 from ..opening import open_composite
 from ..targets import node_bytes
 
@@ -44,7 +44,7 @@ def to_frame(composite: Composite, name: str, chunks: Any, columns: str | Iterab
         if target is not None:
             target.close()
     if isinstance(each, bool) or not isinstance(each, int) or each < 1:
-        raise ValueError(f"the chunks of a table should be a number of rows, not {chunks!r}")
+        raise WrongValueError(f"the chunks of a table should be a number of rows, not {chunks!r}")
     starts = range(0, max(rows, 1), each)
     # Where it really is: the workers then have no link to follow.
     link = composite.stored_link(name)

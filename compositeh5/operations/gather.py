@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Literal, TypeVar
 
 from ..composite import Composite
-from ..errors import ConflictError, DefinitionError, NoSuchComponentError
+from ..errors import ConflictError, DefinitionError, NoSuchComponentError, require_type
 from ..links import Link
 from ..opening import open_composite
 
@@ -57,6 +57,9 @@ def gather(
     DefinitionError
         If a data ID doesn't have the key.
     """
+    require_type(sources, Iterable, "paths, URLs or open composites")
+    require_type(() if expected is None else expected, Iterable, "the values of the key that are expected")
+    require_type(key, str, "a key of the data ID")
     found: dict[int | str, Link | None] = {}
     common: dict[str, int | str] | None = None
     with ExitStack() as opened:

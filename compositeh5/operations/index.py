@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..composite import Composite
-from ..errors import CompositeH5Error, ConflictError, FormatError, NotACompositeFileError
+from ..errors import CompositeH5Error, ConflictError, FormatError, NotACompositeFileError, WrongValueError
 from ..links import absolute_location
 from ..opening import file_info, open_composite
 from .running import Progress, each, silent
@@ -133,7 +133,7 @@ def index(
     path = absolute_location(os.path.join(folder, INDEX_NAME) if output is None else output)
     for location in (folder, path):
         if "://" in location:
-            raise ValueError(f"{location}: only folders and files on disk can be indexed and written")
+            raise WrongValueError(f"{location}: only folders and files on disk can be indexed and written")
     files = _listed(folder, path)
     before = _earlier(path)
     known = {file: rows for file, rows in before.items() if not any(row["problem"].value for row in rows)}

@@ -9,20 +9,19 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, groupby, pairwise
-from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
 from ..composite import Composite
-from ..errors import CompositeH5Error, WrongTypeError
+from ..errors import CompositeH5Error, WrongTypeError, WrongValueError, require_type
 from ..geometry import Box
 from ..links import absolute_location
 from ..opening import open_composite
 from ..remote import Location, shown
 from ..targets import KeepOpen
-from .cutout import cut
-from .running import Progress, each, silent
+from .cutout import cut, is_position
+from .running import Progress, check_running, each, silent
 from .scanning import Files, files_of
 from .transport import Packed, Sender, sender
 
@@ -155,7 +154,7 @@ def cutouts(
     """
     listed, wheres = _listed(sources), _positions(where)
     if len(listed) != len(wheres) and 1 not in (len(listed), len(wheres)):
-        raise ValueError(f"{len(listed)} composites and {len(wheres)} positions can't be paired")
+        raise WrongValueError(f"{len(listed)} composites and {len(wheres)} positions can't be paired")
     total = len(wheres) if len(listed) == 1 else len(listed)
     plan = _Plan(executor, chunksize, buffersize, return_exceptions, progress, "cutouts")
     groups = _groups(listed, wheres, total, total if executor is None else chunksize)
@@ -188,11 +187,9 @@ def _positions(where: Any) -> list[Any] | SkyCoord:
     """Return where the cutouts are, as `cut` takes it."""
     if hasattr(where, "frame"):
         return [where] if where.isscalar else where.ravel()
-    is_one = isinstance(where, Box) or (
-        isinstance(where, tuple) and len(where) == 2 and all(isinstance(value, Real) for value in where)
-    )
-    if is_one:
+    if isinstance(where, Box) or is_position(where):
         return [where]
+    require_type(where, Iterable, "a Box, a SkyCoord, (y, x), or several of them")
     return [tuple(one) if isinstance(one, np.ndarray | list) else one for one in where]
 
 
@@ -201,6 +198,7 @@ def _listed(sources: Sources) -> list[Source]:
         return list(files_of(sources))
     if isinstance(sources, Composite) or hasattr(sources, "geturl"):
         return [_source(sources)]
+    require_type(sources, Iterable, "paths, URLs or open composites")
     return [_source(one) for one in sources]
 
 
@@ -271,10 +269,12 @@ class _Plan:
     step: str
 
     def __post_init__(self) -> None:
+        check_running(self.executor, self.progress)
         for name in ("chunksize", "buffersize"):
             value = getattr(self, name)
+            require_type(value, (int, type(None)), f"{name}, a whole number,")
             if value is not None and value < 1:
-                raise ValueError(f"{name} should be at least 1, not {value}")
+                raise WrongValueError(f"{name} should be at least 1, not {value}")
 
 
 def _results(work: Work[Item], items: Sequence[Item], total: int, plan: _Plan) -> Generator[Any]:

@@ -16,6 +16,8 @@ from ..errors import (
     DigestMismatchError,
     FormatError,
     NoSuchComponentError,
+    WrongTypeError,
+    WrongValueError,
 )
 from .gather import value_order
 from .scalars import KINDS, Row, component_scalars, plain, table_of
@@ -117,7 +119,7 @@ def there(found: Mapping[Detector, Any], name: str, missing: Missing, where: str
         If some are lost, absent, or unknown; in any case if all are unknown. The message names the detectors.
     """
     if missing not in ("error", "skip", "keep"):
-        raise ValueError(f"missing should be 'error', 'skip' or 'keep', not {missing!r}")
+        raise WrongValueError(f"missing should be 'error', 'skip' or 'keep', not {missing!r}")
     gone = {detector: value for detector, value in found.items() if isinstance(value, NotThere)}
     states = {value.state for value in gone.values()}
     if states == {"unknown"} and len(gone) == len(found):
@@ -164,12 +166,12 @@ def table_part(name: str, parameters: Mapping[str, Any], composite: Composite) -
     if kind == "table":
         return composite.read(name, **parameters)
     if kind not in KINDS:
-        raise TypeError(
+        raise WrongTypeError(
             f"{composite!r}: component {name!r} is of kind {kind!r}, but a table is made of {', '.join(sorted(KINDS))} "
             f"or table; read() gives the values"
         )
     if parameters:
-        raise TypeError(f"{composite!r}: component {name!r} is no table with {', '.join(parameters)}")
+        raise WrongTypeError(f"{composite!r}: component {name!r} is no table with {', '.join(parameters)}")
     scalars = component_scalars(composite, name)
     return {key.removeprefix(f"{name}."): scalar for key, scalar in scalars.items()}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,9 +27,9 @@ from ..container.publish import make_folders, publish
 from ..container.reader import StoredFile
 from ..container.source import identity
 from ..container.writer import file_image
-from ..errors import CompositeH5Error, ConflictError, NotACompositeFileError, UnsupportedVersionError
+from ..errors import CompositeH5Error, ConflictError, NotACompositeFileError, UnsupportedVersionError, WrongValueError
 from ..integrity import read_json
-from ..links import Link, checked_path
+from ..links import Link, Paths, checked_path, checked_paths
 from ..stored import from_group
 from ..writing import relative_links
 from .references import HOLDERS, StoredLink
@@ -65,7 +65,7 @@ class Migration:
 
 
 def migrate(
-    sources: Iterable[str | os.PathLike[str]],
+    sources: Paths,
     *,
     output: str | os.PathLike[str] | None = None,
     in_place: bool = False,
@@ -79,7 +79,7 @@ def migrate(
 
     Parameters
     ----------
-    sources : iterable of path
+    sources : path, or iterable of path
         Files, and folders with all below them.
     output : path, optional
         The folder of the new files; they lie in it as the old ones do in the innermost folder that has all of these.
@@ -104,8 +104,8 @@ def migrate(
         If one of the sources isn't there.
     """
     if output is not None and in_place:
-        raise ValueError("new files can be in another folder or in place of the old ones, not both")
-    found = {source: files_of(source) for source in map(os.path.abspath, map(checked_path, sources))}
+        raise WrongValueError("new files can be in another folder or in place of the old ones, not both")
+    found = {source: files_of(source) for source in map(os.path.abspath, checked_paths(sources))}
     targets = {path: path for paths in found.values() for path in paths}
     if output is not None and targets:
         folders = [s if os.path.isdir(s) else os.path.dirname(path) for s, paths in found.items() for path in paths]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..composite import Composite
 from ..definition import Definition, get_definition, known_definition
-from ..errors import DefinitionError, NoCandidateError, NoSuchComponentError, StageError, require_type
+from ..errors import DefinitionError, NoCandidateError, NoSuchComponentError, StageError, checked_names, require_type
 from ..links import DataId, Link
 from ..parts import LinkedPart, ListPart
 from .versions import VERSIONS, use_version, version_names, with_version
-
-if TYPE_CHECKING:
-    from ..composite import Composite
 
 
 def overlay(
@@ -39,7 +37,7 @@ def overlay(
     history = [*base.provenance.get("history", []), {key: value for key, value in step.items() if value}]
     shown = base.replace(as_links(base), data_id={**base.data_id, **data_id}, provenance={"history": history}, **fields)
     result = shown.replace(components, **({"id": attributes["id"]} if "id" in attributes else {}))
-    for name in keep:
+    for name in checked_names(keep, "the name of a component"):
         if name in shown and name in components:
             stage = shown.component_stage(name)
             result = with_version(result, name, shown.link(name), stage)
@@ -65,8 +63,9 @@ def require_stage(
     composite: Composite, stage: str, components: Iterable[str] | None, fallback: str | Iterable[str]
 ) -> Composite:
     """Return a composite whose components have reached a stage; see `Composite.require_stage`."""
-    names = _staged(composite) if components is None else list(components)
-    wanted = [stage, *([fallback] if isinstance(fallback, str) and fallback else fallback)]
+    require_type(stage, str, "the name of a stage")
+    names = _staged(composite) if components is None else checked_names(components, "the name of a component")
+    wanted = [stage, *(name for name in checked_names(fallback, "the name of a stage") if name)]
     behind: list[str] = []
     fallbacks: dict[str, str] = {}
     result = composite
@@ -142,6 +141,13 @@ def choose(
     NoSuchComponentError, AbsentComponentError
         If the best one lacks a component.
     """
+    require_type(base, Composite, "a composite")
+    require_type(candidates, Iterable, "composites to choose from")
+    require_type(best, Callable, "a rule that gives a number for a composite")  # type: ignore[arg-type]
+    components = checked_names(components, "the name of a component")
+    candidates = list(candidates)
+    for candidate in candidates:
+        require_type(candidate, Composite, "a composite")
     scored = [(candidate, best(candidate)) for candidate in candidates]
     eligible = [(score, candidate) for candidate, score in scored if score is not None and not math.isnan(score)]
     if not eligible:
@@ -189,10 +195,9 @@ def compose(
     ValueError
         If a source isn't stored.
     """
-    from ..composite import Composite
-
     if isinstance(definition, str):
         definition = get_definition(definition)
+    require_type({} if components is None else components, Mapping, "a mapping of names to components")
     found = dict(components or {})
     for source in sources:
         require_type(source, Composite, "a composite")

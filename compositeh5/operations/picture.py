@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import FormatError
+from ..errors import FormatError, WrongTypeError
 from ..kinds.image import Image
 from .footprints import Footprint
 
@@ -41,12 +41,12 @@ def reduced(name: str, step: int, composite: Composite) -> Reduced:
         If the component isn't an image of two axes.
     """
     if composite.kind(name) != "image":
-        raise TypeError(
+        raise WrongTypeError(
             f"{composite!r}: component {name!r} is of kind {composite.kind(name)!r}, but a picture needs images"
         )
     image = composite[name]
     if len(image.shape) != 2:
-        raise TypeError(f"{composite!r}: component {name!r} has {len(image.shape)} axes, but a picture needs two")
+        raise WrongTypeError(f"{composite!r}: component {name!r} has {len(image.shape)} axes, but a picture needs two")
     padding = [(0, -n % step) for n in image.shape]
     padded = np.pad(image.array.astype(np.float32, copy=False), padding, constant_values=np.nan)
     ny, nx = padded.shape

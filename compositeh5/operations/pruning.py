@@ -8,13 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from numbers import Real
 
 from ..composite import Composite
 from ..container.files import OpenFile
 from ..container.layout import composite_group, composite_names
 from ..container.source import identity
-from ..errors import InUseError
-from ..links import checked_path
+from ..errors import InUseError, checked_names, require_type
+from ..links import Paths, checked_paths
 from ..parts import StoredPart
 from ..stored import from_group
 from .references import Reference, composite_links, find_references, link_state, meant
@@ -124,7 +125,8 @@ def prune(
     tree = files_under(*roots)
     outlines, visited = visit(_outline, tree, executor=executor, progress=progress, step="looking for links")
     users = _users(outlines)
-    names = frozenset([*definitions, *([_PROMOTED] if promoted else [])])
+    names = frozenset([*checked_names(definitions, "the name of a definition"), *([_PROMOTED] if promoted else [])])
+    require_type(older_than, Real, "a number of seconds")
     limit = time.time() - older_than
     shared = [outline for outline in outlines if outline.definitions <= names]
     # What a young one refers to is kept, too.
@@ -140,7 +142,7 @@ def prune(
 
 
 def remove(
-    files: Sequence[str | os.PathLike[str]],
+    files: Paths,
     *roots: Root,
     delete: bool = False,
     force: bool = False,
@@ -151,7 +153,7 @@ def remove(
 
     Parameters
     ----------
-    files : sequence of path
+    files : path, or iterable of path
         The files.
     *roots : path
         The folders that may have users.
@@ -172,7 +174,7 @@ def remove(
     OSError
         If a file can't be deleted.
     """
-    paths = [os.path.realpath(checked_path(file)) for file in files]
+    paths = [os.path.realpath(file) for file in checked_paths(files)]
     before = {path: os.stat(path) for path in paths}
     targets = {path: meant(path)[0] for path in paths}
     found, visited = find_references(targets, files_under(*roots), executor=executor, progress=progress)

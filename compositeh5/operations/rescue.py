@@ -30,7 +30,7 @@ from ..container.publish import make_folders, publish
 from ..container.salvage import salvaged
 from ..container.viewers import RANGE, image_attrs
 from ..container.writer import write_image
-from ..errors import ConflictError, CorruptFileError
+from ..errors import ConflictError, CorruptFileError, WrongValueError
 from ..integrity import digest
 from ..links import absolute_location
 from ..parts import MemoryPart, Part, StoredPart
@@ -148,7 +148,9 @@ def rescue(
     """
     location, place = absolute_location(source), absolute_location(target)
     if "://" in location or "://" in place:
-        raise ValueError(f"{location if '://' in location else place}: only files on disk can be rescued; fetch it")
+        raise WrongValueError(
+            f"{location if '://' in location else place}: only files on disk can be rescued; fetch it"
+        )
     if os.path.realpath(location) == os.path.realpath(place):
         raise ConflictError(f"{place}: is the damaged file itself, of which others may still get more")
     with _surveyed(location, Access(isolated=isolated, limits=limits)) as (surveys, unread, damage):

@@ -9,6 +9,8 @@ from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import TypeAlias, TypeVar
 
+from ..errors import require_type
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -24,6 +26,12 @@ _AHEAD = 32
 
 def silent(step: str, done: int, total: int) -> None:
     """Show nothing."""
+
+
+def check_running(executor: object, progress: object) -> None:
+    """Raise `WrongTypeError` unless these are something that runs work, or None, and something that can be called."""
+    require_type(executor, (Executor, type(None)), "a concurrent.futures.Executor (of dask: Client.get_executor())")
+    require_type(progress, Callable, "a function that is told of the progress")  # type: ignore[arg-type]
 
 
 def each(
@@ -61,6 +69,7 @@ def each(
     Exception
         What the function raises for the first item that fails; what was not begun by then never runs.
     """
+    check_running(executor, progress)
     total = len(items)
     progress(step, 0, total)
     if executor is None:

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable
 from glob import glob, has_magic
 
-from ..links import absolute_location
+from ..errors import require_type
+from ..links import Paths, absolute_location
 
 SUFFIXES = (".h5", ".hdf5")
 """Endings of the names of files that are looked into."""
@@ -14,7 +15,7 @@ SUFFIXES = (".h5", ".hdf5")
 INDEX_NAME = "compositeh5-index.h5"
 """Name of the index of a tree of composites, in its uppermost folder."""
 
-Files = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+Files = Paths
 """Files: a folder with all below it, a pattern such as ``calexp/*.h5``, or single ones."""
 
 
@@ -51,6 +52,7 @@ def files_of(source: Files) -> list[str]:
         If there is no such file or folder, or nothing of that pattern.
     """
     if not isinstance(source, str | os.PathLike):
+        require_type(source, Iterable, "a path, or several of them,")
         return [absolute_location(path) for path in source]
     location = absolute_location(source)
     if "://" in location or os.path.isfile(location):

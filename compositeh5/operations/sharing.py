@@ -7,7 +7,7 @@ files are written first and their users last, so what interrupts that leaves onl
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -19,12 +19,12 @@ from ..container.nodes import GroupNode, Node
 from ..definition import Definition, definition_names, get_definition, known_definition
 from ..errors import BrokenLinkError, ConflictError, DefinitionError, DigestMismatchError, require_type
 from ..integrity import digest
-from ..links import Link, absolute_location, checked_path
+from ..links import Link, Paths, absolute_location, checked_path, checked_paths
 from ..opening import open_composite
 from ..parts import LinkedPart, ListPart
 from ..recipes import Recipes
 from ..targets import Target
-from .running import Progress, silent
+from .running import Progress, check_running, silent
 
 Deviating: TypeAlias = Literal["error", "keep"]
 
@@ -85,7 +85,10 @@ def write_together(
     DefinitionError
         If a composite has a shared component, but not the data ID keys under which it is shared.
     """
+    check_running(None, progress)
     require_type(composites, Mapping, "a mapping of paths to composites")
+    for composite in composites.values():
+        require_type(composite, Composite, "a composite")
     paths = {absolute_location(path): composite for path, composite in composites.items()}
     with ExitStack() as opened:
         files = _shared_files(paths, checked_path(shared))
@@ -120,10 +123,10 @@ def write_together(
 
 
 def split(
-    sources: Iterable[str | os.PathLike[str]],
+    sources: Paths,
     destination: str | os.PathLike[str],
     *,
-    shared: str = "",
+    shared: str = "shared",
     deviating: Deviating = "error",
     replace: bool = False,
     recipes: Recipes | None = None,
@@ -136,7 +139,7 @@ def split(
 
     Parameters
     ----------
-    sources : iterable of path
+    sources : path, or iterable of path
         The files.
     destination : path
         The folder for the new files, which have the names of the old ones.
@@ -156,18 +159,19 @@ def split(
     DigestMismatchError, ConflictError, DefinitionError
         As `write_together` does.
     """
+    check_running(None, progress)
     folder = absolute_location(destination)
     with ExitStack() as opened:
         composites: dict[str | os.PathLike[str], Composite] = {}
-        for source in sources:
+        for source in checked_paths(sources):
             composite = opened.enter_context(open_composite(source))
-            path = os.path.join(folder, os.path.basename(os.fspath(source)))
+            path = os.path.join(folder, os.path.basename(source))
             if path in composites:
                 raise ConflictError(f"{path}: two of the sources have this name; split them into two folders")
             composites[path] = _linked_again(composite, path)
         write_together(
             composites,
-            os.path.join(folder, shared or "shared"),
+            os.path.join(folder, checked_path(shared)),
             deviating=deviating,
             replace=replace,
             recipes=recipes,

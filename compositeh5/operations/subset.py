@@ -22,7 +22,7 @@ from ..container.nodes import GroupNode
 from ..container.publish import make_folders, publish, settle
 from ..container.reader import StoredFile
 from ..definition import known_definition
-from ..errors import BrokenLinkError, CompositeH5Error, ConflictError, NoSuchComponentError
+from ..errors import BrokenLinkError, CompositeH5Error, ConflictError, NoSuchComponentError, checked_names, require_type
 from ..links import Link, checked_path, relative_location
 from ..parts import CopiedPart, StoredPart
 from ..stored import from_group
@@ -106,7 +106,8 @@ def subset(
         If the source isn't there.
     """
     root, target = (os.path.realpath(checked_path(path)) for path in (source, destination))
-    wanted = None if components is None else frozenset(components)
+    wanted = None if components is None else frozenset(checked_names(components, "the name of a component"))
+    require_type(definition, (str, type(None)), "the name of a definition")
     run = partial(each, executor=executor, progress=progress)
     tree = files_under(root)
     tree = replace(tree, files=tuple(path for path in tree.files if not path.startswith(target + os.sep)))

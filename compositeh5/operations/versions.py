@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..definition import VERSIONS
-from ..errors import NoSuchComponentError, suggest
+from ..errors import NoSuchComponentError, WrongValueError, require_type, suggest
 from ..parts import Part
 from ..stored import nested_composite
 
@@ -33,6 +33,7 @@ def version(composite: Composite, name: str, stage: str) -> Part:
     NoSuchComponentError
         If there is none.
     """
+    require_type(stage, str, "the name of a stage")
     if composite.component_stage(name) == stage:
         return composite._part(name)
     others = _others(composite, name)
@@ -64,7 +65,7 @@ def with_version(composite: Composite, name: str, value: Any, stage: str) -> Com
         If the stage is empty, or that of the default version.
     """
     if not stage or stage == composite.component_stage(name):
-        raise ValueError(
+        raise WrongValueError(
             f"{composite._where}: a further version of {name!r} needs a stage of its own, not {stage!r}, "
             f"since it is found by that"
         )

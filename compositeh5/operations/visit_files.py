@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from ..composite import Composite
 from ..errors import FormatError, NotACompositeFileError
-from ..links import DataId, absolute_location, checked_path
+from ..links import DataId, absolute_location, checked_data_id, checked_path
 from ..opening import file_info, open_composite
 from .index import open_index
 from .members import DIMENSION, Member
@@ -102,7 +102,7 @@ def open_visit(
     else:
         members = source
     try:
-        wanted = dict(data_id or {}).items()
+        wanted = checked_data_id({} if data_id is None else data_id).items()
         view = VisitView(
             (
                 Member(entry.location, entry.data_id, partial(open_composite, entry.location, id=entry.id))

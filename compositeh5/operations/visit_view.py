@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import kinds
 from ..composite import Composite
-from ..errors import ClosedError, DigestMismatchError, NoSuchComponentError
+from ..errors import ClosedError, DigestMismatchError, NoSuchComponentError, WrongValueError, require_type
 from .footprints import Footprint, containing, footprint
 from .members import (
     DIMENSION,
@@ -219,6 +219,7 @@ class VisitView:
             If it isn't the same for all detectors; the message names those that deviate from most.
         """
         self._check_open()
+        require_type(name, str, "the name of a component")
         if name not in self._shared:
             if self.visit is not None and name in self.visit:
                 with self._context():
@@ -266,7 +267,9 @@ class VisitView:
 
     def _covered(self, detectors: Iterable[Detector] | None, missing: Missing) -> dict[Detector, Footprint]:
         if missing == "keep":
-            raise ValueError("missing should be 'error' or 'skip': a detector without WCS has no place to be kept at")
+            raise WrongValueError(
+                "missing should be 'error' or 'skip': a detector without WCS has no place to be kept at"
+            )
         chosen = [member.detector for member in self._chosen(detectors)]
         self._footprints |= self._found("wcs", footprint, [key for key in chosen if key not in self._footprints])
         return there({detector: self._footprints[detector] for detector in chosen}, "wcs", missing, repr(self))
@@ -341,7 +344,7 @@ class VisitView:
             If the components are no images.
         """
         if step < 1:
-            raise ValueError(f"the step should be at least 1, not {step}")
+            raise WrongValueError(f"the step should be at least 1, not {step}")
         covered = self._covered(detectors, missing)
         images = self._each(name, partial(reduced, name, step), covered, missing)
         image, wcs = mosaic(images, covered, step)
@@ -374,7 +377,11 @@ class VisitView:
         self._check_open()
         if detectors is None:
             return list(self._members.values())
-        chosen = dict.fromkeys(detectors)
+        require_type(detectors, Iterable, "detectors")
+        wanted = list(detectors)
+        for detector in wanted:
+            require_type(detector, Hashable, "a detector")
+        chosen = dict.fromkeys(wanted)
         if unknown := [detector for detector in chosen if detector not in self._members]:
             raise NoSuchComponentError(f"{self!r}: there is no {listed(unknown)}; there are {listed(self._members)}")
         return [self._members[detector] for detector in chosen]
@@ -392,6 +399,7 @@ class VisitView:
     def _found(
         self, name: str, function: Callable[[Composite], _Result], detectors: Iterable[Detector] | None
     ) -> dict[Detector, _Result | NotThere]:
+        require_type(name, str, "the name of a component")
         members = self._chosen(detectors)
         work = partial(if_there, name, function)
         with self._context():
