@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from support import exposure
 from visits import write_simulated_visit
 
@@ -250,5 +251,11 @@ def test_a_view_of_a_visit(folder: Path, method: str) -> None:
         pytest.importorskip("dask", reason="needs dask (the extra `dask`)")
     with ch5.open_visit(VISIT, MEMBERS) as view:
         assert foreign_errors(lambda value: getattr(view, method)(value)) == {}
-        if method != "open" and "detectors" in inspect.signature(getattr(view, method)).parameters:
-            assert foreign_errors(lambda value: view.read("wcs", detectors=value)) == {}
+        if "detectors" in inspect.signature(getattr(view, method)).parameters and method != "containing":
+            assert foreign_errors(lambda value: getattr(view, method)("image", detectors=value)) == {}
+
+
+def test_parts_of_a_table_and_of_a_record() -> None:
+    c = ch5.Composite(None, table=Table({"a": [1, 2]}), record={"a": 1})
+    assert foreign_errors(lambda value: c.read("table", columns=value)) == {}
+    assert foreign_errors(lambda value: c.read("record", fields=value)) == {}

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..container.names import escape_name, unescape_name
 from ..container.nodes import ArrayNode, Group, GroupNode, Node
-from ..errors import EncodeError, FormatError, NoSuchComponentError, require_type
+from ..errors import EncodeError, FormatError, NoSuchComponentError, checked_names, require_type
 from ._values import decode_value, encode_value
 
 IMMUTABLE = True
@@ -164,7 +164,7 @@ def decode(node: Node, *, fields: Iterable[str] | None = None) -> Record:
     if not isinstance(node, GroupNode) or node.attr("type", str) != "record":
         raise FormatError(f"{node.where}: there should be a record")
     if fields is not None:
-        names = [fields] if isinstance(fields, str) else list(fields)
+        names = checked_names(fields, "the name of a field")
         for name in names:
             if escape_name(name) not in node:
                 there = ", ".join(unescape_name(link, node.where) for link in node)

@@ -11,7 +11,7 @@ import numpy as np
 from ..container.names import escape_name, unescape_name
 from ..container.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node
 from ..container.reader import fetch_together
-from ..errors import CompositeH5Error, EncodeError, FormatError, NoSuchComponentError
+from ..errors import CompositeH5Error, EncodeError, FormatError, NoSuchComponentError, checked_names
 from . import record
 from ._units import unit_from_text, unit_to_text
 from ._values import decode_value, encode_value, split_rows, text_array, value_shape
@@ -107,7 +107,7 @@ def decode(node: Node, *, columns: str | Iterable[str] | None = None, rows: Any 
     covering, index = (None, None) if rows is None else split_rows(rows, length)
     names = _names(node)
     if columns is not None:
-        names = _chosen(names, [columns] if isinstance(columns, str) else list(columns), node.where)
+        names = _chosen(names, list(checked_names(columns, "the name of a column")), node.where)
     column_meta = record.decode(node[_COLUMN_META]).to_dict() if _COLUMN_META in node else {}
     nodes = [node[escape_name(name)] for name in names]
     if columns is not None or rows is not None:

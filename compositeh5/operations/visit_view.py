@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -303,6 +303,7 @@ class VisitView:
             If they aren't arrays.
         """
         planes = self._each(name, partial(plane_of, name), detectors, "error")
+        self._require_some(planes)
         openers = {detector: self._members[detector].open for detector in planes}
         return stack(planes, openers, name, chunks)
 
@@ -347,6 +348,7 @@ class VisitView:
             raise WrongValueError(f"the step should be at least 1, not {step}")
         covered = self._covered(detectors, missing)
         images = self._each(name, partial(reduced, name, step), covered, missing)
+        self._require_some(images)
         image, wcs = mosaic(images, covered, step)
         return Composite(None, image=image, wcs=wcs, data_id=self.data_id)
 
@@ -385,6 +387,11 @@ class VisitView:
         if unknown := [detector for detector in chosen if detector not in self._members]:
             raise NoSuchComponentError(f"{self!r}: there is no {listed(unknown)}; there are {listed(self._members)}")
         return [self._members[detector] for detector in chosen]
+
+    def _require_some(self, found: Mapping[Detector, Any]) -> None:
+        """Raise `NoSuchComponentError` if there is nothing, for no detector was chosen."""
+        if not found:
+            raise NoSuchComponentError(f"{self!r}: no detector was chosen; there are {listed(self._members)}")
 
     def _each(
         self,
