@@ -30,6 +30,7 @@ from ..errors import (
     OutsideError,
     UnsupportedParameterError,
     WrongTypeError,
+    checked_names,
     suggest,
 )
 from ..geometry import Box
@@ -128,7 +129,7 @@ def chosen(composite: Composite, parameters: Mapping[str, Any]) -> tuple[Composi
     result = composite.replace()
     if wanted is None:
         return result, rest
-    names = dict.fromkeys([wanted] if isinstance(wanted, str) else wanted)
+    names = dict.fromkeys(checked_names(wanted, "the name of a component"))
     known = {*composite, *composite.absent}
     if composite.definition in definition_names():
         known |= get_definition(composite.definition).components.keys()

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..container.nodes import Node
-from ..errors import ConversionError, FormatError, WrongValueError
+from ..errors import ConversionError, FormatError, WrongValueError, checked_names
 from ..opening import open_composite
 from ..targets import node_bytes
 
@@ -29,7 +29,7 @@ def to_frame(composite: Composite, name: str, chunks: Any, columns: str | Iterab
         raise ImportError(
             "tables as data frames of dask need pandas and pyarrow: pip install dask[dataframe]"
         ) from error
-    chosen = {} if columns is None else {"columns": [columns] if isinstance(columns, str) else list(columns)}
+    chosen = {} if columns is None else {"columns": list(checked_names(columns, "the name of a column"))}
     # The types of what is empty are not always those of what isn't.
     first = composite.read(name, rows=slice(0, 1), **chosen)
     meta = _empty_frame(first, f"{composite!r}: table {name!r}")
