@@ -324,15 +324,14 @@ def _check_recipes(composites: Mapping[str, Composite], recipes: Recipes) -> Non
             )
 
 
-def relative_links(node: Node, location: str) -> Any:
-    """Return the tree with the files of its external links as seen from ``location``."""
-    if isinstance(node, ExternalLink) and node.file == location:
+def relative_links(node: Node, location: str, before: str | None = None) -> Any:
+    """Return the tree with the files of its external links as seen from ``location``; it may come from ``before``."""
+    if isinstance(node, ExternalLink) and node.file in (location, before):
         # It stays right when the file gets another name.
         return SoftLink(node.target)
     if isinstance(node, ExternalLink):
         return ExternalLink(links.relative_location(node.file, location), node.target)
     if isinstance(node, Group):
-        return dataclasses.replace(
-            node, children={name: relative_links(child, location) for name, child in node.children.items()}
-        )
+        children = {name: relative_links(child, location, before) for name, child in node.children.items()}
+        return dataclasses.replace(node, children=children)
     return node

@@ -108,8 +108,12 @@ def test_the_harness_sees_what_others_do_not_notice(torture: ModuleType, folder:
 def test_what_is_rescued_is_right(saved: dict[str, Counter[str]], damage: str) -> None:
     counts = saved[damage]
     assert {what: counts[what] for what in ("silent", "hang", "crash")} == {"silent": 0, "hang": 0, "crash": 0}
-    # Only the headers of the groups are all that leads to the rest.
-    assert counts["all"] + counts["some"] >= 0.6 * sum(counts.values())
+    if damage == "truncated":
+        # HDF5 opens none.
+        assert counts.keys() == {"nothing"}
+    else:
+        # Only the headers of the groups are all that leads to the rest.
+        assert counts["all"] + counts["some"] >= 0.6 * sum(counts.values())
 
 
 @pytest.mark.parametrize("change", EDITS)

@@ -45,7 +45,7 @@ def examine(location: str, isolated: bool = False) -> dict[str, Any]:
     """Read all of a file, and return the errors by what raised them."""
     import compositeh5 as ch5
     from compositeh5 import targets
-    from compositeh5.operations.verify import _content
+    from compositeh5.operations.verify import verify
 
     targets.cache.clear()
     found: dict[str, str] = {}
@@ -59,11 +59,6 @@ def examine(location: str, isolated: bool = False) -> dict[str, Any]:
             found[what] = type(error).__name__ + ("" if known else "!\n" + traceback.format_exc(limit=-4))
             found[f"{what}: message"] = str(error)[:400]
 
-    def verify(composite: ch5.Composite) -> None:
-        for _, error in _content(composite, quick=False):
-            if error is not None:
-                raise error
-
     try:
         with ch5.open(location, isolated=isolated) as composite:
             for name in composite:
@@ -75,7 +70,7 @@ def examine(location: str, isolated: bool = False) -> dict[str, Any]:
     except Exception:
         attempt("open", lambda: ch5.open(location, isolated=isolated))
     # Beside the folder, of which nothing may change.
-    attempt("rescue", lambda: ch5.rescue(location, "rescued.h5", partial=True, replace=True))
+    attempt("rescue", lambda: ch5.rescue(location, "rescued.h5", replace=True))
     return {"errors": found, "secret": any(hostile_files.SECRET in value for value in values)}
 
 

@@ -29,14 +29,10 @@ if TYPE_CHECKING:
     from ..operations.pruning import PruneReport
     from ..operations.references import Reference
     from ..operations.tree import Unread, Visited
-    from ..operations.verify import Verification
 
 _HOUR = 3600
 
 _HEADER = ("state", "file", "component", "detail")
-
-_SHOWN = 10
-"""So many damaged parts of a component are printed; JSON has all of them."""
 
 
 def _refs(arguments: argparse.Namespace) -> int:
@@ -132,25 +128,13 @@ def _verify(arguments: argparse.Namespace) -> int:
             executor=workers,
             progress=shown,
         )
-    rows = _problem_rows(done)
+    rows = [(problem.finding, problem.path, problem.component, problem.detail) for problem in done.problems]
     summary = (
         f"{len(done.problems)} problems in {done.visited.files} files: {done.composites} composites, "
         f"{done.components} components read, {done.links} links"
     )
     report(arguments, done, Table(_HEADER, rows), summary)
     return FOUND if done.problems else FINE
-
-
-def _problem_rows(done: Verification) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
-    for problem in done.problems:
-        rows.append((problem.finding, problem.path, problem.component, problem.detail))
-        parts = [f"damaged: {extent}" for extent in problem.extents]
-        if len(parts) > _SHOWN:
-            parts[_SHOWN:] = [f"... and {len(parts) - _SHOWN} more parts"]
-        rows.extend(("", "", "", part) for part in parts)
-    good = ((path, ", ".join(components) or "nothing") for path, components in done.rescuable.items())
-    return [*rows, *(("rescue", path, "", f"still good: {components}") for path, components in good)]
 
 
 def _rescue(arguments: argparse.Namespace) -> int:
@@ -161,16 +145,12 @@ def _rescue(arguments: argparse.Namespace) -> int:
         done = rescue(
             arguments.file,
             arguments.output,
-            partial=arguments.partial,
             replace=arguments.force,
             isolated=arguments.isolated,
         )
     rows = [("saved", name, "") for name in done.saved]
-    for item in done.lost:
-        name = f"{item.composite}/{item.component}".rstrip("/")
-        rows.append(("in part" if item.kept else "lost", name, item.kept or item.reason))
-    damage = f"{done.damage}; " if done.damage else ""
-    summary = f"{done.target}: {damage}{len(done.saved)} components saved, {len(done.lost)} lost or in part"
+    rows += (("lost", name, reason) for name, reason in done.lost.items())
+    summary = f"{done.target}: {len(done.saved)} components saved, {len(done.lost)} lost"
     report(arguments, done, Table(("state", "component", "detail"), rows), summary)
     return FOUND if done.lost else FINE
 
@@ -240,11 +220,6 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 def _rescue_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the damaged file; it isn't changed")
     parser.add_argument("output", metavar="OUT", help="the file to write")
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="keep what is good of damaged images (the rest is NaN), masks (plane LOST) and tables (whole columns)",
-    )
     isolated_argument(parser)
     force_argument(parser)
 
@@ -297,12 +272,12 @@ VERBS = {
         "check that files hold what was written, and that links find it",
         "Check files, and all files below folders: that they are whole, that each stored component has the content "
         "that was written, that no component is missing, that each link finds the id and the content that it is meant "
-        "to. Of what is damaged it tells which parts, and what `rescue` can still save.",
+        "to. Each component that is damaged is named; `rescue` saves the others.",
         """
         compositeh5 verify repo -j 4
         compositeh5 verify repo --isolated
         compositeh5 verify repo --quick --json | jq -r '.problems[] | [.finding, .path, .component] | @tsv'""",
-        "problems, composites, components, links, visited, rescuable",
+        "problems, composites, components, links, visited",
         "something is wrong",
     ),
     "rescue": Verb(
@@ -310,12 +285,12 @@ VERBS = {
         _rescue_arguments,
         "write what is still good of a damaged file",
         "Write a new file with all components of a damaged one whose content is still that which was written, and with "
-        "its links. Files that were cut off, by a full disk or a broken download, can be read too. The new file "
-        "says what is missing, and why. The exit code is 2 if nothing can be saved.",
+        "its links. The new file says what is missing, and why. The exit code is 2 if nothing can be saved, or HDF5 "
+        "can't open the file, for it was cut off, say.",
         """
         compositeh5 rescue calexp.h5 rescued.h5
-        compositeh5 rescue calexp.h5 parts.h5 --partial --json""",
-        "source, target, damage, saved, lost",
+        compositeh5 rescue calexp.h5 rescued.h5 --force --json""",
+        "source, target, saved, lost",
         "something is lost",
     ),
 }

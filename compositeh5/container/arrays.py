@@ -33,9 +33,6 @@ _FILTERS = {
 }
 _DEFLATED = [[h5z.FILTER_DEFLATE], [h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE]]
 
-_CHECKED = {h5z.FILTER_DEFLATE, h5z.FILTER_FLETCHER32}
-"""Filters by which chunks have a checksum."""
-
 KEPT_BYTES = 16 * 1024 * 1024
 """Of chunks of which only a part was needed, so much is kept for each array: the next cutout may need the same ones."""
 
@@ -159,11 +156,6 @@ class StoredArray(FileArray):
                 info = self._did.get_chunk_info_by_coord(corner)
                 if info.size:
                     yield info.byte_offset, info.size
-
-    @property
-    def checked(self) -> tuple[int, ...] | None:
-        has_checksums = self._blocks is not None or not _CHECKED.isdisjoint(self._filters)
-        return self.unit if has_checksums else None
 
     @cached_property
     def _blocks(self) -> tuple[int, NDArray[Any]] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, Self
 from weakref import WeakSet
 
@@ -13,9 +13,8 @@ from h5py._objects import phil
 from numpy.typing import NDArray
 
 from ..errors import ClosedError
-from .chunks import chunks_of
 from .limits import LIMITS, Limits
-from .nodes import ArrayNode, GroupNode, Selection
+from .nodes import ArrayNode, GroupNode
 from .source import BlockSource, FileSource, identity
 
 OpenSource = Callable[[], FileSource | BlockSource]
@@ -188,18 +187,6 @@ class FileArray(ArrayNode):
 
     stored_bytes: int
     """Size of what is stored of it."""
-
-    @property
-    @abstractmethod
-    def checked(self) -> tuple[int, ...] | None:
-        """Shape of the parts that have a checksum each, which is looked at when they are read; None without any."""
-
-    def pieces(self) -> Iterator[Selection] | None:
-        """Return the parts that have a checksum each, in the order of the first axis; None without any.
-
-        A small array has one checksum, with its header.
-        """
-        return chunks_of(self.shape, self.checked) if self.shape and self.checked is not None else None
 
     @abstractmethod
     def memmap(self) -> NDArray[Any]:

@@ -179,7 +179,7 @@ class IsolatedArray(FileArray):
         self._is_text = bool(told["text"])
         if self._is_text and self._sent_dtype.kind != "S":
             raise ValueError("text should be byte strings")
-        self._chunks, self._checked = (self._parts(told[name]) for name in ("chunks", "checked"))
+        self._chunks = self._parts(told["chunks"])
         (self.stored_bytes,) = checked_shape([told["stored"]])
         self._recipe = None
         if told["recipe"] is not None:
@@ -209,10 +209,6 @@ class IsolatedArray(FileArray):
     @property
     def chunks(self) -> tuple[int, ...] | None:
         return self._chunks
-
-    @property
-    def checked(self) -> tuple[int, ...] | None:
-        return self._checked
 
     @property
     def recipe(self) -> Recipe | None:

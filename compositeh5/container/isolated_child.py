@@ -118,7 +118,6 @@ def _described(file: StoredFile, request: dict[str, Any], window: Any) -> dict[s
         "dtype": f"|S{node.dtype.itemsize // 4 + 1}" if is_text else node.dtype.str,
         "text": is_text,
         "chunks": node.chunks,
-        "checked": node.checked,
         "stored": node.stored_bytes,
         "recipe": None if node.recipe is None else asdict(node.recipe),
     }

@@ -146,7 +146,7 @@ class IsolatedProcess:
     def _start(self) -> Channel:
         if not sys.platform.startswith("linux"):
             raise IsolationError(f"{self._name}: reading a file in a process of its own needs Linux")
-        file = self._source.fileno() if isinstance(self._source, FileSource) and self._source.as_stored else None
+        file = self._source.fileno() if isinstance(self._source, FileSource) else None
         self._window = os.memfd_create("compositeh5")
         os.ftruncate(self._window, WINDOW)
         ours, theirs = socket.socketpair()

@@ -88,9 +88,6 @@ class FileSource(_Source):
         If it is neither a file nor a folder: a FIFO or a device.
     """
 
-    as_stored = True
-    """Whether its bytes are those that are on the disk."""
-
     def __init__(self, path: str) -> None:
         super().__init__()
         # Before, since opening a device or a FIFO can have effects, and after, since it may be another by then.

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -16,15 +16,13 @@ from ..container.files import OpenFile
 from ..container.layout import BY_ID, composite_group, composite_group_by_id, composite_names
 from ..container.limits import LIMITS, Limits
 from ..container.nodes import GroupNode, Node
-from ..container.salvage import salvaged
 from ..definition import known_definition
-from ..errors import CompositeH5Error, CorruptFileError, DigestMismatchError, FormatError, WrongIdError
+from ..errors import CompositeH5Error, DigestMismatchError, FormatError, WrongIdError
 from ..integrity import check_digest
 from ..links import Link
-from ..parts import StoredPart
+from ..parts import LIST, StoredPart
 from ..stored import from_group
 from ..targets import open_target
-from .damage import Extent, check_composite_digest, composites_in, survey_file
 from .references import State, StoredLink, link_state, part_links
 from .running import Progress, each, silent
 from .tree import Root, Visited, files_under, visit
@@ -52,8 +50,6 @@ class Problem:
         See `Finding`.
     detail : str
         What was expected, and what was found.
-    extents : tuple of Extent
-        Which parts of the component, or of the file, are damaged.
     """
 
     path: str
@@ -61,7 +57,6 @@ class Problem:
     component: str
     finding: Finding
     detail: str
-    extents: tuple[Extent, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,9 +71,6 @@ class Verification:
         How many were checked: composites in files, components of which the content was read, and links.
     visited : Visited
         What was looked at.
-    rescuable : dict
-        For the path of each file of which content is damaged, the components that are still as they were written:
-        what `rescue` saves, as ``<composite>/<component>``.
     """
 
     problems: tuple[Problem, ...]
@@ -86,7 +78,6 @@ class Verification:
     components: int
     links: int
     visited: Visited
-    rescuable: dict[str, tuple[str, ...]]
 
 
 def verify(composite: Composite) -> None:
@@ -149,7 +140,6 @@ def verify_files(
     problems.extend(_incomplete(checks))
     problems.extend(_ambiguous(checks))
     components = sum(check.components for check in checks)
-    rescuable: dict[str, tuple[str, ...]] = {}
     if not quick:
         outside = _outside(checks, frozenset(tree.names))
         step = "reading what links lead to"
@@ -158,14 +148,12 @@ def verify_files(
         ):
             components += count
             problems.extend(faults)
-        problems, rescuable = _examined(problems, access, executor, progress)
     return Verification(
         tuple(sorted(problems, key=lambda problem: (problem.path, problem.composite))),
         sum(len(check.composites) for check in checks),
         components,
         sum(check.links for check in checks),
         visited,
-        rescuable,
     )
 
 
@@ -247,7 +235,7 @@ def _content(composite: Composite, prefix: str = "", *, quick: bool) -> Iterator
         part = composite._part(name)
         if isinstance(part, StoredPart):
             try:
-                yield from _stored_content(prefix + name, part.node, composite.location, quick)
+                yield from stored_content(prefix + name, part.node, composite.location, quick=quick)
             except (OSError, CompositeH5Error) as error:
                 yield prefix + name, error
     try:
@@ -257,7 +245,27 @@ def _content(composite: Composite, prefix: str = "", *, quick: bool) -> Iterator
         yield prefix.removesuffix("/"), error
 
 
-def _stored_content(path: str, node: Node, location: str | None, quick: bool) -> Iterator[tuple[str, Exception | None]]:
+def check_composite_digest(composite: Composite, where: str | None) -> None:
+    """Raise `DigestMismatchError` unless a composite has the components and attributes that were written."""
+    if composite.digest != composite.recorded_digest:
+        raise DigestMismatchError(
+            f"{where}: the composite has digest {composite.digest}, but {composite.recorded_digest} was recorded: "
+            f"a component or an attribute was added, removed, renamed or changed"
+        )
+
+
+def stored_content(
+    path: str, node: Node, location: str | None, *, quick: bool = False
+) -> Iterator[tuple[str, Exception | None]]:
+    """Check a stored component, and yield it and all composites within it with what is wrong with each, or None.
+
+    Raises
+    ------
+    DigestMismatchError
+        If its content isn't what was written.
+    OSError, CompositeH5Error
+        If it can't be read.
+    """
     if isinstance(node, GroupNode) and node.attr("kind", str, "") == "composite":
         # Its digest stands on what it records of its components.
         yield from _content(from_group(node, location, access_of(node)), f"{path}/", quick=quick)
@@ -267,8 +275,18 @@ def _stored_content(path: str, node: Node, location: str | None, quick: bool) ->
     else:
         check_digest(node)
     yield path, None
-    for item_path, item in composites_in(path, node):
-        yield from _stored_content(item_path, item, location, quick)
+    for item_path, item in _composites_in(path, node):
+        yield from stored_content(item_path, item, location, quick=quick)
+
+
+def _composites_in(path: str, node: Node) -> Iterator[tuple[str, GroupNode]]:
+    """Yield the composites in a list, and in the lists in it, with the paths that lead to them."""
+    if isinstance(node, GroupNode) and node.attr("kind", str, "") == LIST:
+        for name, child in node.items():
+            if isinstance(child, GroupNode) and child.attr("kind", str, "") == "composite":
+                yield f"{path}/{name}", child
+            else:
+                yield from _composites_in(f"{path}/{name}", child)
 
 
 def _check_targets(access: Access, work: tuple[str, tuple[Link, ...]]) -> tuple[int, list[Problem]]:
@@ -282,7 +300,7 @@ def _check_targets(access: Access, work: tuple[str, tuple[Link, ...]]) -> tuple[
             problems.append(_problem(place, "", link.component, error))
             continue
         try:
-            for component, fault in _stored_content(link.component, node, place, quick=False):
+            for component, fault in stored_content(link.component, node, place):
                 count += fault is None
                 if fault is not None:
                     problems.append(_problem(place, "", component, fault))
@@ -291,65 +309,6 @@ def _check_targets(access: Access, work: tuple[str, tuple[Link, ...]]) -> tuple[
         finally:
             file.close()
     return count, problems
-
-
-_DAMAGED = ("unread", "digest", "format")
-"""Findings that may mean damage of what a file stores."""
-
-
-class _Damage(NamedTuple):
-    """What is wrong with a file as a whole, which parts of which components are damaged, and what is still good."""
-
-    file: str
-    extents: tuple[tuple[str, str, Extent], ...]
-    good: tuple[str, ...]
-
-
-def _examined(
-    problems: list[Problem], access: Access, executor: Executor | None, progress: Progress
-) -> tuple[list[Problem], dict[str, tuple[str, ...]]]:
-    """Return problems with the extents of damage, and what can be rescued: only files that have problems are read."""
-    paths = sorted({problem.path for problem in problems if problem.finding in _DAMAGED})
-    step = "examining damage"
-    damage = each(partial(_damage, access), paths, executor=executor, progress=progress, step=step)
-    found = dict(zip(paths, damage, strict=True))
-    return [_with_extents(problem, found.get(problem.path)) for problem in problems], {
-        path: one.good for path, one in found.items() if one is not None
-    }
-
-
-def _damage(access: Access, path: str) -> _Damage | None:
-    """Return what is damaged in a file; None if it isn't one of this format."""
-    if not os.path.isfile(path):
-        return None
-    try:
-        with salvaged(path, access.kind, access.limits) as (file, damage):
-            surveys, unread = survey_file(file, path)
-            faults = [(name, fault) for name, fault in unread.items()]
-            faults += [(name, fault) for name, survey in surveys.items() for fault in survey.all_faults()]
-            extents = [(name, fault.component, extent) for name, fault in faults for extent in fault.extents]
-            good = [f"{name}/{component}" for name, survey in surveys.items() for component in survey.good()]
-            return _Damage(damage, tuple(extents), tuple(good))
-    except CorruptFileError:
-        return _Damage("", (), ())
-    except (OSError, CompositeH5Error):
-        return None
-
-
-def _with_extents(problem: Problem, damage: _Damage | None) -> Problem:
-    if damage is None or problem.finding not in _DAMAGED:
-        return problem
-    extents = tuple(
-        extent
-        for composite, component, extent in damage.extents
-        # A problem of the whole file has neither name, one of the target of a link only that of the component.
-        if problem.composite in (composite, "")
-        and problem.component in (component, "" if not problem.composite else None)
-    )
-    is_whole_file = damage.file and not problem.composite and not problem.component
-    return replace(
-        problem, extents=extents, detail=f"{problem.detail}; {damage.file}" if is_whole_file else problem.detail
-    )
 
 
 def _outside(checks: Iterable[_Check], inside: frozenset[str]) -> list[tuple[str, tuple[Link, ...]]]:
