@@ -221,18 +221,21 @@ def as_dataset(composite: Composite, ref: DatasetRef, provenance: DatasetProvena
 
     Its entry ``butler`` is what the Butler knows, as ``DatasetProvenance.to_flat_dict`` gives it and ``from_flat_dict``
     reads it: the dataset, the quantum that made it, its inputs, and what is known of each of these. It replaces that of
-    another dataset from which the composite came. Its entry ``software`` has versions; those that the composite names
-    itself stay.
+    another dataset from which the composite came; that of this dataset stays unless another provenance is given. Its
+    entry ``software`` has versions; those that the composite names itself stay.
     """
     known = dict(composite.provenance)
     software = known.get("software", {})
     if isinstance(software, Mapping):
         known["software"] = {**_software(), **software}
     flat = (provenance or DatasetProvenance()).to_flat_dict(ref, simple_types=True)
-    # JSON has no place for infinity and NaN, which may be among what is known of an input.
-    known["butler"] = {
-        key: str(value) if isinstance(value, float) and not isfinite(value) else value for key, value in flat.items()
-    }
+    before = known.get("butler")
+    if provenance is not None or not isinstance(before, Mapping) or before.get("id") != flat["id"]:
+        # JSON has no place for infinity and NaN, which may be among what is known of an input.
+        known["butler"] = {
+            key: str(value) if isinstance(value, float) and not isfinite(value) else value
+            for key, value in flat.items()
+        }
     return identified(composite.replace(provenance=known), ref)
 
 

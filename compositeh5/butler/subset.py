@@ -1,18 +1,16 @@
 """A part of a repository in another one, with what it links to and nothing else.
 
-For example all catalogs, with the calibrations that they share with the exposures, and without these. It is first found
+For example all catalogs, with the calibrations that they share with the exposures, and without these. First it is found
 out what is needed, by reading no more than attributes. Then what is linked to is stored, and its users last.
 """
 
 from __future__ import annotations
 
-import os
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeAlias
 
 from lsst.daf.butler import (
     Butler,
@@ -20,41 +18,31 @@ from lsst.daf.butler import (
     DatasetProvenance,
     DatasetRef,
     DatasetType,
-    FileDataset,
+    DatasetTypeNotSupportedError,
     MissingCollectionError,
     MissingDatasetTypeError,
 )
-from lsst.daf.butler.datastore import DatasetRefURIs
-from lsst.utils.iteration import chunk_iterable
 
-from ..container.layout import DEFAULT
-from ..container.publish import write_durably
-from ..errors import BrokenLinkError, ConflictError
+from .. import kinds
+from ..container.layout import composite_names
+from ..errors import BrokenLinkError, ConfigurationError, ConflictError, NoSuchComponentError, UnknownKindError
 from ..links import Link
-from ..operations.references import StoredLink
+from ..operations.references import StoredLink, part_links
 from ..operations.rewriting import relinked_group
 from ..operations.subset import reduced
+from ..parts import StoredPart
 from ..stored import from_group
-from ..writing import group_of, write_image_of
+from ..writing import group_of
 from .closure import Missing
-from .datasets import as_dataset, location_of
-from .datastores import force_files, formatter_for, predicted_uri
-from .formatter import CompositeFormatter
+from .datasets import location_of
 from .relinking import relink
-from .staging import ingest_staged, staging_folder
-from .stored import describe, open_joined, stored_among
-from .subset_plan import Id, Plan
+from .stored import describe, is_composite, open_joined, stored_among, stored_targets
 
 STORAGE_CLASS = "CompositeH5PartsV1"
 """Storage class of datasets that hold some components of others."""
 
 SUFFIX = "_parts"
 """What the names of their dataset types have more than those of the others."""
-
-BATCH = 100
-"""How many files are written before they get to the repository, in one transaction."""
-
-_Place: TypeAlias = tuple[str, str, DataCoordinate]
 
 
 @dataclass(frozen=True)
@@ -95,8 +83,8 @@ def subset(
     Their id follows from that of the dataset and the names of the components; they tell where they are from. What
     several datasets share stays shared.
 
-    Datasets keep their files, unless these must link to other places, or hold other datasets as well: then they are
-    written anew, one for each dataset, with the same id and content. No component that doesn't come along is read.
+    Datasets keep their files, unless they link to what can't, or their files hold other datasets as well: then they are
+    put anew, with the same id and content. No component that doesn't come along is read.
 
     Dataset types, runs and dimension records are made in the target where it doesn't have them. Datasets that it has
     already stay as they are, so that a call that was interrupted is continued by calling it again.
@@ -132,172 +120,226 @@ def subset(
     FileNotFoundError
         If one of the datasets isn't stored. In all of these cases, nothing is written.
     """
-    plan = Plan(source)
-    plan.select(refs, None if components is None else frozenset(components))
-    if plan.lost and missing == "error":
-        raise BrokenLinkError(f"linked components are lost; nothing was written: {'; '.join(plan.lost)}")
-    order = plan.order()
-    changed = plan.changed(order)
-    writer = _Writer(plan, target)
-    writer.check(order)
-    # Nothing of what stays the same links to what doesn't.
-    same = [id_ for id_ in order if id_ not in changed]
-    writer.transfer([id_ for id_ in same if id_ not in plan.selected], transfer)
-    writer.transfer([id_ for id_ in same if id_ in plan.selected], transfer)
-    writer.write(list(changed))
-    linked = [id_ for id_ in order if id_ not in plan.selected]
+    selected, lost = _needed(source, refs, None if components is None else frozenset(components))
+    if lost and missing == "error":
+        raise BrokenLinkError(f"linked components are lost; nothing was written: {'; '.join(lost)}")
+    datasets = list(_in_order(selected))
+    for dataset in datasets:
+        dataset.plan(target)
+    _check(source, target, datasets)
+    _transfer(source, target, [dataset.new for dataset in datasets if dataset.keeps_file], transfer)
+    _put(source, target, [dataset for dataset in datasets if not dataset.keeps_file])
+    linked = [dataset for dataset in datasets if not dataset.is_selected]
     return Subset(
-        tuple(writer.refs[id_] for id_ in plan.selected),
-        tuple(writer.refs[id_] for id_ in linked if not plan.is_reduced(id_)),
-        tuple(writer.refs[id_] for id_ in linked if plan.is_reduced(id_)),
-        tuple(plan.lost),
+        tuple(dataset.new for dataset in selected),
+        tuple(dataset.new for dataset in linked if not dataset.is_reduced),
+        tuple(dataset.new for dataset in linked if dataset.is_reduced),
+        tuple(lost),
     )
 
 
-@dataclass
-class _Writer:
-    """Stores in the target what a plan needs; datasets go by the ids that they have in the source."""
-
-    plan: Plan
-    target: Butler
-    refs: dict[Id, DatasetRef] = field(default_factory=dict)
-    """The datasets as they are in the target."""
-    files: dict[Id, DatasetRefURIs] = field(default_factory=dict)
-    """Where they are, or will be, as far as links to them were asked for."""
-
-    def __post_init__(self) -> None:
-        self.refs = {id_: self._new_ref(id_) for id_ in self.plan.needs}
-
-    def _new_ref(self, id_: Id) -> DatasetRef:
-        ref = self.plan.datasets[id_].ref
-        if not self.plan.is_reduced(id_):
-            return ref
-        name, names = ref.datasetType.name.removesuffix(SUFFIX) + SUFFIX, sorted(self.plan.needs[id_])
-        dataset_type = DatasetType(name, ref.datasetType.dimensions, STORAGE_CLASS, universe=self.target.dimensions)
-        return DatasetRef(dataset_type, ref.dataId, run=ref.run, id=uuid.uuid5(id_, "+".join(names)))
-
-    def check(self, ids: list[Id]) -> None:
-        """Find out what the target has already, and that all others can be stored.
-
-        Raises
-        ------
-        ConflictError
-            If it has others in their places.
-        ConfigurationError
-            If it can't store parts of composites.
-        """
-        if parts := [self.refs[id_] for id_ in ids if self.plan.is_reduced(id_)]:
-            formatter_for(self.target, parts[0], predicted_uri(self.target, parts[0]))
-        there = _in_places_of(self.target, [self.refs[id_] for id_ in ids])
-        for id_ in ids:
-            new = self.refs[id_]
-            known = there.get(_place_of(new), new)
-            if known.id == new.id:
-                continue
-            if not self.plan.is_reduced(id_):
-                raise ConflictError(
-                    f"the target has {describe(known)} in place of {describe(new)}; choose another repository. "
-                    f"Nothing was written"
-                )
-            if not self._has_parts(known, id_):
-                names = ", ".join(sorted(self.plan.needs[id_]))
-                raise ConflictError(
-                    f"the target has {describe(known)} in place of {describe(new)}, but not with the same {names}; "
-                    f"choose another repository, and select all that is wanted of it at once. Nothing was written"
-                )
-            self.refs[id_] = known
-
-    def _has_parts(self, known: DatasetRef, id_: Id) -> bool:
-        """Return whether a dataset of the target has the components that are needed of one."""
-        ref = self.plan.datasets[id_].ref
-        with (
-            suppress(FileNotFoundError),
-            open_joined(self.target, known) as there,
-            open_joined(self.plan.source, ref) as here,
-        ):
-            return all(
-                name in there and there.component_digest(name) == here.component_digest(name)
-                for name in self.plan.needs[id_]
-            )
-        return False
-
-    def transfer(self, ids: list[Id], how: str) -> None:
-        """Transfer datasets with their files."""
-        if not ids:
-            return
-        self.target.transfer_from(
-            self.plan.source,
-            [self.refs[id_] for id_ in ids],
-            transfer=how,
-            skip_missing=False,
-            register_dataset_types=True,
-            transfer_dimensions=True,
-        )
-        force_files(self.target, [self.refs[id_] for id_ in ids])
-        # Paths change where the source has them from elsewhere, or is a chain.
-        relink(self.target, [self.refs[id_] for id_ in ids if any(self.plan.links(id_))])
-
-    def write(self, ids: list[Id]) -> None:
-        """Write datasets anew that the target doesn't have."""
-        there = {ref.id for ref in stored_among(self.target, (self.refs[id_] for id_ in ids))}
-        ids = [id_ for id_ in ids if self.refs[id_].id not in there]
-        if not ids:
-            return
-        refs = [self.refs[id_] for id_ in ids]
-        for dataset_type in {ref.datasetType for ref in refs}:
-            self.target.registry.registerDatasetType(dataset_type)
-        for run in {ref.run for ref in refs}:
-            self.target.collections.register(run)
-        self.target.transfer_dimension_records_from(self.plan.source, refs)
-        with staging_folder(self.target) as folder:
-            for some in chunk_iterable(ids, BATCH):
-                ingest_staged(self.target, [self._written(id_, folder) for id_ in some])
-
-    def _written(self, id_: Id, folder: str) -> FileDataset:
-        """Write the file of a dataset to a folder, with links as they must be in the place where it will be."""
-        ref, new = self.plan.datasets[id_].ref, self.refs[id_]
-        with open_joined(self.plan.source, ref) as stored:
-            location = stored.location or ""
-            group, _ = relinked_group(group_of(stored), location, self._link_of)
-            composite = from_group(group, location)
-            if self.plan.is_reduced(id_):
-                provenance = DatasetProvenance()
-                provenance.add_input(ref)
-                composite = as_dataset(reduced(composite, self.plan.needs[id_]), new, provenance)
-            path = os.path.join(folder, f"{new.id}{CompositeFormatter.default_extension}")
-            place = location_of(predicted_uri(self.target, new))
-            write_durably(path, partial(write_image_of, {DEFAULT: composite}, place))
-        return FileDataset(path, refs=[new], formatter=CompositeFormatter)
-
-    def _link_of(self, found: StoredLink) -> Link | None:
-        id_ = self.plan.target(found.link)
-        if id_ is None:
-            return None
-        link = replace(found.link, uri=self._place(id_, found.link.component))
-        if self.plan.is_reduced(id_):
-            new = self.refs[id_]
-            link = replace(link, id=str(new.id), dataset_type=new.datasetType.name, definition="")
-        return link
-
-    def _place(self, id_: Id, component: str) -> str:
-        if id_ not in self.files:
-            try:
-                self.files[id_] = self.target.getURIs(self.refs[id_])
-            except FileNotFoundError:
-                self.files[id_] = DatasetRefURIs(predicted_uri(self.target, self.refs[id_]))
-        uris = self.files[id_]
-        return location_of(uris.componentURIs.get(component) or uris.primaryURI)
+# ---- What is needed -----------------------------------------------------------------------------------------
 
 
-def _place_of(ref: DatasetRef) -> _Place:
-    return ref.datasetType.name, ref.run, ref.dataId
+@dataclass(eq=False)
+class _Dataset:
+    """A dataset of the source, as far as its attributes tell, and what the target gets of it."""
+
+    ref: DatasetRef
+    links: Mapping[str, tuple[StoredLink, ...]] = field(default_factory=dict)
+    """The links of each component; what is no composite has no components."""
+    pixels: Set[str] = frozenset()
+    """The components that are planes of pixels."""
+    is_alone: bool = True
+    """Whether there is no other composite in its file."""
+    is_selected: bool = False
+    needed: Set[str] = frozenset()
+    """The components that the target gets."""
+    targets: dict[tuple[str, str], _Dataset] = field(default_factory=dict)
+    """Where the links of these lead, by the id and component that they name; without lost ones."""
+    keeps_file: bool = True
+    new: DatasetRef = field(init=False)
+    """The dataset in the target."""
+
+    @property
+    def is_reduced(self) -> bool:
+        return self.needed != self.links.keys()
+
+    def plan(self, target: Butler) -> None:
+        """Decide as which dataset the target gets it, after that was done for those to which it links."""
+        self.new = self.ref
+        self.keeps_file = self.is_alone and all(other.keeps_file for other in self.targets.values())
+        if self.is_reduced:
+            name = self.ref.datasetType.name.removesuffix(SUFFIX) + SUFFIX
+            dimensions = self.ref.datasetType.dimensions
+            dataset_type = DatasetType(name, dimensions, STORAGE_CLASS, universe=target.dimensions)
+            id_ = uuid.uuid5(self.ref.id, "+".join(sorted(self.needed)))
+            self.new = DatasetRef(dataset_type, self.ref.dataId, run=self.ref.run, id=id_)
+            self.keeps_file = False
 
 
-def _in_places_of(butler: Butler, refs: Iterable[DatasetRef]) -> dict[_Place, DatasetRef]:
-    """Return the datasets that a repository has with the types, runs and data IDs of others."""
-    found: dict[_Place, DatasetRef] = {}
-    for name, run in {(ref.datasetType.name, ref.run) for ref in refs}:
+def _needed(
+    source: Butler, refs: Iterable[DatasetRef], components: Set[str] | None
+) -> tuple[list[_Dataset], list[str]]:
+    """Return the selected datasets, which know to what they link, and the lost links."""
+    known: dict[uuid.UUID, _Dataset] = {}
+    lost: list[str] = []
+
+    def look_at(ref: DatasetRef) -> _Dataset:
+        if ref.id not in known:
+            known[ref.id] = _looked_at(source, ref)
+        return known[ref.id]
+
+    selected = list(dict.fromkeys(look_at(ref.makeCompositeRef() if ref.isComponent() else ref) for ref in refs))
+    if components is not None:
+        selected = [dataset for dataset in selected if not components.isdisjoint(dataset.links)]
+        if not selected:
+            raise NoSuchComponentError(f"no dataset has one of the components {', '.join(sorted(components))}")
+    wanted: list[tuple[_Dataset, Set[str]]] = []
+    for dataset in selected:
+        dataset.is_selected = True
+        wanted.append((dataset, dataset.links.keys() if components is None else components))
+    while wanted:
+        links: list[tuple[_Dataset, StoredLink]] = []
+        for dataset, names in wanted:
+            before, dataset.needed = dataset.needed, dataset.needed | (names & dataset.links.keys())
+            if not dataset.is_selected and dataset.pixels <= dataset.needed:
+                dataset.needed = dataset.links.keys()
+            links += [(dataset, found) for name in sorted(dataset.needed - before) for found in dataset.links[name]]
+        targets = stored_targets(source, (found.link for _, found in links))
+        wanted = []
+        for user, found in links:
+            link, target = found.link, None
+            with suppress(FileNotFoundError, KeyError):
+                target = look_at(targets[link.id])
+            if target is None or (is_composite(target.ref) and link.component not in target.links):
+                lost.append(f"{describe(user.ref)}: {found.component} -> {link}")
+            else:
+                user.targets[link.id, link.component] = target
+                wanted.append((target, {link.component}))
+    return selected, lost
+
+
+def _looked_at(butler: Butler, ref: DatasetRef) -> _Dataset:
+    """Return what the attributes of a dataset tell."""
+    # Without their records, the Butler fails on some dimensions (KeyError 'visit_detector_region').
+    ref = ref.expanded(butler.registry.expandDataId(ref.dataId))
+    if not is_composite(ref):
+        return _Dataset(ref)
+    links: dict[str, tuple[StoredLink, ...]] = {}
+    with open_joined(butler, ref) as composite:
+        for name in composite:
+            part = composite._part(name)
+            location = part.location if isinstance(part, StoredPart) else None
+            links[name] = tuple(part_links(name, part, location))
+        pixels = {name for name in composite if _is_pixels(composite.kind(name))}
+        # What is put together from several files is alone in them.
+        is_alone = composite._file is None or len(composite_names(composite._file)) == 1
+    return _Dataset(ref, links, pixels, is_alone)
+
+
+def _is_pixels(kind: str) -> bool:
+    # What isn't known isn't left behind.
+    with suppress(UnknownKindError):
+        return kinds.get(kind).is_pixels
+    return False
+
+
+def _in_order(datasets: Iterable[_Dataset], seen: set[_Dataset] | None = None) -> Iterator[_Dataset]:
+    """Yield datasets and all to which they link, each after those to which it links itself."""
+    seen = set() if seen is None else seen
+    for dataset in datasets:
+        # Composites of one file may link to each other.
+        if dataset not in seen:
+            seen.add(dataset)
+            yield from _in_order(dataset.targets.values(), seen)
+            yield dataset
+
+
+# ---- What the target gets -----------------------------------------------------------------------------------
+
+
+def _check(source: Butler, target: Butler, datasets: Sequence[_Dataset]) -> None:
+    """Find out which parts the target has already, and that it can store all others.
+
+    Raises
+    ------
+    ConflictError
+        If it has others in their places.
+    ConfigurationError
+        If it can't store parts of composites.
+    """
+    there: dict[tuple[str, str, DataCoordinate], DatasetRef] = {}
+    for name, run in {(dataset.new.datasetType.name, dataset.new.run) for dataset in datasets}:
         with suppress(MissingDatasetTypeError, MissingCollectionError):
-            for ref in butler.query_datasets(name, run, find_first=False, limit=None, explain=False):
-                found[_place_of(ref)] = ref
-    return found
+            for ref in target.query_datasets(name, run, find_first=False, limit=None, explain=False):
+                there[name, run, ref.dataId] = ref
+    for dataset in datasets:
+        new = dataset.new
+        known = there.get((new.datasetType.name, new.run, new.dataId), new)
+        if known.id != new.id:
+            if not (dataset.is_reduced and _has_same(source, target, dataset, known)):
+                needed = f"with the same {', '.join(sorted(dataset.needed))}" if dataset.is_reduced else "that dataset"
+                raise ConflictError(
+                    f"the target has {describe(known)} in place of {describe(new)}, but not {needed}; choose another "
+                    f"repository, and select all that is wanted of a dataset at once. Nothing was written"
+                )
+            dataset.new = known
+    try:
+        target.get_many_uris([dataset.new for dataset in datasets if dataset.is_reduced], predict=True)
+    except DatasetTypeNotSupportedError as error:
+        raise ConfigurationError(
+            f"the target has no formatter for the storage class {STORAGE_CLASS}; see `butler compositeh5-install`. "
+            f"Nothing was written"
+        ) from error
+
+
+def _has_same(source: Butler, target: Butler, dataset: _Dataset, known: DatasetRef) -> bool:
+    """Return whether a dataset of the target has the components that are needed of one of the source."""
+    with suppress(FileNotFoundError), open_joined(target, known) as there, open_joined(source, dataset.ref) as here:
+        return all(n in there and there.component_digest(n) == here.component_digest(n) for n in dataset.needed)
+    return False
+
+
+def _transfer(source: Butler, target: Butler, refs: Sequence[DatasetRef], how: str) -> None:
+    """Transfer datasets with their files, which link to each other only."""
+    if refs:
+        target.transfer_from(
+            source, refs, transfer=how, skip_missing=False, register_dataset_types=True, transfer_dimensions=True
+        )
+        # Paths change where the source has them from elsewhere, or is a chain.
+        relink(target, refs)
+
+
+def _put(source: Butler, target: Butler, datasets: Sequence[_Dataset]) -> None:
+    """Put datasets that the target doesn't have, each after those to which it links."""
+    there = {ref.id for ref in stored_among(target, [dataset.new for dataset in datasets])}
+    missing = [dataset for dataset in datasets if dataset.new.id not in there]
+    for dataset_type in {dataset.new.datasetType for dataset in missing}:
+        target.registry.registerDatasetType(dataset_type)
+    for run in {dataset.new.run for dataset in missing}:
+        target.collections.register(run)
+    target.transfer_dimension_records_from(source, [dataset.new for dataset in missing])
+    for dataset in missing:
+        with open_joined(source, dataset.ref) as stored:
+            location = stored.location or ""
+            group, _ = relinked_group(group_of(stored), location, partial(_new_link, target, dataset))
+            composite, provenance = from_group(group, location), None
+            if dataset.is_reduced:
+                composite, provenance = reduced(composite, dataset.needed), DatasetProvenance()
+                provenance.add_input(dataset.ref)
+            target.put(composite, dataset.new, provenance=provenance)
+
+
+def _new_link(butler: Butler, user: _Dataset, found: StoredLink) -> Link | None:
+    """Return a link to where the target of another one is, or will be, in the new repository; None if that is lost."""
+    link = found.link
+    target = user.targets.get((link.id, link.component))
+    if target is None:
+        return None
+    uris = butler.get_many_uris([target.new], predict=True)[target.new]
+    link = replace(link, uri=location_of(uris.componentURIs.get(link.component) or uris.primaryURI))
+    if target.keeps_file:
+        return link
+    definition = "" if target.is_reduced else link.definition
+    return replace(link, id=str(target.new.id), dataset_type=target.new.datasetType.name, definition=definition)
