@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import os
-import uuid
+import tempfile
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import Literal
 
-from lsst.daf.butler import Butler, DatasetRef, FileDataset
-from lsst.daf.butler.transfers import RepoExportContext
+from lsst.daf.butler import Butler, Config, DatasetRef
 from lsst.resources import ResourcePath
-from lsst.utils.introspection import get_full_type_name
 
-from ..container.publish import publish
 from ..errors import BrokenLinkError
-from ..links import Link
 from ..operations.references import StoredLink
 from .formatter import CompositeFormatter
-from .stored import dataset_links, describe, is_composite, open_joined, relinked, stored_targets, target_ref
+from .stored import Missing, dataset_links, describe, is_composite, stored_targets
+from .subset import subset
 
-Missing = Literal["error", "ignore"]
+SEED = "resource://compositeh5/butler/configs/seed.yaml"
+"""Configuration of a new repository that can store composites."""
 
 
 def linked_refs(butler: Butler, refs: Iterable[DatasetRef], *, missing: Missing = "error") -> list[DatasetRef]:
@@ -167,8 +164,9 @@ def export_closure(
 ) -> list[DatasetRef]:
     """Export datasets and all that they link to, for ``butler import``.
 
-    Disassembled composites, which ``Butler.export`` refuses, are exported as one file each. Links lead to where the
-    exported files are.
+    If there are disassembled composites among them, or several datasets in one file, which ``Butler.export`` refuses,
+    all composites are written to files of their own, one each, with links to each other. Otherwise links stay as they
+    are. Where an import gives files other paths, `relink` makes them work.
 
     Parameters
     ----------
@@ -178,8 +176,10 @@ def export_closure(
         The folder, which is made if there is none.
     filename : str, optional
         Name of the file in it that describes the export.
-    transfer, missing
-        As for ``Butler.export``, and for `linked_refs`.
+    transfer : str, optional
+        How files are transferred, as for ``Butler.export``; those that are written anew are simply written.
+    missing : {"error", "ignore"}, optional
+        As for `linked_refs`.
 
     Returns
     -------
@@ -194,55 +194,25 @@ def export_closure(
     closure = _closure(butler, refs, missing)
     folder = os.path.abspath(directory)
     os.makedirs(folder, exist_ok=True)
-    apart = [ref for ref in closure if is_composite(ref) and butler.getURIs(ref).primaryURI is None]
-    paths = {ref.id: os.path.join(folder, ref.run, ref.datasetType.name, f"{ref.id}.h5") for ref in apart}
-    # Of several datasets in one file, the Butler would fail to export the second.
-    together: dict[str, list[DatasetRef]] = {}
-    for ref in closure:
-        if ref.id not in paths:
-            together.setdefault(str(butler.getURI(ref)), []).append(ref)
-    exported: dict[uuid.UUID, FileDataset] = {}
 
-    def note_path(dataset: FileDataset) -> FileDataset:
-        (first,) = dataset.refs
-        exported[first.id] = dataset
-        return dataset
+    def save(repository: Butler, how: str) -> None:
+        with repository.export(directory=folder, filename=filename, format="yaml", transfer=how) as export:
+            export.saveDatasets(closure)
 
-    def link_of(found: StoredLink) -> Link | None:
-        target = target_ref(butler, found.link)
-        path = None if target is None else paths.get(target.id)
-        return None if path is None else replace(found.link, uri=path)
-
-    with butler.export(directory=folder, filename=filename, format="yaml", transfer=transfer) as export:
-        export.saveDatasets([first for first, *_ in together.values()], rewrite=note_path)
-        for first, *others in together.values():
-            file = exported[first.id]
-            for ref in others:
-                _save_file(export, ref, file)
-            paths |= {ref.id: os.path.join(folder, os.fspath(file.path)) for ref in [first, *others]}
-        for ref in apart:
-            with open_joined(butler, ref) as whole:
-                whole.write(paths[ref.id], replace=True)
-            path = os.path.relpath(paths[ref.id], folder)
-            _save_file(export, ref, FileDataset(path, [ref], formatter=get_full_type_name(CompositeFormatter)))
-        for path in dict.fromkeys(paths[ref.id] for ref in filter(is_composite, closure)):
-            # Without a transfer, or with one by symbolic links, the file is that of the repository.
-            if path.startswith(f"{folder}{os.sep}") and os.path.isfile(path) and not os.path.islink(path):
-                image = relinked(ResourcePath(path), link_of)
-                if image is not None:
-                    publish(path, image, replace=True)
+    files = Counter(uris.primaryURI for uris in butler.get_many_uris(closure).values())
+    if None not in files and set(files.values()) <= {1}:
+        save(butler, transfer)
+        return closure
+    # What the Butler can't export has files of its own in a repository that is there only for that.
+    with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as scratch:
+        config = Config(SEED)
+        for ref in filter(is_composite, closure):
+            config["datastore", "formatters", ref.datasetType.storageClass_name] = CompositeFormatter.name()
+        Butler.makeRepo(scratch, config, butler.dimensions.dimensionConfig)
+        with Butler.from_config(scratch, writeable=True) as whole:
+            subset(butler, whole, closure, missing=missing)
+            save(whole, "hardlink")
     return closure
-
-
-def _save_file(export: RepoExportContext, ref: DatasetRef, file: FileDataset) -> None:
-    """Add a dataset to an export whose file is there."""
-    export.saveDataIds([ref.dataId])
-    # The export has no public way to add a dataset without its file. It lists files by dataset type and run.
-    files = export._datasets[ref.datasetType][ref.run]
-    if file in files:
-        file.refs.append(ref)
-    else:
-        files.append(FileDataset(file.path, [ref], formatter=file.formatter))
 
 
 def _closure(butler: Butler, refs: Iterable[DatasetRef], missing: Missing) -> list[DatasetRef]:

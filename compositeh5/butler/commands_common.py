@@ -24,8 +24,7 @@ from lsst.daf.butler.cli.opt import (
 from lsst.daf.butler.cli.utils import ButlerCommand
 
 from ..errors import CompositeH5Error
-from .closure import Missing
-from .stored import stored_among
+from .stored import Missing, stored_among
 
 FOUND, COULD_NOT = 1, 2
 """The exit codes but for success."""

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from typing import Literal, TypeAlias
 
 from lsst.daf.butler import Butler, ButlerUserError, DatasetRef, DatasetType
 from lsst.daf.butler.datastore import DatasetRefURIs
@@ -24,6 +25,9 @@ from ..operations.references import HOLDERS, StoredLink, composite_links
 from ..operations.rewriting import relinked_image
 from ..remote import open_file
 from .datasets import ASSEMBLY, location_of, open_uri, source_of
+
+Missing: TypeAlias = Literal["error", "ignore"]
+"""What to do about links to datasets that aren't stored."""
 
 
 def is_composite(dataset: DatasetRef | DatasetType) -> bool:

@@ -33,10 +33,9 @@ from ..operations.subset import reduced
 from ..parts import StoredPart
 from ..stored import from_group
 from ..writing import group_of
-from .closure import Missing
 from .datasets import location_of
 from .relinking import relink
-from .stored import describe, is_composite, open_joined, stored_among, stored_targets
+from .stored import Missing, describe, is_composite, open_joined, stored_among, stored_targets
 
 STORAGE_CLASS = "CompositeH5PartsV1"
 """Storage class of datasets that hold some components of others."""
@@ -83,8 +82,8 @@ def subset(
     Their id follows from that of the dataset and the names of the components; they tell where they are from. What
     several datasets share stays shared.
 
-    Datasets keep their files, unless they link to what can't, or their files hold other datasets as well: then they are
-    put anew, with the same id and content. No component that doesn't come along is read.
+    Datasets keep their files, unless they link to what doesn't, share a file with others, or are disassembled: then they
+    are put anew, with the same id and content. No component that doesn't come along is read.
 
     Dataset types, runs and dimension records are made in the target where it doesn't have them. Datasets that it has
     already stay as they are, so that a call that was interrupted is continued by calling it again.
@@ -150,8 +149,8 @@ class _Dataset:
     """The links of each component; what is no composite has no components."""
     pixels: Set[str] = frozenset()
     """The components that are planes of pixels."""
-    is_alone: bool = True
-    """Whether there is no other composite in its file."""
+    has_file: bool = True
+    """Whether it is one file, and that is of no other composite."""
     is_selected: bool = False
     needed: Set[str] = frozenset()
     """The components that the target gets."""
@@ -168,7 +167,7 @@ class _Dataset:
     def plan(self, target: Butler) -> None:
         """Decide as which dataset the target gets it, after that was done for those to which it links."""
         self.new = self.ref
-        self.keeps_file = self.is_alone and all(other.keeps_file for other in self.targets.values())
+        self.keeps_file = self.has_file and all(other.keeps_file for other in self.targets.values())
         if self.is_reduced:
             name = self.ref.datasetType.name.removesuffix(SUFFIX) + SUFFIX
             dimensions = self.ref.datasetType.dimensions
@@ -233,9 +232,8 @@ def _looked_at(butler: Butler, ref: DatasetRef) -> _Dataset:
             location = part.location if isinstance(part, StoredPart) else None
             links[name] = tuple(part_links(name, part, location))
         pixels = {name for name in composite if _is_pixels(composite.kind(name))}
-        # What is put together from several files is alone in them.
-        is_alone = composite._file is None or len(composite_names(composite._file)) == 1
-    return _Dataset(ref, links, pixels, is_alone)
+        has_file = composite._file is not None and len(composite_names(composite._file)) == 1
+    return _Dataset(ref, links, pixels, has_file)
 
 
 def _is_pixels(kind: str) -> bool:
