@@ -1,15 +1,12 @@
 """Read mutants of the sample files, each in a child process, and count what comes of it; or fuzz the parsers.
 
-    python benchmarks/fuzz.py [--mutants 10000] [--signed 0.2] [--isolated] [--samples NAME ...] [--jobs 1] [--keep DIR]
+    python benchmarks/fuzz.py [--mutants 10000] [--signed 0.2] [--samples NAME ...] [--jobs 1] [--keep DIR]
     python benchmarks/fuzz.py --parsers --minutes 60
 
 The first prints a Markdown table. A part of the mutants has right checksums in all metadata (``tests/mutants.py``).
 *Refused*: errors of the package. *Harmless*: all values are right. *Told by verify*: values are others, which was not
 noticed when they were read, but is by `verify`. *Silent*: not by that either. *Foreign*: an error that isn't of the
 package. *Leak*: a file was left open. *Hang*: no answer within a minute. *Crash*: the process died.
-
-With ``--isolated`` HDF5 reads each in a process of its own, by `open(isolated=True)`: that process may crash, which is
-refused as all else.
 
 The second has hypothesis give the resolver of links, and the readers of definitions, records and indices, what they
 don't expect (``tests/parser_fuzz.py``), until the time is over; it prints how many cases there were, and what it found.
@@ -68,7 +65,7 @@ class Tally:
     """Number of the mutant, outcome, and the end of the traceback."""
 
 
-def content(path: Path, isolated: bool = False) -> Content:
+def content(path: Path) -> Content:
     """Return digests of all that a file holds, with the errors of what can't be read."""
     result: Content = {}
 
@@ -84,8 +81,8 @@ def content(path: Path, isolated: bool = False) -> Content:
         return digest(part.node) if isinstance(part, StoredPart) else part.kind
 
     def read_all() -> str:
-        for name in file_info(path, isolated=isolated).composites:
-            with ch5.open(path, name, isolated=isolated) as composite:
+        for name in file_info(path).composites:
+            with ch5.open(path, name) as composite:
                 attempt(name, lambda: f"{composite.id} {composite.digest} {sorted(composite)}")
                 for each in composite:
                     attempt(f"{name}/{each}", lambda each=each: component(composite, each))
@@ -95,10 +92,10 @@ def content(path: Path, isolated: bool = False) -> Content:
     return result
 
 
-def examine(path: Path, expected: Content, isolated: bool = False) -> tuple[str, str]:
+def examine(path: Path, expected: Content) -> tuple[str, str]:
     """Return what comes of reading a file, and details."""
     is_open = len(os.listdir("/proc/self/fd"))
-    found = content(path, isolated)
+    found = content(path)
     errors = [value for value in found.values() if isinstance(value, Exception)]
     foreign = [error for error in errors if not isinstance(error, ch5.CompositeH5Error)]
     wrong = [name for name, value in found.items() if isinstance(value, str) and value != expected.get(name)]
@@ -112,18 +109,16 @@ def examine(path: Path, expected: Content, isolated: bool = False) -> tuple[str,
         return "leak", f"{left} files"
     if wrong or (not errors and found.keys() != expected.keys()):
         return (
-            "told by verify" if verify_tells(path, isolated) else "silent"
+            "told by verify" if verify_tells(path) else "silent"
         ), f"{wrong} {sorted(found.keys() ^ expected.keys())}"
     return ("refused", type(errors[0]).__name__) if errors else ("harmless", "")
 
 
-def verify_tells(path: Path, isolated: bool) -> bool:
-    return any(problem.path == str(path) for problem in verify_files(path, isolated=isolated).problems)
+def verify_tells(path: Path) -> bool:
+    return any(problem.path == str(path) for problem in verify_files(path).problems)
 
 
-def child(
-    path: Path, mutator: Mutator, expected: Content, numbers: range, signed: bool, isolated: bool, pipe: int
-) -> None:
+def child(path: Path, mutator: Mutator, expected: Content, numbers: range, signed: bool, pipe: int) -> None:
     """Examine mutants, and write a line of JSON for each to a pipe."""
     faulthandler.disable()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -133,25 +128,25 @@ def child(
         path.unlink()
         path.write_bytes(mutator.mutant(number, signed))
         signal.alarm(SECONDS)
-        outcome, detail = examine(path, expected, isolated)
+        outcome, detail = examine(path, expected)
         signal.alarm(0)
         os.write(pipe, json.dumps([number, outcome, detail[-1500:]]).encode() + b"\n")
 
 
 def in_children(
-    path: Path, mutator: Mutator, expected: Content, numbers: range, signed: bool, isolated: bool
+    path: Path, mutator: Mutator, expected: Content, numbers: range, signed: bool
 ) -> Iterator[tuple[int, str, str]]:
     """Yield what comes of each mutant."""
     while numbers:
         # What HDF5 makes of metadata that are wrong, and signed, may also be the end of what it reads later.
-        some = numbers[: 1 if signed and not isolated else BATCH]
+        some = numbers[: 1 if signed else BATCH]
         reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
                 os.close(reading)
-                child(path, mutator, expected, some, signed, isolated, writing)
+                child(path, mutator, expected, some, signed, writing)
                 code = 0
             except BaseException:
                 os.write(writing, json.dumps([-1, "", traceback.format_exc()]).encode() + b"\n")
@@ -173,7 +168,7 @@ def in_children(
         numbers = numbers[done:]
 
 
-def fuzz(sample: Path, count: int, signed: bool, isolated: bool = False) -> Tally:
+def fuzz(sample: Path, count: int, signed: bool) -> Tally:
     """Return what comes of the mutants of a file."""
     warnings.simplefilter("ignore")
     mutator, tally = Mutator(sample.read_bytes()), Tally()
@@ -184,7 +179,7 @@ def fuzz(sample: Path, count: int, signed: bool, isolated: bool = False) -> Tall
         path = Path(folder) / sample.name
         expected = content(path)
         assert not [value for value in expected.values() if isinstance(value, Exception)]
-        for number, outcome, detail in in_children(path, mutator, expected, range(count), signed, isolated):
+        for number, outcome, detail in in_children(path, mutator, expected, range(count), signed):
             tally.counts[outcome] += 1
             if outcome in BAD:
                 tally.found.append((number, outcome, detail))
@@ -240,7 +235,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutants", type=int, default=10_000, help="of each file")
     parser.add_argument("--signed", type=float, default=0.2, help="part of them that has right checksums")
-    parser.add_argument("--isolated", action="store_true", help="have HDF5 read each in a process of its own")
     parser.add_argument("--samples", nargs="*", default=[path.stem for path in sorted(SAMPLES.glob("*.h5"))])
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="folder for the mutants that are to be looked at")
@@ -255,11 +249,11 @@ def main() -> None:
     cases = [(SAMPLES / f"{name}.h5", signed) for name in arguments.samples for signed in (False, True)]
     print("| sample | checksums | mutants | " + " | ".join(OUTCOMES) + " |\n|---|---|---|" + "---|" * len(OUTCOMES))
     with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
-        each = [pool.submit(fuzz, sample, counts[signed], signed, arguments.isolated) for sample, signed in cases]
+        each = [pool.submit(fuzz, sample, counts[signed], signed) for sample, signed in cases]
         for (sample, signed), running in zip(cases, each, strict=True):
             tally = running.result()
             cells = " | ".join(str(tally.counts[outcome]) for outcome in OUTCOMES)
-            right = ("right" if signed else "as before") + ", isolated" * arguments.isolated
+            right = "right" if signed else "as before"
             print(f"| {sample.stem} | {right} | {tally.counts.total()} | {cells} |", flush=True)
             if arguments.keep:
                 keep(arguments.keep, sample, signed, tally)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .container.files import FileArray, FileGroup, OpenFile
+from .container.arrays import StoredArray
 from .container.limits import LIMITS, Limits
 from .container.nodes import Node
-from .container.reader import StoredFile
+from .container.reader import StoredGroup
 from .errors import require_type
 
 
@@ -19,27 +19,15 @@ class Access:
     ----------
     anywhere : bool
         Whether what a file says may lead to other hosts, and from local files to the network.
-    isolated : bool
-        Whether HDF5 reads each file in a process of its own.
     limits : Limits
         What files may ask for.
     """
 
     anywhere: bool = False
-    isolated: bool = False
     limits: Limits = LIMITS
 
     def __post_init__(self) -> None:
         require_type(self.limits, Limits, "Limits")
-
-    @property
-    def kind(self) -> type[OpenFile]:
-        """The class of the files."""
-        if not self.isolated:
-            return StoredFile
-        from .container.isolated import IsolatedFile
-
-        return IsolatedFile
 
 
 ACCESS = Access()
@@ -48,11 +36,11 @@ ACCESS = Access()
 
 def access_of(node: Node) -> Access:
     """Return how the file is read that a node is in; its links lead to where those of strangers may."""
-    if isinstance(node, FileGroup | FileArray):
-        return Access(isolated=node.file.isolated, limits=node.file.limits)
+    if isinstance(node, StoredGroup | StoredArray):
+        return Access(limits=node.file.limits)
     return ACCESS
 
 
 def location_of(node: Node) -> str | None:
     """Return the name of the file that a node is in; None if it is in memory."""
-    return node.file.name if isinstance(node, FileGroup | FileArray) else None
+    return node.file.name if isinstance(node, StoredGroup | StoredArray) else None

@@ -8,8 +8,9 @@ from typing import Any, Self
 from numpy.typing import NDArray
 
 from . import kinds, targets
-from .container.files import FileArray, OpenFile
+from .container.arrays import StoredArray
 from .container.nodes import ArrayNode
+from .container.reader import StoredFile
 from .definition import Definition
 from .errors import (
     AbsentComponentError,
@@ -44,7 +45,7 @@ class Components(Mapping[str, Any]):
     def _set_state(self, location: str | None) -> None:
         """Set what isn't content."""
         self.location = location
-        self._file: OpenFile | None = None
+        self._file: StoredFile | None = None
         self._targets: list[targets.Target] = []
         self._closed = False
 
@@ -210,7 +211,7 @@ class Components(Mapping[str, Any]):
         """
         node, target = self._part(name).open_node()
         try:
-            if not isinstance(node, FileArray):
+            if not isinstance(node, StoredArray):
                 raise WrongTypeError(
                     f"{self._where}: component {name!r} of kind {self.kind(name)!r} isn't a stored array"
                 )

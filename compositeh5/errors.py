@@ -54,10 +54,6 @@ class RefusedError(CompositeH5Error, OSError):
     """The file holds something that is never followed, loaded or allocated: it may be hostile."""
 
 
-class IsolationError(CompositeH5Error, ChildProcessError):
-    """The process in which a file was read on its own crashed, was ended, or didn't answer in time or as it should."""
-
-
 class LimitError(RefusedError):
     """What the file asks for is larger than the limits for files of strangers."""
 

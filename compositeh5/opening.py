@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import IO
@@ -10,7 +11,6 @@ from typing import IO
 from . import links, targets
 from .access import ACCESS, Access
 from .composite import Composite
-from .container.files import OpenFile
 from .container.layout import (
     check_file,
     composite_group,
@@ -21,8 +21,10 @@ from .container.layout import (
 )
 from .container.limits import LIMITS, Limits
 from .container.nodes import GroupNode
+from .container.reader import StoredFile
 from .errors import (
     CompositeH5Error,
+    ConfigurationError,
     ConflictError,
     CorruptFileError,
     DigestMismatchError,
@@ -34,7 +36,7 @@ from .errors import (
 )
 from .integrity import read_json
 from .links import DataId
-from .remote import Uri, open_file, open_stream, shown
+from .remote import Uri, open_file, shown
 from .stored import StoredComposite, from_group
 
 Source = str | os.PathLike[str] | IO[bytes] | Uri
@@ -50,7 +52,6 @@ def open_composite(
     anywhere: bool = False,
     stage: str | None = None,
     fallback: str | Iterable[str] = (),
-    isolated: bool = False,
     limits: Limits = LIMITS,
     digest: str | None = None,
 ) -> Composite:
@@ -78,14 +79,11 @@ def open_composite(
     stage, fallback : str, optional
         The processing stage that its calibrations must have reached, and stages to be accepted instead; see
         `Composite.require_stage`.
-    isolated : bool, optional
-        Whether HDF5 reads the file in a process of its own, and so each file to which it links: one that sees nothing
-        but the bytes of the file, and is ended if it breaks, hangs or asks for too much. Needs Linux.
     limits : Limits, optional
         What the file, and those to which it links, may ask for.
     digest : str, optional
         ``"sha256:"`` and the SHA-256 of all bytes of the file (what ``sha256sum`` prints), where it is known from
-        elsewhere. It is checked before HDF5 sees the file; what is read then is a private copy.
+        elsewhere. It is checked before HDF5 sees the file, which is read once more for that.
 
     Returns
     -------
@@ -102,8 +100,6 @@ def open_composite(
         If it doesn't hold the composite that was asked for.
     DigestMismatchError
         If the file doesn't have the digest.
-    IsolationError
-        If the process that reads it ends, or doesn't answer in time.
     StageError
         If its calibrations have not reached the stage.
 
@@ -115,15 +111,17 @@ def open_composite(
     """
     for text, expected in ((name, "the name of a composite"), (id, "an id, as text,"), (stage, "the name of a stage")):
         require_type(text, (str, type(None)), expected)
+    if digest is not None and not (isinstance(digest, str) and re.fullmatch(r"sha256:[0-9a-fA-F]{64}", digest)):
+        raise ConfigurationError(f"the digest of a file is 'sha256:' and 64 hexadecimal digits, not {digest!r}")
 
-    def pick(file: OpenFile) -> GroupNode:
+    def pick(file: StoredFile) -> GroupNode:
         return composite_group(file, name) if id is None else composite_group_by_id(file, id)
 
     opening = Opening(
         links.absolute_location(source) if isinstance(source, str | os.PathLike) else source,
         location=None if location is None else links.absolute_location(location),
         size=size,
-        access=Access(anywhere, isolated, limits),
+        access=Access(anywhere, limits),
         file_digest=digest,
         stage=stage,
         fallback=checked_names(fallback, "the name of a stage"),
@@ -161,7 +159,7 @@ def open_dataset(
         As `open_composite` does.
     """
 
-    def pick(file: OpenFile) -> GroupNode:
+    def pick(file: StoredFile) -> GroupNode:
         names = composite_names(file)
         if id in composite_ids(file):
             return composite_group_by_id(file, id)
@@ -177,7 +175,7 @@ def open_dataset(
     return opening.open(pick)
 
 
-def _group_by_data_id(file: OpenFile, names: tuple[str, ...], data_id: DataId) -> GroupNode:
+def _group_by_data_id(file: StoredFile, names: tuple[str, ...], data_id: DataId) -> GroupNode:
     groups = {name: composite_group(file, name) for name in names}
     found = {name: read_json(group, "data_id", dict) for name, group in groups.items()}
     agree = [name for name, own in found.items() if data_id.items() <= own.items()]
@@ -190,7 +188,7 @@ def _group_by_data_id(file: OpenFile, names: tuple[str, ...], data_id: DataId) -
     return groups[matching[0]]
 
 
-Pick = Callable[[OpenFile], GroupNode]
+Pick = Callable[[StoredFile], GroupNode]
 """Returns the group of the composite that is wanted of a file."""
 
 
@@ -224,7 +222,7 @@ class Opening:
         has_place = isinstance(self.source, str) or hasattr(self.source, "geturl")
         return self.location or (shown(self.source) if has_place else None)  # type: ignore[arg-type]
 
-    def open_group(self, pick: Pick) -> tuple[OpenFile, GroupNode]:
+    def open_group(self, pick: Pick) -> tuple[StoredFile, GroupNode]:
         """Open the file, and return it with the group of the composite."""
         file = self._open_file()
         try:
@@ -241,13 +239,13 @@ class Opening:
             file.close()
             raise
 
-    def _open_file(self) -> OpenFile:
+    def _open_file(self) -> StoredFile:
         if isinstance(self.source, str) or hasattr(self.source, "geturl"):
             return open_file(self.source, self.size, self.access, self.file_digest)  # type: ignore[arg-type]
         if not hasattr(self.source, "readinto"):
             raise WrongTypeError(f"a path, a URL or a binary file object was expected, not {self.source!r}")
         name = self.base or getattr(self.source, "name", None) or "stream"
-        return open_stream(self.source, str(name), self.access, self.file_digest)
+        return StoredFile(self.source, str(name), self.access.limits, self.file_digest)
 
     def open(self, pick: Pick) -> Composite:
         """Open the composite; see `open_composite`."""
@@ -288,7 +286,7 @@ class Opening:
             )
         return self if self.id else replace(self, id=composite.id, digest=composite.recorded_digest)
 
-    def pick(self, file: OpenFile) -> GroupNode:
+    def pick(self, file: StoredFile) -> GroupNode:
         """Return the group of the composite that was pickled.
 
         Raises
@@ -332,22 +330,22 @@ class FileInfo:
     composites: tuple[str, ...]
 
 
-def file_info(path: str | os.PathLike[str], *, isolated: bool = False, limits: Limits = LIMITS) -> FileInfo:
+def file_info(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> FileInfo:
     """Return what a file says of itself, and which composites it holds.
 
     Parameters
     ----------
     path : path or URL
         The file.
-    isolated, limits : optional
-        How it is read, as for `open_composite`.
+    limits : Limits, optional
+        What it may ask for, as for `open_composite`.
 
     Raises
     ------
     OSError
         As `open_composite` does.
     """
-    file = open_file(links.absolute_location(path), access=Access(isolated=isolated, limits=limits))
+    file = open_file(links.absolute_location(path), access=Access(limits=limits))
     try:
         if is_copy(file):
             return FileInfo("", "", composite_names(file))

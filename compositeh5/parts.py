@@ -268,7 +268,7 @@ class LinkedPart(Part):
     @property
     def is_unread(self) -> bool:
         """Whether reading it needs the file of its target."""
-        return self._value is _UNREAD and targets.cache.get(self.link, self.access) is None
+        return self._value is _UNREAD and targets.cache.get(self.link) is None
 
     def loaded(self) -> LinkedPart:
         """Return the same with its value beside the link; without it where the target is lost."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from .access import ACCESS, Access
-from .container.files import OpenFile
+from .container.reader import StoredFile
 from .container.source import BlockSource, FileSource, ReadAt, identity
 from .errors import CompositeH5Error, CorruptFileError, LimitError, RefusedError, TransferError
 
@@ -74,7 +74,7 @@ def shown(location: Location) -> str:
 
 def open_file(
     location: Location, size: int | None = None, access: Access = ACCESS, digest: str | None = None
-) -> OpenFile:
+) -> StoredFile:
     """Open an HDF5 file at a location.
 
     Parameters
@@ -86,43 +86,19 @@ def open_file(
     access : Access, optional
         How it is read.
     digest : str, optional
-        What `container.verified.verified_copy` checks before HDF5 sees the file.
+        What `container.source.check_bytes` compares with the bytes of the file before HDF5 sees them.
 
     Raises
     ------
     OSError
-        As `OpenFile.open` does, and `TransferError` for what is remote.
+        As `StoredFile.open` does, and `TransferError` for what is remote.
     DigestMismatchError
         If the bytes of the file have another digest.
     """
     name = shown(location)
     is_local = isinstance(location, str) and not is_url(location)
     key: Hashable = identity(os.stat(name)) if is_local else name
-    kind = access.kind
-    if digest is None:
-        return kind.shared(key, lambda: open_source(location, size), name, access.limits)
-    from .container.verified import check_digest, verified_copy
-
-    check_digest(digest)
-    key = key, digest
-
-    def copy() -> FileSource:
-        with open_source(location, size) as source:
-            return verified_copy(source, digest, name, key)
-
-    return kind.shared(key, copy, name, access.limits)
-
-
-def open_stream(stream: Any, name: str, access: Access = ACCESS, digest: str | None = None) -> OpenFile:
-    """Open an HDF5 file that is a binary file object, which stays open when the file is closed; see `open_file`."""
-    if digest is None:
-        return access.kind(stream, name, access.limits)
-    from .container.verified import check_digest, verified_copy
-
-    check_digest(digest)
-    stream.seek(0)
-    key = object()
-    return access.kind.shared(key, lambda: verified_copy(stream, digest, name, key), name, access.limits)
+    return StoredFile.shared(key, lambda: open_source(location, size), name, access.limits, digest)
 
 
 def open_source(location: Location, size: int | None = None) -> FileSource | BlockSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .container.files import FileArray
+from .container.arrays import StoredArray
 from .container.nodes import ArrayNode, GroupNode, Node
 from .errors import BrokenLinkError, CompositeH5Error
 from .parts import LinkedPart, Part
@@ -116,7 +116,7 @@ def _dtype(node: Node | None) -> str:
 def _bytes(node: Node | None) -> tuple[int, int]:
     """Return the sizes in memory and in the file of all arrays of a component."""
     if isinstance(node, ArrayNode):
-        return node.nbytes, node.stored_bytes if isinstance(node, FileArray) else node.nbytes
+        return node.nbytes, node.stored_bytes if isinstance(node, StoredArray) else node.nbytes
     if isinstance(node, GroupNode):
         sizes = [_bytes(node[name]) for name in node]
         return sum(size[0] for size in sizes), sum(size[1] for size in sizes)

@@ -19,9 +19,9 @@ from weakref import WeakValueDictionary
 from . import kinds
 from .access import ACCESS, Access
 from .artifact_index import INDEX, INDEX_BYTES, files_of
-from .container.files import OpenFile
 from .container.layout import check_file, composite_group_by_id, composite_ids
 from .container.nodes import ArrayNode, ExternalLink, GroupNode, Node
+from .container.reader import StoredFile
 from .errors import (
     BrokenLinkError,
     ClosedError,
@@ -45,27 +45,26 @@ class _Cache:
         self._held = 0
         self._lock = threading.Lock()
 
-    def get(self, link: Link, access: Access = ACCESS) -> Any:
-        """Return the value of a link that was read in the same way, or None."""
+    def get(self, link: Link) -> Any:
+        """Return the value of a link, or None."""
         with self._lock:
-            key = self._key(link, access)
+            key = self._key(link)
             if key in self._values:
                 self._values.move_to_end(key)
             return self._values.get(key, (None, 0))[0]
 
-    def put(self, link: Link, value: Any, nbytes: int, access: Access = ACCESS) -> None:
+    def put(self, link: Link, value: Any, nbytes: int) -> None:
         """Keep a value of some size, and drop those that were not asked for the longest."""
         with self._lock:
-            key = self._key(link, access)
+            key = self._key(link)
             self._held += nbytes - self._values.pop(key, (None, 0))[1]
             self._values[key] = value, nbytes
             while len(self._values) > self._size or self._held > self._nbytes:
                 self._held -= self._values.popitem(last=False)[1][1]
 
     @staticmethod
-    def _key(link: Link, access: Access) -> Hashable:
-        # What a process that a file has taken over says never becomes the value for files that are trusted.
-        return link.id, link.component, link.digest, access.isolated
+    def _key(link: Link) -> Hashable:
+        return link.id, link.component, link.digest
 
     def clear(self) -> None:
         """Forget all."""
@@ -101,7 +100,7 @@ def read(link: Link, base: str | None, path: str | None, access: Access = ACCESS
     BrokenLinkError, WrongIdError, DigestMismatchError
         If the component is lost: not found anywhere, replaced by another object, or changed.
     """
-    value = cache.get(link, access)
+    value = cache.get(link)
     kind = kinds.get(link.kind, str(link))
     if value is None:
         with Target(link, base, path, access) as node:
@@ -109,7 +108,7 @@ def read(link: Link, base: str | None, path: str | None, access: Access = ACCESS
             if parameters or nbytes > CACHED_BYTES:
                 return kinds.decode(node, **parameters)
             value = kinds.decode(node)
-        cache.put(link, value, nbytes, access)
+        cache.put(link, value, nbytes)
     if parameters:
         return kind.decode(kind.encode(value), **parameters)
     return kind.share(value)
@@ -152,7 +151,7 @@ class Target:
                 continue
             try:
                 for place in places(search):
-                    name = place.name if isinstance(place, OpenFile) else shown(place)
+                    name = place.name if isinstance(place, StoredFile) else shown(place)
                     # Not by name: that of a URL is without its signature.
                     if place in tried:
                         continue
@@ -187,7 +186,7 @@ class Target:
 
 # ---- Where the target of a link may be ----------------------------------------------------------------------
 
-Place = Location | OpenFile
+Place = Location | StoredFile
 """A location as `remote.open_file` takes it, or a file that is open."""
 
 
@@ -195,14 +194,14 @@ class _OpenComposites:
     """The files in which composites are open, by the ids of these."""
 
     def __init__(self) -> None:
-        self._files: WeakValueDictionary[str, OpenFile] = WeakValueDictionary()
-        self._not_listed: WeakValueDictionary[int, OpenFile] = WeakValueDictionary()
+        self._files: WeakValueDictionary[str, StoredFile] = WeakValueDictionary()
+        self._not_listed: WeakValueDictionary[int, StoredFile] = WeakValueDictionary()
 
-    def add(self, file: OpenFile) -> None:
+    def add(self, file: StoredFile) -> None:
         """Add a file. Which composites it has is looked at when a link is followed: many files are read without."""
         self._not_listed[id(file)] = file
 
-    def get(self, id_: str) -> OpenFile | None:
+    def get(self, id_: str) -> StoredFile | None:
         """Return the file that has the composite with an id and was added last, or None."""
         for reference in self._not_listed.valuerefs():
             file = reference()
@@ -227,9 +226,9 @@ class KeepOpen:
     """
 
     def __init__(self) -> None:
-        self._files: OrderedDict[str, OpenFile] = OrderedDict()
+        self._files: OrderedDict[str, StoredFile] = OrderedDict()
 
-    def add(self, id: str, file: OpenFile) -> None:
+    def add(self, id: str, file: StoredFile) -> None:
         """Keep the file that holds the composite with an id; drop the one that was not asked for the longest."""
         if id in self._files or not file.again():
             return
@@ -302,8 +301,7 @@ class Search:
 
 def _already_open(search: Search) -> Iterator[Place]:
     file = opened.get(search.link.id)
-    wanted = search.access.isolated, search.access.limits
-    if file is not None and not file.closed and (file.isolated, file.limits) == wanted:
+    if file is not None and not file.closed and file.limits == search.access.limits:
         yield file
 
 
@@ -368,7 +366,7 @@ def _host(location: str) -> tuple[str, str]:
     return parts.scheme, parts.netloc
 
 
-def open_target(link: Link, place: Place, access: Access = ACCESS) -> tuple[OpenFile, Node]:
+def open_target(link: Link, place: Place, access: Access = ACCESS) -> tuple[StoredFile, Node]:
     """Open the file at a place, and return it with the node that a link means.
 
     Raises
@@ -376,7 +374,7 @@ def open_target(link: Link, place: Place, access: Access = ACCESS) -> tuple[Open
     OSError, CompositeH5Error
         If it isn't there: `WrongIdError` if another composite is, `DigestMismatchError` if it has other content.
     """
-    if not isinstance(place, OpenFile):
+    if not isinstance(place, StoredFile):
         file = open_file(place, access=access)
     elif place.again():
         file = place

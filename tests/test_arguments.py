@@ -89,7 +89,6 @@ FLAGS = frozenset(
     {
         "replace",
         "quick",
-        "isolated",
         "promoted",
         "delete",
         "in_place",

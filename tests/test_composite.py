@@ -507,13 +507,12 @@ def test_wcs_of_a_composite_maps_array_indices(path: Path) -> None:
         assert c["wcs"].wcs.compare(simple_wcs((300, 400)).wcs)
 
 
-@pytest.mark.parametrize("isolated", [False, True])
-def test_what_was_read_is_freed_without_the_garbage_collector(tmp_path: Path, isolated: bool) -> None:
+def test_what_was_read_is_freed_without_the_garbage_collector(tmp_path: Path) -> None:
     """A file holds chunks for the next cutout, and HDF5's objects: they should go when it is closed."""
     exposure((600, 700)).write(tmp_path / "c.h5")
 
     def use() -> None:
-        with ch5.open(tmp_path / "c.h5", isolated=isolated) as c:
+        with ch5.open(tmp_path / "c.h5") as c:
             for name in c:
                 c[name]
             for start in (1, 2, 3):

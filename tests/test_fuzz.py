@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -38,13 +37,6 @@ def test_what_has_right_checksums_gives_no_error_that_is_not_ours(fuzz: ModuleTy
     tally = fuzz.fuzz(SAMPLES / f"{sample}.h5", 25, True)
     # That HDF5 itself may crash is said in the threat model.
     assert not tally.counts.keys() - {"refused", "harmless", "told by verify", "crash"}, tally.found
-    assert tally.counts["refused"] > 8
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
-def test_isolated_it_ends_no_process_of_the_reader(fuzz: ModuleType) -> None:
-    tally = fuzz.fuzz(SAMPLES / "exposure.h5", 25, True, isolated=True)
-    assert not tally.counts.keys() - {"refused", "harmless", "told by verify"}, tally.found
     assert tally.counts["refused"] > 8
 
 

@@ -28,9 +28,6 @@ SECONDS = 20
 MEMORY = 200 * 1024 * 1024
 """Beyond what the process has with everything loaded."""
 
-ISOLATED = list(hostile_files.CASES)[:: 1 if os.environ.get("COMPOSITEH5_ALL_ISOLATED") else 28]
-"""The cases that are also read in processes of their own: some, for each takes a second, or all."""
-
 
 def ident(name: str) -> str:
     """Return the name of the test of a case, by which ``-k`` finds all of a line."""
@@ -41,7 +38,7 @@ def key(line: str) -> str:
     return re.sub(r"\W+", "_", line.replace("'", ""))
 
 
-def examine(location: str, isolated: bool = False) -> dict[str, Any]:
+def examine(location: str) -> dict[str, Any]:
     """Read all of a file, and return the errors by what raised them."""
     import compositeh5 as ch5
     from compositeh5 import targets
@@ -60,21 +57,21 @@ def examine(location: str, isolated: bool = False) -> dict[str, Any]:
             found[f"{what}: message"] = str(error)[:400]
 
     try:
-        with ch5.open(location, isolated=isolated) as composite:
+        with ch5.open(location) as composite:
             for name in composite:
                 attempt(f"read {name}", lambda name=name: composite[name])
                 attempt(f"origin of {name}", lambda name=name: composite.component_origin(name))
             attempt("verify", lambda: verify(composite))
             attempt("repr", lambda: repr(composite))
-            attempt("by id", lambda: ch5.open(location, id=composite.id, isolated=isolated).close())
+            attempt("by id", lambda: ch5.open(location, id=composite.id).close())
     except Exception:
-        attempt("open", lambda: ch5.open(location, isolated=isolated))
+        attempt("open", lambda: ch5.open(location))
     # Beside the folder, of which nothing may change.
     attempt("rescue", lambda: ch5.rescue(location, "rescued.h5", replace=True))
     return {"errors": found, "secret": any(hostile_files.SECRET in value for value in values)}
 
 
-def child(folder: Path, isolated: bool, names: list[str]) -> None:
+def child(folder: Path) -> None:
     """Examine cases, with little memory, and print what came of each."""
     import faulthandler
 
@@ -87,14 +84,14 @@ def child(folder: Path, isolated: bool, names: list[str]) -> None:
     os.chdir(folder / "working")
     assert not examine_good(folder / "ok"), "the tree without a fault is refused"
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    for name in names:
+    for name in list(hostile_files.CASES):
         place = folder / name
         location = hostile_files.make(place, name)
         before = listing(place)
         open_files = len(os.listdir("/proc/self/fd"))
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, resource.RLIM_INFINITY))
         faulthandler.dump_traceback_later(SECONDS, exit=True)
-        result = examine(location, isolated)
+        result = examine(location)
         faulthandler.cancel_dump_traceback_later()
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         result["left open"] = len(os.listdir("/proc/self/fd")) - open_files
@@ -116,16 +113,8 @@ def listing(folder: Path) -> list[tuple[str, int, int]]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    return examined(tmp_path_factory.mktemp("hostile"), False, list(hostile_files.CASES))
-
-
-@pytest.fixture(scope="module")
-def isolated_results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    return examined(tmp_path_factory.mktemp("isolated"), True, ISOLATED)
-
-
-def examined(folder: Path, isolated: bool, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Return what a process of its own found in each of some cases."""
+    """Return what another process found in each of the cases."""
+    folder = tmp_path_factory.mktemp("hostile")
     for name in ("working", "prefix", "plugins"):
         (folder / name).mkdir()
     environment = {
@@ -135,7 +124,7 @@ def examined(folder: Path, isolated: bool, names: list[str]) -> dict[str, dict[s
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])]),
     }
     done = subprocess.run(
-        [sys.executable, __file__, str(folder), json.dumps([isolated, names])],
+        [sys.executable, __file__, str(folder)],
         env=environment,
         capture_output=True,
         text=True,
@@ -149,16 +138,6 @@ def examined(folder: Path, isolated: bool, names: list[str]) -> dict[str, dict[s
 
 @pytest.mark.parametrize("name", hostile_files.CASES, ids=ident)
 def test_it_is_refused(results: dict[str, dict[str, Any]], name: str) -> None:
-    check(results, name)
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
-@pytest.mark.parametrize("name", ISOLATED, ids=ident)
-def test_it_is_refused_in_a_process_of_its_own(isolated_results: dict[str, dict[str, Any]], name: str) -> None:
-    check(isolated_results, name)
-
-
-def check(results: dict[str, dict[str, Any]], name: str) -> None:
     case = hostile_files.CASES[name]
     assert name in results, f"hung or crashed here, or before: {results.get('the end')}"
     result = results[name]
@@ -183,4 +162,4 @@ def test_there_are_enough_and_the_specification_lists_each_line() -> None:
 
 
 if __name__ == "__main__":
-    child(Path(sys.argv[1]), *json.loads(sys.argv[2]))
+    child(Path(sys.argv[1]))

@@ -183,12 +183,6 @@ def test_the_error_of_a_connection_keeps_the_signature_secret(monkeypatch: pytes
     assert caught.value.__suppress_context__
 
 
-def test_a_file_behind_a_url_is_read_by_a_process_that_has_no_network(server: RangeServer) -> None:
-    with ch5.open(f"{server.url}/large.h5") as plain, ch5.open(f"{server.url}/large.h5", isolated=True) as isolated:
-        assert np.array_equal(plain["image"].array, isolated["image"].array)
-    assert gets(server)
-
-
 def test_a_pickled_composite_opens_its_url(server: RangeServer) -> None:
     with ch5.open(f"{server.url}/small.h5?signature=1") as composite:
         wanted = composite["image"]

@@ -144,11 +144,10 @@ def test_a_composite_within_one_is_pickled_by_value(tree: Path, tmp_path: Path) 
     assert found["text"] == "inside"
 
 
-@pytest.mark.parametrize("isolated", [False, True])
-def test_eight_threads_read_one_composite(tree: Path, isolated: bool) -> None:
+def test_eight_threads_read_one_composite(tree: Path) -> None:
     with ch5.open(tree / "calexp.h5") as c:
         wanted = content(c)
-    with ch5.open(tree / "calexp.h5", isolated=isolated) as c, ThreadPoolExecutor(8) as pool:
+    with ch5.open(tree / "calexp.h5") as c, ThreadPoolExecutor(8) as pool:
         assert list(pool.map(content, [c] * 16)) == [wanted] * 16
 
 
@@ -161,11 +160,9 @@ def test_threads_open_a_pickled_one_once(tree: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == open_files
 
 
-@pytest.mark.parametrize("isolated", [False, True])
-def test_a_forked_process_reads_on_and_the_parent_too(tree: Path, isolated: bool) -> None:
-    with ch5.open(tree / "calexp.h5", isolated=isolated) as c:
+def test_a_forked_process_reads_on_and_the_parent_too(tree: Path) -> None:
+    with ch5.open(tree / "calexp.h5") as c:
         wanted = content(c)
-        own = c._file.process.pid if isolated else None
         children = []
         for _ in range(2):
             readable, writable = os.pipe()
@@ -186,8 +183,6 @@ def test_a_forked_process_reads_on_and_the_parent_too(tree: Path, isolated: bool
                 assert pipe.read().splitlines() == wanted
             os.waitpid(child, 0)
         assert content(c) == wanted
-        if isolated:
-            assert c._file.process.pid == own, "the process of the parent is left to it"
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])

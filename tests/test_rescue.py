@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -365,66 +364,3 @@ def test_files_are_closed(bad: Path, tmp_path: Path) -> None:
     open_files = [os.readlink(link) for link in links if os.path.lexists(link)]
     assert not [name for name in open_files if str(tmp_path) in name]
     assert not [file for file in StoredFile._open_files.values() if str(tmp_path) in file.name]
-
-
-# ---- In a process of its own --------------------------------------------------------------------------------
-
-
-def _outcome(source: Path, target: Path, *, isolated: bool) -> tuple[object, ...]:
-    """Return what verify and rescue find, in whatever words, and the digests of what is saved."""
-    verification = ch5.verify_files(source, isolated=isolated)
-    problems = [(item.composite, item.component, item.finding) for item in verification.problems]
-    try:
-        report = ch5.rescue(source, target, replace=True, isolated=isolated)
-    except errors.CompositeH5Error as error:
-        return problems, type(error)
-    with ch5.open(target) as new:
-        digests = {name: new.component_digest(name) for name in new}
-        return problems, report.saved, list(report.lost), new.id, digests
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
-@pytest.mark.parametrize(
-    "damage",
-    [
-        *(pytest.param(case, id=name) for name, case in NOTHING.items()),
-        *(pytest.param(case[0], id=name) for name, case in EDITS.items()),
-        pytest.param(lambda path: flip_chunk(path, "composite/image", 1), id="chunk"),
-        pytest.param(lambda path: flip(path, header(path, "psf")), id="header"),
-        pytest.param(lambda path: None, id="nothing"),
-    ],
-)
-def test_isolated_it_is_the_same(bad: Path, tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    damage(bad)
-    plain = _outcome(bad, tmp_path / "new.h5", isolated=False)
-    assert _outcome(bad, tmp_path / "new.h5", isolated=True) == plain
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
-def test_what_asks_its_process_for_too_much_is_told_and_the_others_are_verified(bad: Path, tmp_path: Path) -> None:
-    small = tmp_path / "small.h5"
-    ch5.Composite(None, text="x").write(small)
-    # The address space of the process, and so what HDF5 may do with the larger one.
-    limits = ch5.Limits(memory=100 * 2**20, seconds=20)
-    huge = ch5.Composite(None, text="x" * 30_000_000)
-    huge.write(bad, replace=True)
-    done = ch5.verify_files(tmp_path, isolated=True, limits=limits)
-    assert [(problem.path, problem.finding) for problem in done.problems] == [(str(bad), "unread")]
-    assert "process" in done.problems[0].detail
-    assert done.visited.files == 3
-    with pytest.raises(errors.CorruptFileError, match="process"):
-        ch5.rescue(bad, tmp_path / "new.h5", isolated=True, limits=limits)
-    assert not (tmp_path / "new.h5").exists()
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
-def test_isolated_on_the_command_line(bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in (["ls"], ["info"], ["verify"], ["get", "--json"]):
-        said = []
-        for more in ([], ["--isolated"]):
-            component = ["visit_info"] if verb[0] == "get" else []
-            assert main([verb[0], str(bad), *component, *verb[1:], *more]) == 0
-            said.append(capsys.readouterr().out)
-        assert said[0] == said[1]
-    flip_chunk(bad, "composite/image", 0)
-    assert main(["rescue", str(bad), str(tmp_path / "a.h5"), "--isolated"]) == 1

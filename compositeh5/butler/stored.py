@@ -17,8 +17,8 @@ from lsst.daf.butler.datastore import DatasetRefURIs
 from lsst.resources import ResourcePath
 
 from ..composite import Composite
-from ..container.files import OpenFile
 from ..container.layout import check_file, composite_group, composite_names
+from ..container.reader import StoredFile
 from ..errors import CompositeH5Error, NotACompositeFileError
 from ..links import Link
 from ..operations.references import HOLDERS, StoredLink, composite_links
@@ -215,7 +215,7 @@ def _ingested(butler: Butler, link: Link) -> Iterator[DatasetRef]:
 
 
 @contextmanager
-def _opened(uri: ResourcePath) -> Iterator[OpenFile]:
+def _opened(uri: ResourcePath) -> Iterator[StoredFile]:
     file = open_file(source_of(uri))
     try:
         check_file(file)

@@ -48,15 +48,6 @@ def file_argument(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def isolated_argument(parser: argparse.ArgumentParser) -> None:
-    """Add the option of a verb that can read strangers' files in processes of their own."""
-    parser.add_argument(
-        "--isolated",
-        action="store_true",
-        help="have HDF5 read each file in a process of its own, which sees nothing else: for files of strangers",
-    )
-
-
 def component_argument(parser: argparse.ArgumentParser) -> None:
     """Add the argument of a verb that takes one component of a file."""
     action = parser.add_argument("component", metavar="COMPONENT", help="the name of the component, as `ls` shows it")
@@ -117,13 +108,13 @@ def number(low: int, high: int) -> Callable[[str], int]:
 
 
 @contextmanager
-def opened(file: str, name: str | None = None, *, isolated: bool = False) -> Iterator[Composite]:
+def opened(file: str, name: str | None = None) -> Iterator[Composite]:
     """Open the composite that an argument names: ``FILE`` or ``FILE::NAME``."""
     from ..opening import open_composite
 
     if name is None and "::" in file and not os.path.exists(file):
         file, _, name = file.rpartition("::")
-    with open_composite(file, name, isolated=isolated) as composite:
+    with open_composite(file, name) as composite:
         yield composite
 
 

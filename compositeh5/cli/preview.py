@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ..errors import EncodeError
-from .common import Verb, file_argument, force_argument, isolated_argument, names, number, opened, option
+from .common import Verb, file_argument, force_argument, names, number, opened, option
 from .output import report, terminal
 from .progress import progress
 
@@ -67,7 +67,7 @@ def _picture(arguments: argparse.Namespace, side: int) -> Picture:
         if os.path.isdir(arguments.file):
             return picture(_visit(arguments.file, side, shown), side, planes=planes)
         shown("reading", 0, 1)
-        with opened(arguments.file, arguments.name, isolated=arguments.isolated) as composite:
+        with opened(arguments.file, arguments.name) as composite:
             return picture(composite, side, planes=planes)
 
 
@@ -90,7 +90,6 @@ def _legend(shown: Picture) -> str:
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     file_argument(parser)
-    isolated_argument(parser)
     parser.add_argument("-o", "--output", metavar="OUT", help="write a .png file instead of showing it here")
     force_argument(parser)
     option(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import export
 from ..errors import EncodeError
 from ..report import CELLS, cells
-from .common import Verb, component_argument, file_argument, force_argument, isolated_argument, opened
+from .common import Verb, component_argument, file_argument, force_argument, opened
 from .output import Outline, Table, report
 from .progress import progress
 
@@ -25,19 +25,19 @@ _LARGE = ("array", "image", "mask", "table")
 
 
 def _ls(arguments: argparse.Namespace) -> None:
-    with opened(arguments.file, arguments.name, isolated=arguments.isolated) as composite:
+    with opened(arguments.file, arguments.name) as composite:
         infos = list(composite.components().values())
     report(arguments, infos, Table(CELLS, [cells(info) for info in infos]))
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    with opened(arguments.file, arguments.name, isolated=arguments.isolated) as composite:
-        document = _document(composite, arguments.isolated)
+    with opened(arguments.file, arguments.name) as composite:
+        document = _document(composite)
     report(arguments, document, Outline(document["file"], _shown(document)))
 
 
 def _get(arguments: argparse.Namespace) -> None:
-    with opened(arguments.file, arguments.name, isolated=arguments.isolated) as composite, ExitStack() as stack:
+    with opened(arguments.file, arguments.name) as composite, ExitStack() as stack:
         kind = composite.kind(arguments.component)
         if kind in _LARGE:
             stack.enter_context(progress(arguments))("reading", 0, 1)
@@ -58,13 +58,8 @@ def _get(arguments: argparse.Namespace) -> None:
         report(arguments, None, export.to_text(value, kind, short=sys.stdout.isatty()))
 
 
-def _file_arguments(parser: argparse.ArgumentParser) -> None:
-    file_argument(parser)
-    isolated_argument(parser)
-
-
 def _get_arguments(parser: argparse.ArgumentParser) -> None:
-    _file_arguments(parser)
+    file_argument(parser)
     component_argument(parser)
     parser.add_argument("-o", "--output", metavar="OUT", help="the file to write; its extension says how")
     force_argument(parser)
@@ -73,7 +68,7 @@ def _get_arguments(parser: argparse.ArgumentParser) -> None:
 VERBS = {
     "ls": Verb(
         _ls,
-        _file_arguments,
+        file_argument,
         "list the components of a file",
         "List the components of a file, one per line: name, kind, shape (rows x columns), type, units, size in memory "
         "and in the file, the stage of processing that made it, and where it is: stored (here), linked (in another "
@@ -86,7 +81,7 @@ VERBS = {
     ),
     "info": Verb(
         _info,
-        _file_arguments,
+        file_argument,
         "show all that a file says about itself",
         "Show all that a file says about itself: data ID, provenance, and for each component its kind, shape, type, "
         "units, sizes, digest, and where a link leads. No pixel is read.",
@@ -112,14 +107,14 @@ VERBS = {
 }
 
 
-def _document(composite: Composite, isolated: bool) -> dict[str, Any]:
+def _document(composite: Composite) -> dict[str, Any]:
     """Return all that is known of a stored composite without reading values, as JSON can hold it."""
     from ..opening import file_info
 
     location = str(composite.location)
     return {
         "file": location,
-        **asdict(file_info(location, isolated=isolated)),
+        **asdict(file_info(location)),
         "definition": composite.definition,
         "definition_version": composite.definition_version,
         "id": composite.id,

@@ -16,7 +16,6 @@ from .common import (
     executor,
     folder_arguments,
     force_argument,
-    isolated_argument,
     jobs_argument,
     names,
     number,
@@ -124,7 +123,6 @@ def _verify(arguments: argparse.Namespace) -> int:
         done = verify_files(
             *arguments.paths,
             quick=arguments.quick,
-            isolated=arguments.isolated,
             executor=workers,
             progress=shown,
         )
@@ -146,7 +144,6 @@ def _rescue(arguments: argparse.Namespace) -> int:
             arguments.file,
             arguments.output,
             replace=arguments.force,
-            isolated=arguments.isolated,
         )
     rows = [("saved", name, "") for name in done.saved]
     rows += (("lost", name, reason) for name, reason in done.lost.items())
@@ -213,14 +210,12 @@ def _relink_arguments(parser: argparse.ArgumentParser) -> None:
 def _verify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", metavar="PATH", nargs="+", help="files and folders")
     parser.add_argument("--quick", action="store_true", help="look at structure and links only; read no content")
-    isolated_argument(parser)
     jobs_argument(parser)
 
 
 def _rescue_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="the damaged file; it isn't changed")
     parser.add_argument("output", metavar="OUT", help="the file to write")
-    isolated_argument(parser)
     force_argument(parser)
 
 
@@ -275,7 +270,6 @@ VERBS = {
         "to. Each component that is damaged is named; `rescue` saves the others.",
         """
         compositeh5 verify repo -j 4
-        compositeh5 verify repo --isolated
         compositeh5 verify repo --quick --json | jq -r '.problems[] | [.finding, .path, .component] | @tsv'""",
         "problems, composites, components, links, visited",
         "something is wrong",

@@ -16,9 +16,8 @@ from ..errors import CorruptFileError, FormatError, LimitError, RefusedError, Wr
 from ..recipes import MAX_CHUNK_ELEMENTS, Recipe
 from . import chunks as _chunks
 from .attributes import StoredAttrs, reading
-from .files import FileArray
 from .h5types import SCALAR, checked_dtype, decode_text
-from .nodes import AttrValue, Selection
+from .nodes import ArrayNode, AttrValue, Selection
 from .threads import batches, for_each
 
 if TYPE_CHECKING:
@@ -43,10 +42,17 @@ AT_ONCE = 4
 """So many chunks are unpacked by a thread before it is given others."""
 
 
-class StoredArray(FileArray):
-    """A dataset of a file that is read in this process."""
+class StoredArray(ArrayNode):
+    """A dataset of a file."""
 
     file: StoredFile
+    """The file."""
+
+    path: str
+    """Its path in the file."""
+
+    stored_bytes: int
+    """Size of what is stored of it."""
 
     def __init__(self, file: StoredFile, did: h5d.DatasetID, path: str) -> None:
         self.file, self.path, self._did = file, path, did
@@ -177,6 +183,13 @@ class StoredArray(FileArray):
         return Recipe(gzip=min(self._level, 9), shuffle=len(self._filters) == 2, chunks=self._chunks)
 
     def memmap(self) -> NDArray[Any]:
+        """Return the array mapped into memory: read-only, and not checked against its checksums.
+
+        Raises
+        ------
+        TypeError
+            If it isn't stored in one piece as it is in memory, or the file isn't on a disk.
+        """
         self.file.check_open(self.where)
         offset = None if self._chunks is not None or self._filters else self._did.get_offset()
         mapped = self.file.mapped()

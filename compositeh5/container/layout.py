@@ -20,9 +20,9 @@ from ..errors import (
     WrongIdError,
 )
 from .chunks import BLOCK_CRC, BLOCK_ROWS
-from .files import FileGroup, OpenFile
 from .nodes import AttrValue, Group, GroupNode, Later, Node, SoftLink
 from .quantized import FRACTION, STEP
+from .reader import StoredFile, StoredGroup
 
 FORMAT = "1.0"
 FIRST = "1.0"
@@ -119,7 +119,7 @@ def file_root(composites: Mapping[str, tuple[str | Later, GroupNode]]) -> Group:
     return Group({**children, BY_ID: by_id}, {**attrs, "complete": 1})
 
 
-def check_file(file: OpenFile) -> None:
+def check_file(file: StoredFile) -> None:
     """Raise a specific error unless the file is of a format that this release reads, and complete."""
     version = file_format(file)
     if version_number(version) < version_number(FIRST):
@@ -129,7 +129,7 @@ def check_file(file: OpenFile) -> None:
         )
 
 
-def file_format(file: OpenFile) -> str:
+def file_format(file: StoredFile) -> str:
     """Return the version of the format of a file, which may be too old to be read otherwise than by a migration.
 
     Raises
@@ -168,12 +168,12 @@ def version_number(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def is_ours(file: OpenFile) -> bool:
+def is_ours(file: StoredFile) -> bool:
     """Return whether a file is of this format, of whatever version, complete or not."""
     return "compositeh5_format" in file.root.attrs
 
 
-def is_copy(file: OpenFile) -> bool:
+def is_copy(file: StoredFile) -> bool:
     """Return whether a file of others has composites that were copied into it, as ``h5copy`` does.
 
     What the root of one of ours says is missing then: which reader it needs, that it is complete, and ids.
@@ -182,23 +182,23 @@ def is_copy(file: OpenFile) -> bool:
     return not any(name in file.root.attrs for name in told) and bool(composite_names(file))
 
 
-def composite_names(file: OpenFile) -> tuple[str, ...]:
+def composite_names(file: StoredFile) -> tuple[str, ...]:
     """Return the names of the composites at the top of a file."""
     if is_ours(file):
         return tuple(name for name in file.root if name != BY_ID)
     return tuple(name for name in file.root if _is_composite(file, name))
 
 
-def _is_composite(file: OpenFile, name: str) -> bool:
+def _is_composite(file: StoredFile, name: str) -> bool:
     try:
         node = file.root[name]
-        return isinstance(node, FileGroup) and node.attr("kind", str, "") == "composite" and "id" in node.attrs
+        return isinstance(node, StoredGroup) and node.attr("kind", str, "") == "composite" and "id" in node.attrs
     except (RefusedError, FormatError):
         # Files of others hold what has no place in ours.
         return False
 
 
-def composite_ids(file: OpenFile) -> tuple[str, ...]:
+def composite_ids(file: StoredFile) -> tuple[str, ...]:
     """Return the ids of the composites at the top of a file.
 
     Raises
@@ -211,7 +211,7 @@ def composite_ids(file: OpenFile) -> tuple[str, ...]:
     return tuple(file.root.group(name).attr("id", str) for name in composite_names(file))
 
 
-def composite_group(file: OpenFile, name: str | None = None) -> FileGroup:
+def composite_group(file: StoredFile, name: str | None = None) -> StoredGroup:
     """Return the group of a composite by its name; of the file's default one without a name.
 
     Raises
@@ -222,14 +222,14 @@ def composite_group(file: OpenFile, name: str | None = None) -> FileGroup:
         If the default one is missing.
     """
     group = file.root.get(_default(file) if name is None else name)
-    if isinstance(group, FileGroup) and group.path != f"/{BY_ID}":
+    if isinstance(group, StoredGroup) and group.path != f"/{BY_ID}":
         return group
     if name is None:
         raise FormatError(f"{file.name}: its default composite {file.root.attrs['default']!r} isn't there")
     raise NoSuchComponentError(f"{file.name}: has no composite {name!r}; it has {', '.join(composite_names(file))}")
 
 
-def _default(file: OpenFile) -> str:
+def _default(file: StoredFile) -> str:
     if is_ours(file):
         return file.root.attr("default", str)
     names = composite_names(file)
@@ -238,7 +238,7 @@ def _default(file: OpenFile) -> str:
     return names[0]
 
 
-def composite_group_by_id(file: OpenFile, id_: str) -> FileGroup:
+def composite_group_by_id(file: StoredFile, id_: str) -> StoredGroup:
     """Return the group of the composite with this id.
 
     Raises
@@ -248,7 +248,7 @@ def composite_group_by_id(file: OpenFile, id_: str) -> FileGroup:
     """
     if is_ours(file):
         by_id = file.root.group(BY_ID)
-        target = by_id.soft_target(id_) if isinstance(by_id, FileGroup) else None
+        target = by_id.soft_target(id_) if isinstance(by_id, StoredGroup) else None
     else:
         target = dict(zip(composite_ids(file), composite_names(file), strict=True)).get(id_)
     if target is None:

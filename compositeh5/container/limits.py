@@ -11,8 +11,7 @@ from ..errors import ConfigurationError, LimitError
 class Limits:
     """What a file may ask of a reader: whatever asks for more is refused, before it is allocated or followed.
 
-    All are positive integers. The last three are for files that are read in a process of their own
-    (``isolated=True``).
+    All are positive integers.
 
     Raises
     ------
@@ -34,21 +33,14 @@ class Limits:
     """Size in memory of one read of an array: of the whole one, or of the part that was asked for. None: any."""
     open_files: int = 512
     """Files at the ends of links that one composite keeps open at a time."""
-    memory: int = 1 << 30
-    """Bytes of address space that the process may use beyond what it has before it sees the file."""
-    seconds: float = 60
-    """Time for one answer: of an array, 8 MiB; with the time that it takes to get the bytes of a remote file."""
-    cpu_seconds: int = 3600
-    """CPU time of the process, for as long as the file is open."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            wanted = (int, float) if field.name == "seconds" else int
-            if not (value is None and field.name == "read_bytes") and (
-                not isinstance(value, wanted) or isinstance(value, bool) or not value > 0
-            ):
-                raise ConfigurationError(f"the limit {field.name!r} should be a positive number, not {value!r}")
+            if value is None and field.name == "read_bytes":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+                raise ConfigurationError(f"the limit {field.name!r} should be a positive integer, not {value!r}")
 
     def check_read(self, nbytes: int, where: str) -> None:
         """Raise an error if a read is too large.

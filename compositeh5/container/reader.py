@@ -6,34 +6,64 @@ opened read-only and without locks: files of this format are replaced, never cha
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import h5py
 from h5py import h5, h5d, h5f, h5g, h5i, h5l, h5o, h5p
+from h5py._objects import phil
 
-from ..errors import CorruptFileError, LimitError, RefusedError
+from ..errors import ClosedError, CorruptFileError, LimitError, RefusedError
 from .arrays import StoredArray
 from .attributes import StoredAttrs, checked_name, reading
-from .files import FileGroup, OpenFile
 from .limits import LIMITS, Limits
-from .nodes import AttrValue, ExternalLink, Node, Selection
-from .source import BlockSource, FileSource, ReadAt, check_signature
+from .nodes import AttrValue, ExternalLink, GroupNode, Node, Selection
+from .source import BlockSource, FileSource, ReadAt, check_bytes, check_signature, identity
+
+OpenSource = Callable[[], FileSource | BlockSource]
 
 _WITHIN = re.compile(rb"/by-id/[0-9a-f-]{36}/[A-Za-z_][A-Za-z0-9_]*")
 """What a soft link from one composite of a file to a component of another looks like."""
 
 
-class StoredFile(OpenFile):
-    """An HDF5 file that is read in this process; see `OpenFile`."""
+class StoredFile:
+    """An HDF5 file open for reading.
 
-    def __init__(self, source: Any, name: str, limits: Limits = LIMITS) -> None:
-        super().__init__(source, name, limits)
+    Use `open` or `shared`: while a file is open in this process, it is opened once for each of the limits, however many
+    composites use it.
+
+    Parameters
+    ----------
+    source : binary file object
+        Seekable, with ``read`` and ``readinto``; it must stay open.
+    name : str
+        What messages call the file.
+    limits : Limits, optional
+        What the file may ask for.
+    digest : str, optional
+        What `check_bytes` compares with the bytes of the file, before HDF5 sees them.
+    """
+
+    _open_files: ClassVar[dict[Hashable, StoredFile]] = {}
+    _all: ClassVar[WeakSet[StoredFile]] = WeakSet()
+    # h5py's own lock: with another one, a thread that closes a file while h5py collects garbage could wait for a
+    # thread that waits for it.
+    _lock: ClassVar[Any] = phil
+
+    def __init__(self, source: Any, name: str, limits: Limits = LIMITS, digest: str | None = None) -> None:
+        self.name, self.limits = name, limits
+        self._source = source
+        self._users = 1
+        self._key: Hashable = None
+        if digest is not None:
+            check_bytes(source, digest, name)
         check_signature(source, name)
         fapl = h5p.create(h5p.FILE_ACCESS)
         fapl.set_fclose_degree(h5f.CLOSE_STRONG)
@@ -45,6 +75,119 @@ class StoredFile(OpenFile):
             # Alive at the end of the process, as in the traceback of an error, it would have HDF5 crash.
             fapl.close()
         self._all.add(self)
+
+    @classmethod
+    def open(cls, path: str, limits: Limits = LIMITS) -> StoredFile:
+        """Open a file, or return the one that is open already if it is still the same file.
+
+        Raises
+        ------
+        OSError
+            If it can't be opened: `FileNotFoundError`, `PermissionError`, `NotACompositeFileError`,
+            `CorruptFileError`, `RefusedError`.
+        """
+        return cls.shared(identity(os.stat(path)), lambda: FileSource(path), path, limits)
+
+    @classmethod
+    def shared(
+        cls,
+        key: Hashable,
+        open_source: OpenSource,
+        name: str,
+        limits: Limits = LIMITS,
+        digest: str | None = None,
+    ) -> StoredFile:
+        """Return the file whose source has an identity: the one that is open already, or one opened for it.
+
+        Parameters
+        ----------
+        key : hashable
+            Identity of the source.
+        open_source : callable
+            Returns the source; the file closes it.
+        name, limits, digest
+            As for the class.
+
+        Raises
+        ------
+        OSError
+            As `open` does.
+        """
+        if (known := cls._known((key, limits, digest))) is not None:
+            return known
+        # Without the lock: this may wait for a network.
+        source = open_source()
+        try:
+            file = cls(source, name, limits, digest)
+        except BaseException:
+            source.close()
+            raise
+        file._key = source.identity, limits, digest
+        with cls._lock:
+            if (known := cls._known(file._key)) is None:
+                cls._open_files[file._key] = file
+                return file
+        file.close()
+        return known
+
+    @classmethod
+    def _known(cls, key: Hashable) -> StoredFile | None:
+        with cls._lock:
+            known = cls._open_files.get(key)
+            if known is not None:
+                known._users += 1
+            return known
+
+    def again(self) -> bool:
+        """Become one more user of the file; return whether it was still open."""
+        with self._lock:
+            if self._users:
+                self._users += 1
+            return self._users > 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether all users have closed the file."""
+        return self._users == 0
+
+    def close(self) -> None:
+        """Give the file up; it is closed when its last user does so."""
+        with self._lock:
+            if self._users == 0:
+                return
+            self._users -= 1
+            if self._users > 0:
+                return
+            # What HDF5 has made of a damaged file it may be unable to give up. Nothing is lost by that.
+            with suppress(RuntimeError):
+                # `FileID.close` would look through all objects of all files, since HDF5 once gave their numbers to
+                # others.
+                h5i.dec_ref(self._fid)
+            # It refers to the file: without this, both would wait for the garbage collector, with all that was kept.
+            vars(self).pop("root", None)
+            if self._key is not None:
+                if self._open_files.get(self._key) is self:
+                    del self._open_files[self._key]
+                self._source.close()
+
+    @classmethod
+    def close_all(cls) -> None:
+        """Close every file, whoever uses it."""
+        for file in list(cls._all):
+            while not file.closed:
+                file.close()
+
+    def check_open(self, where: str) -> None:
+        """Raise `ClosedError` if the file is closed."""
+        if self._users == 0:
+            raise ClosedError(f"{where}: the file is closed; read components inside the `with` block")
+
+    @cached_property
+    def root(self) -> StoredGroup:
+        """The root group."""
+        self.check_open(self.name)
+        with reading(self.name):
+            return StoredGroup(self, h5g.open(self._fid, b"/"), "/", 0)
 
     @property
     def is_remote(self) -> bool:
@@ -82,26 +225,19 @@ class StoredFile(OpenFile):
         if isinstance(self._source, BlockSource):
             self._source.prefetch(ranges)
 
-    @cached_property
-    def root(self) -> StoredGroup:
-        """The root group."""
-        self.check_open(self.name)
-        with reading(self.name):
-            return StoredGroup(self, h5g.open(self._fid, b"/"), "/", 0)
 
-    def _release(self) -> None:
-        # What HDF5 has made of a damaged file it may be unable to give up. Nothing is lost by that.
-        with suppress(RuntimeError):
-            # `FileID.close` would look through all objects of all files, since HDF5 once gave their numbers to others.
-            h5i.dec_ref(self._fid)
-        # It refers to the file: without this, both would wait for the garbage collector, with all that was kept.
-        vars(self).pop("root", None)
+# HDF5 closes what is left open when the process ends, and would then call a source that is gone.
+atexit.register(StoredFile.close_all)
 
 
-class StoredGroup(FileGroup):
+class StoredGroup(GroupNode):
     """A group of a file. Its children are opened, and checked, one by one when asked for."""
 
     file: StoredFile
+    """The file."""
+
+    path: str
+    """Its path in the file."""
 
     def __init__(self, file: StoredFile, gid: h5g.GroupID, path: str, depth: int) -> None:
         if depth > file.limits.depth:
@@ -187,6 +323,13 @@ class StoredGroup(FileGroup):
                 yield from child.extents()
 
     def soft_target(self, name: str) -> str | None:
+        """Return the path to which a child that is a soft link points; None if there is no such child.
+
+        Raises
+        ------
+        RefusedError
+            If the child isn't a soft link.
+        """
         where = f"{self.where.rstrip('/')}/{name}"
         try:
             link = self._link_class(name)

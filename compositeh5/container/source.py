@@ -6,6 +6,7 @@ a FIFO.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import mmap
 import os
@@ -13,7 +14,7 @@ import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import nullcontext
 
-from ..errors import BusyError, CorruptFileError, NotACompositeFileError, RefusedError
+from ..errors import BusyError, CorruptFileError, DigestMismatchError, NotACompositeFileError, RefusedError
 
 WRITING = 0x05
 """Marks of the superblock: open for writing, and for writing while others read."""
@@ -103,10 +104,6 @@ class FileSource(_Source):
             raise
         self.identity: Hashable = identity(status)
         self._size = status.st_size
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self._fd
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Fill the buffer from the current position, and return the number of bytes read."""
@@ -300,4 +297,33 @@ def check_signature(source: io.RawIOBase | io.BufferedIOBase, name: str) -> None
         raise BusyError(
             f"{name}: is open for writing by another program, or one died that had it so; if there is none, "
             f"`h5clear -s` takes the mark away, and `compositeh5 verify` tells whether the file is still whole"
+        )
+
+
+def check_bytes(source: io.RawIOBase | io.BufferedIOBase, digest: str, name: str) -> None:
+    """Raise an error unless the bytes of a file have a digest that is known from elsewhere.
+
+    Parameters
+    ----------
+    source : binary file object
+        The file, which is read once, whole.
+    digest : str
+        ``"sha256:"`` and the SHA-256 of all its bytes, as ``sha256sum`` prints it.
+    name : str
+        What messages call the file.
+
+    Raises
+    ------
+    DigestMismatchError
+        If the bytes have another one.
+    OSError
+        If they can't be read.
+    """
+    source.seek(0)
+    hasher = hashlib.sha256()
+    while block := source.read(BLOCK):
+        hasher.update(block)
+    if (found := f"sha256:{hasher.hexdigest()}") != digest.lower():
+        raise DigestMismatchError(
+            f"{name}: the digest of its bytes is {found}, but {digest} was expected; HDF5 hasn't seen it"
         )

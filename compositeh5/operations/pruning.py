@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from numbers import Real
 
 from ..composite import Composite
-from ..container.files import OpenFile
 from ..container.layout import composite_group, composite_names
+from ..container.reader import StoredFile
 from ..container.source import identity
 from ..errors import InUseError, checked_names, require_type
 from ..links import Paths, checked_paths
@@ -222,7 +222,7 @@ class _Outline:
     links: frozenset[str]
 
 
-def _outline(path: str, file: OpenFile) -> _Outline:
+def _outline(path: str, file: StoredFile) -> _Outline:
     status = os.stat(path)
     composites = [from_group(composite_group(file, name), path) for name in composite_names(file)]
     return _Outline(

@@ -14,7 +14,6 @@ from typing import Literal, TypeAlias
 from .. import links
 from ..access import ACCESS, Access
 from ..composite import Composite
-from ..container.files import OpenFile
 from ..container.layout import BY_ID, check_file, composite_group, composite_names
 from ..container.nodes import ExternalLink, GroupNode, Node
 from ..container.reader import StoredFile
@@ -220,7 +219,7 @@ def refs_to(
     return Referrers(tuple(found[place]), visited)
 
 
-def file_links(location: str, file: OpenFile) -> Iterator[tuple[str, StoredLink]]:
+def file_links(location: str, file: StoredFile) -> Iterator[tuple[str, StoredLink]]:
     """Return the links of all composites of an open file, each with the composite's name.
 
     Raises
@@ -284,7 +283,7 @@ def find_references(
     return result, visited
 
 
-def _references_to(targets: Mapping[str, frozenset[str]], path: str, file: OpenFile) -> list[tuple[str, Reference]]:
+def _references_to(targets: Mapping[str, frozenset[str]], path: str, file: StoredFile) -> list[tuple[str, Reference]]:
     found = []
     for name, link in file_links(path, file):
         for place, ids in targets.items():

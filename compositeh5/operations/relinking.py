@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from ..container.files import OpenFile
 from ..container.layout import BY_ID
+from ..container.reader import StoredFile
 from ..errors import CompositeH5Error
 from .references import Reference, StoredLink, file_links, has_target, reference
 from .rewriting import rewrite
@@ -127,7 +127,7 @@ class _Work(NamedTuple):
     candidates: Mapping[str, tuple[str, ...]]
 
 
-def _survey(path: str, file: OpenFile) -> _Survey:
+def _survey(path: str, file: StoredFile) -> _Survey:
     found = (reference(path, name, link) for name, link in file_links(path, file))
     return path, tuple(file.root.group(BY_ID)), tuple(link for link in found if link.state != "ok")
 

@@ -9,15 +9,15 @@ from functools import partial
 from typing import Any
 
 from .._version import __version__
-from ..access import Access, access_of
+from ..access import access_of
 from ..composite import Composite
-from ..container.files import OpenFile
 from ..container.layout import check_file, composite_group, composite_names, file_root, is_copy
 from ..container.limits import LIMITS, Limits
 from ..container.nodes import GroupNode
 from ..container.publish import make_folders, publish
+from ..container.reader import StoredFile
 from ..container.writer import write_image
-from ..errors import CompositeH5Error, ConflictError, CorruptFileError, WrongValueError
+from ..errors import CompositeH5Error, ConflictError, CorruptFileError, WrongValueError, require_type
 from ..links import absolute_location
 from ..parts import Part, StoredPart
 from ..stored import from_group
@@ -58,7 +58,6 @@ def rescue(
     target: str | os.PathLike[str],
     *,
     replace: bool = False,
-    isolated: bool = False,
     limits: Limits = LIMITS,
 ) -> Rescue:
     """Write a new file with all components of a damaged one that verify.
@@ -75,8 +74,8 @@ def rescue(
         The file to write; missing folders are made.
     replace : bool, optional
         Whether another file at the target is replaced.
-    isolated, limits : optional
-        How the damaged file is read, as for `compositeh5.open`.
+    limits : Limits, optional
+        What the damaged file may ask for, as for `compositeh5.open`.
 
     Returns
     -------
@@ -96,13 +95,14 @@ def rescue(
         If the source can't be read, or the new file not be written; nothing is left behind.
     """
     location, place = absolute_location(source), absolute_location(target)
+    require_type(limits, Limits, "Limits")
     if "://" in location or "://" in place:
         raise WrongValueError(
             f"{location if '://' in location else place}: only files on disk can be rescued; fetch it"
         )
     if os.path.realpath(location) == os.path.realpath(place):
         raise ConflictError(f"{place}: is the damaged file itself, of which others may still get more")
-    with closing(_opened(location, Access(isolated=isolated, limits=limits))) as file:
+    with closing(_opened(location, limits)) as file:
         groups: dict[str, tuple[str, GroupNode]] = {}
         saved: list[str] = []
         lost: dict[str, str] = {}
@@ -126,9 +126,9 @@ def rescue(
     return Rescue(location, place, tuple(saved), lost)
 
 
-def _opened(location: str, access: Access) -> OpenFile:
+def _opened(location: str, limits: Limits) -> StoredFile:
     try:
-        file = access.kind.open(location, access.limits)
+        file = StoredFile.open(location, limits)
         try:
             if not is_copy(file):
                 check_file(file)
@@ -140,7 +140,7 @@ def _opened(location: str, access: Access) -> OpenFile:
     return file
 
 
-def _rescued(file: OpenFile, name: str, location: str) -> tuple[Composite | None, dict[str, str]]:
+def _rescued(file: StoredFile, name: str, location: str) -> tuple[Composite | None, dict[str, str]]:
     """Return a composite of what verifies, None if nothing does; and why each other component doesn't.
 
     The name of a component is empty where something of the composite itself is meant.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeAlias
 
-from ..container.files import OpenFile
 from ..container.layout import check_file, composite_group, composite_names, file_root, long_text, text_name
 from ..container.nodes import AttrValue, ExternalLink, Group, GroupNode, Node
 from ..container.publish import publish
@@ -50,12 +49,12 @@ def rewrite(path: str, link_of: LinkOf) -> bool:
     return True
 
 
-def relinked_image(file: OpenFile, location: str, link_of: LinkOf) -> bytes | None:
+def relinked_image(file: StoredFile, location: str, link_of: LinkOf) -> bytes | None:
     """Return the bytes of a file with its links leading elsewhere, and the same ids and contents.
 
     Parameters
     ----------
-    file : OpenFile
+    file : StoredFile
         The file; the links in its lists and nested composites are among those that change.
     location : str
         Where it is, and will be.

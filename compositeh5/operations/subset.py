@@ -16,7 +16,6 @@ from functools import partial
 
 from .. import kinds
 from ..composite import Composite
-from ..container.files import OpenFile
 from ..container.layout import check_file, composite_group, composite_names
 from ..container.nodes import GroupNode
 from ..container.publish import make_folders, publish, settle
@@ -147,7 +146,7 @@ def subset(
 # ---- What is done with each file, in any process -------------------------------------------------------------
 
 
-def _selected(definition: str | None, wanted: frozenset[str] | None, path: str, file: OpenFile) -> Wanted:
+def _selected(definition: str | None, wanted: frozenset[str] | None, path: str, file: StoredFile) -> Wanted:
     """Return what of a file is selected."""
     needs: Needs = {}
     for name in composite_names(file):
@@ -191,7 +190,7 @@ def _needed(want: tuple[str, Needs, frozenset[str]]) -> Wanted:
         file.close()
 
 
-def _file(path: str, file: OpenFile, needs: Needs) -> Wanted:
+def _file(path: str, file: StoredFile, needs: Needs) -> Wanted:
     links: list[tuple[str, StoredLink]] = []
     for name, parts in needs.items():
         composite = from_group(composite_group(file, name), path)

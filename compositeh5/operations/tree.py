@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias, TypeVar
 
-from ..access import ACCESS, Access
-from ..container.files import OpenFile
 from ..container.layout import check_file
+from ..container.limits import LIMITS, Limits
+from ..container.reader import StoredFile
 from ..errors import CompositeH5Error, CorruptFileError, NotACompositeFileError
 from ..links import checked_path
 from .running import Progress, each, silent
@@ -162,13 +162,13 @@ def _is_below(path: str, root: str) -> bool:
 
 
 def visit(
-    function: Callable[[str, OpenFile], Result],
+    function: Callable[[str, StoredFile], Result],
     tree: Tree,
     *,
     executor: Executor | None = None,
     progress: Progress = silent,
     step: str = "",
-    access: Access = ACCESS,
+    limits: Limits = LIMITS,
 ) -> tuple[list[Result], Visited]:
     """Open each file of a tree, one at a time in each process, and return what a function says of it.
 
@@ -180,8 +180,8 @@ def visit(
         The files.
     executor, progress, step
         As for `each`.
-    access : Access, optional
-        How the files are read.
+    limits : Limits, optional
+        What the files may ask for.
 
     Returns
     -------
@@ -193,7 +193,7 @@ def visit(
     results: list[Result] = []
     unread = list(tree.unread)
     foreign: list[str] = []
-    found = each(partial(_visit, function, access), tree.files, executor=executor, progress=progress, step=step)
+    found = each(partial(_visit, function, limits), tree.files, executor=executor, progress=progress, step=step)
     for path, result in zip(tree.files, found, strict=True):
         if result is None:
             foreign.append(path)
@@ -205,11 +205,11 @@ def visit(
     return results, Visited(len(results), tuple(unread), tuple(foreign))
 
 
-def _visit(function: Callable[[str, OpenFile], Result], access: Access, path: str) -> tuple[Result] | Unread | None:
+def _visit(function: Callable[[str, StoredFile], Result], limits: Limits, path: str) -> tuple[Result] | Unread | None:
     """Return the result for a file, in a tuple of its own; None if it is no file of this format."""
     try:
         try:
-            file = access.kind.open(path, access.limits)
+            file = StoredFile.open(path, limits)
         except NotACompositeFileError:
             if path.lower().endswith(_HDF5):
                 raise

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from ..access import Access, access_of
-from ..container.files import OpenFile
 from ..container.layout import BY_ID, composite_group, composite_group_by_id, composite_names
 from ..container.limits import LIMITS, Limits
 from ..container.nodes import GroupNode, Node
+from ..container.reader import StoredFile
 from ..definition import known_definition
 from ..errors import CompositeH5Error, DigestMismatchError, FormatError, WrongIdError
 from ..integrity import check_digest
@@ -100,7 +100,6 @@ def verify(composite: Composite) -> None:
 def verify_files(
     *paths: Root,
     quick: bool = False,
-    isolated: bool = False,
     limits: Limits = LIMITS,
     executor: Executor | None = None,
     progress: Progress = silent,
@@ -118,8 +117,8 @@ def verify_files(
         Files and folders.
     quick : bool, optional
         Whether to read no content: only what the files say of it, and the links.
-    isolated, limits : optional
-        How files are read, as for `compositeh5.open`. A file that breaks HDF5 in a process of its own is "unread".
+    limits : Limits, optional
+        What files may ask for, as for `compositeh5.open`.
     executor : concurrent.futures.Executor, optional
         Where the files are read: threads, processes, or that of a `distributed.Client`. Without one, here.
     progress : callable, optional
@@ -130,10 +129,10 @@ def verify_files(
     FileNotFoundError
         If one of the paths isn't there.
     """
-    tree, access = files_under(*paths), Access(isolated=isolated, limits=limits)
+    tree, access = files_under(*paths), Access(limits=limits)
     step = "reading attributes" if quick else "reading files"
     checks, visited = visit(
-        partial(_check, quick), tree, executor=executor, progress=progress, step=step, access=access
+        partial(_check, quick), tree, executor=executor, progress=progress, step=step, limits=limits
     )
     problems = [problem for check in checks for problem in check.problems]
     problems.extend(Problem(item.path, "", "", "unread", item.reason) for item in visited.unread)
@@ -179,7 +178,7 @@ class _Check(NamedTuple):
     targets: frozenset[tuple[str, Link]]
 
 
-def _check(quick: bool, path: str, file: OpenFile) -> _Check:
+def _check(quick: bool, path: str, file: StoredFile) -> _Check:
     seen: list[_Seen] = []
     problems: list[Problem] = []
     targets: set[tuple[str, Link]] = set()
