@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -23,7 +22,6 @@ from compositeh5 import targets
 from compositeh5.container import selections
 from compositeh5.container.nodes import Array
 from compositeh5.errors import BrokenLinkError, NoSuchComponentError, NotACompositeFileError, OutsideError
-from compositeh5.operations.transport import Packed, Sender, sender
 
 
 @pytest.fixture(scope="module")
@@ -336,39 +334,6 @@ def test_arrays_in_memory_are_cut_as_well() -> None:
     node = Array(np.arange(12).reshape(3, 4))
     parts = list(selections.read_selections(node, [(slice(0, 2), slice(1, 3))] * 2))
     assert [part.tolist() for part in parts] == [[[1, 2], [5, 6]]] * 2
-
-
-# ---- The way home ------------------------------------------------------------------------------------------
-
-
-def test_large_arrays_go_through_shared_memory_small_ones_do_not() -> None:
-    large, small = np.arange(200_000.0), np.arange(5.0)
-    with sender() as here:
-        there = Sender(0, here.folder)
-        assert here.pack([large])[0] is large  # in the same process
-        for values, is_large in (([large, small, large[:3]], True), ([small], False), ([], False)):
-            packed = there.pack(values)
-            assert isinstance(packed, Packed)
-            assert isinstance(packed.arrays, str) == (is_large and bool(here.folder))
-            found = pickle.loads(pickle.dumps(packed)).unpack()
-            assert all(map(np.array_equal, found, values))
-            for array in found:
-                array[:] = -1
-        assert not here.folder or os.listdir(here.folder) == []
-        dropped = there.pack([large])
-    assert not os.path.exists(here.folder)
-    assert isinstance(there.pack([large]).arrays, tuple)  # the folder is gone, or on another machine
-    assert isinstance(dropped, Packed)
-
-
-@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="large arrays only go through /dev/shm")
-def test_what_nobody_waits_for_leaves_nothing(large: Path, processes: Executor) -> None:
-    before = {name for name in os.listdir("/dev/shm") if name.startswith("compositeh5-")}
-    results = ch5.read_many([large] * 6, "image", executor=processes)
-    assert next(results).shape == (1100, 1200)
-    results.close()  # type: ignore[attr-defined]
-    assert list(processes.map(abs, [1, 2, 3, 4])) == [1, 2, 3, 4]
-    assert {name for name in os.listdir("/dev/shm") if name.startswith("compositeh5-")} <= before
 
 
 def test_a_view_tells_which_files_to_cut(tree: Path) -> None:

@@ -23,7 +23,6 @@ from ..targets import KeepOpen
 from .cutout import cut, is_position
 from .running import Progress, check_running, each, silent
 from .scanning import Files, files_of
-from .transport import Packed, Sender, sender
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
@@ -63,8 +62,9 @@ def read_many(
     component : str
         Name of the component.
     executor : concurrent.futures.Executor, optional
-        Where it is read; here by default. Processes make sense for pixels, threads for remote files, where
-        each waits for answers. Small components are mostly Python objects to be made, here, whoever read them.
+        Where it is read; here by default. Threads make sense for pixels, and for remote files, where each waits for
+        answers. What other processes read is pickled on its way here: for whole images that takes longer than reading
+        them. Small components are mostly Python objects to be made, here, whoever read them.
     chunksize, buffersize : int, optional
         As of `concurrent.futures.Executor.map`: how many files one task reads, and how many tasks are handed out before
         their results are taken, by default one more than there are processors. So many values are in memory.
@@ -292,17 +292,16 @@ def _results(work: Work[Item], items: Sequence[Item], total: int, plan: _Plan) -
 def _gathered(work: Work[Item], items: Sequence[Item], plan: _Plan, executor: Executor) -> Generator[Any]:
     batches = [items[i : i + plan.chunksize] for i in range(0, len(items), plan.chunksize)]
     ahead = plan.buffersize or (os.cpu_count() or 1) + 1
-    with sender() as home:
-        function = partial(_task, work, home, plan.return_exceptions)
-        for results in each(function, batches, executor=executor, chunksize=1, buffersize=ahead):
-            yield from results.unpack() if isinstance(results, Packed) else results
+    function = partial(_task, work, plan.return_exceptions)
+    for results in each(function, batches, executor=executor, chunksize=1, buffersize=ahead):
+        yield from results
 
 
-def _task(work: Work[Item], home: Sender, return_exceptions: bool, items: Sequence[Item]) -> Packed | Sequence[Any]:
+def _task(work: Work[Item], return_exceptions: bool, items: Sequence[Item]) -> list[Any]:
     found = []
     with closing(work(items)) as values:
         for value in values:
             found.append(value)
             if isinstance(value, Exception) and not return_exceptions:
                 break
-    return home.pack(found)
+    return found
