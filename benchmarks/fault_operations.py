@@ -74,7 +74,7 @@ def source(folder: Path) -> Path:
 
 
 def is_temporary(name: str) -> bool:
-    return name.endswith(".tmp") or ".compositeh5-convert-" in name
+    return name.endswith(".tmp")
 
 
 def files(folder: Path) -> State:

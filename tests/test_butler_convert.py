@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +184,10 @@ def test_by_processes_and_with_recipes(root: Path) -> None:
         assert set(levels) == {None, level}
     with pytest.raises(errors.ConfigurationError, match="no recipe 'smal' .*did you mean 'small'"):
         convert(root, recipe="smal")
-    assert convert(root, processes=2, recipe="small") == Conversion(converted=6)
+    with ProcessPoolExecutor(2, get_context("spawn")) as processes:
+        assert convert(root, executor=processes, recipe="small") == Conversion(converted=6)
     butler = Butler.from_config(str(root), collections="h5")
     assert butler.get("calexp", data_id(VISITS[1], 2))["image"].shape == (30, 20)
-    assert not list(root.glob(".compositeh5-*"))
 
 
 def test_by_the_workers_of_a_cluster(root: Path) -> None:
@@ -206,22 +206,6 @@ def test_by_the_workers_of_a_cluster(root: Path) -> None:
         assert butler.get("calexp", data_id(903334, detector)).links.keys() >= {"visit_info"}
 
 
-def test_what_dead_runs_left_is_removed_but_nothing_of_living_ones(root: Path) -> None:
-    dead, living = root / ".compositeh5-convert-dead", root / ".compositeh5-convert-living"
-    for folder in (dead, living):
-        folder.mkdir()
-        (folder / "unfinished.h5").write_bytes(b"")
-    lock = os.open(living, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        convert(root, where="instrument = 'DemoCam' and visit = 903334")
-        assert list(root.glob(".compositeh5-*")) == [living]
-    finally:
-        os.close(lock)
-    convert(root)
-    assert not list(root.glob(".compositeh5-*"))
-
-
 def test_a_killed_conversion_is_continued(root: Path) -> None:
     code = (
         "import sys; from compositeh5.butler.converting import convert_dataset_type as c\n"
@@ -230,12 +214,11 @@ def test_a_killed_conversion_is_continued(root: Path) -> None:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = subprocess.Popen([sys.executable, "-c", code, str(root)], env=env)
     end = time.monotonic() + 60
-    while process.poll() is None and not list(root.glob(".compositeh5-*/*")) and time.monotonic() < end:
+    while process.poll() is None and not list(root.glob("h5/**/*.h5")) and time.monotonic() < end:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = convert(root)
-    assert not list(root.glob(".compositeh5-*"))
     assert done.converted + done.present == 6
     butler = Butler.from_config(str(root), collections="h5")
     for ref in butler.query_datasets("calexp"):
@@ -313,14 +296,8 @@ def test_a_chain_of_datastores(tmp_path: Path) -> None:
     new_repo(root, tmp_path, **chain)
     assert convert(root) == Conversion(converted=6)
     assert len(list((root / "a").rglob("*.h5"))) == len(list((root / "b").rglob("*.h5"))) == 6 + 2
-    # In each, other software finds the visits as well.
-    for path in [*(root / "a").rglob("*.h5"), *(root / "b").rglob("*.h5")]:
-        with h5py.File(path) as file:
-            assert file["composite/visit_info/id"][()] in VISITS
     butler = Butler.from_config(str(root), collections="h5")
-    shutil.rmtree(root / "a")
     assert butler.get("calexp.visit_info", data_id(VISITS[1], 2))["id"] == VISITS[1]
-    assert not list(Path(tempfile.gettempdir()).glob(".compositeh5-convert-*/*"))
 
 
 def test_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -78,7 +79,7 @@ def reported() -> Iterator[None]:
     """Make what is expected to go wrong one line for the user."""
     try:
         yield
-    except (CompositeH5Error, ButlerUserError, OSError) as error:
+    except (CompositeH5Error, ButlerUserError, OSError, BrokenExecutor) as error:
         raise _CouldNotError(str(error)) from error
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from multiprocessing import get_context
 from typing import Any
 
 import click
@@ -40,17 +43,21 @@ def install_command(repo: str, as_json: bool) -> None:
     click.option("--recipe", help="Name of the recipe to compress by; by default the configuration chooses."),
     processes_option(),
 )
-def convert_command(repo: str, source: str, target: str, as_json: bool, **more: Any) -> None:
+def convert_command(repo: str, source: str, target: str, as_json: bool, processes: int, **more: Any) -> None:
     """Convert the datasets of a type to composites.
 
     SOURCE is the dataset type of FITS exposures or tables; TARGET that of the composites, in the collection RUN. What
     the detectors of a visit have in common is stored once. If it is stopped, do it again: what is there is kept. The
     exit code is 2 if some could not be converted.
     """
+    # Connections to a database don't survive a fork.
+    pool: AbstractContextManager[Executor | None] = (
+        nullcontext() if processes == 1 else ProcessPoolExecutor(processes, get_context("spawn"))
+    )
     Progress.set_handler(ClickProgressHandler())
     try:
-        with reported():
-            done = convert_dataset_type(repo, source, target, **more)
+        with reported(), pool as executor:
+            done = convert_dataset_type(repo, source, target, executor=executor, **more)
     finally:
         Progress.set_handler(None)
     report(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -33,6 +35,18 @@ from .resolving import resolving
 
 ALONE = "value"
 """Name of the component of a file that holds a dataset which is no composite."""
+
+_recipe: ContextVar[str | None] = ContextVar("_recipe", default=None)
+
+
+@contextmanager
+def use_recipe(name: str | None) -> Iterator[None]:
+    """Choose the recipe of all puts within a ``with`` block; with None, the configuration chooses."""
+    token = _recipe.set(name)
+    try:
+        yield
+    finally:
+        _recipe.reset(token)
 
 
 class CompositeFormatter(FormatterV2):  # type: ignore[misc]
@@ -187,7 +201,7 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         return Composite(None, {piece or ALONE: in_memory_dataset})
 
     def _chosen_recipes(self) -> Recipes:
-        name = self.write_parameters.get("recipe")
+        name = _recipe.get() or self.write_parameters.get("recipe")
         if name is None:
             name = OTHERS
         elif name not in self.write_recipes:

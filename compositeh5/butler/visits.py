@@ -78,7 +78,7 @@ def put_visit(
         register_dataset_type(butler, ccd_dataset_type, definition)
     if run is not None:
         butler.collections.register(run)
-    with _all_or_nothing(butler) as put:
+    with all_or_nothing(butler) as put:
         visit_ref = put(visit, visit_dataset_type, visit.data_id, run=run)
         targets = {name: link(butler, visit_ref, name) for names in shared for name in names}
         ccd_refs = [
@@ -89,7 +89,7 @@ def put_visit(
 
 
 @contextmanager
-def _all_or_nothing(butler: Butler) -> Iterator[Callable[..., DatasetRef]]:
+def all_or_nothing(butler: Butler) -> Iterator[Callable[..., DatasetRef]]:
     """Give a function like ``butler.put`` for one transaction that leaves no files if it fails.
 
     The Butler's own transaction (30.2026.4300) forgets the files of earlier puts when one inside it fails: its
