@@ -86,35 +86,22 @@ def test_the_command_says_what_it_did(root: Path) -> None:
     assert str(root / "none") in failed.output
 
 
-def test_comments_and_own_choices_stay(root: Path) -> None:
+def test_own_choices_stay(root: Path) -> None:
     path = root / "butler.yaml"
-    own = """\
-# Our repository.
-datastore:  # where files are
-  cls: lsst.daf.butler.datastores.fileDatastore.FileDatastore
-  formatters:
-    # We like ours better.
-    CompositeH5TextV1:
-      formatter: compositeh5.butler.formatter.CompositeFormatter
-      parameters: {recipe: small}
-    write_recipes:
-      compositeh5.butler.formatter.CompositeFormatter:
-        small: {default: {gzip: 9}}
-  # Don't touch the table.
-  records:
-    table: file_datastore_records
-  root: <butlerRoot>   # here
-"""
-    text = path.read_text()
-    path.write_text(own + text[text.index("registry:") :].rstrip("\n") + "  # the end")
-    before = path.read_text()
-    install(str(root))
-    after = path.read_text()
-    rest = iter(after.splitlines())
-    assert all(line in rest for line in before.splitlines()), "all lines are there, in their order"
-    config = yaml.safe_load(after)
-    assert config["datastore"]["formatters"]["CompositeH5TextV1"]["parameters"] == {"recipe": "small"}
-    assert config["datastore"]["formatters"]["CompositeH5ExposureV1"] == FORMATTER
+    before = yaml.safe_load(path.read_text())
+    text = {"formatter": FORMATTER, "parameters": {"recipe": "small"}}
+    recipes = {FORMATTER: {"small": {"default": {"gzip": 9}}}}
+    before["datastore"]["formatters"] = {"CompositeH5TextV1": text, "write_recipes": recipes}
+    before["storageClasses"] = {"Ours": {"pytype": "dict"}}
+    path.write_text("# Our repository.\n" + yaml.safe_dump(before))
+    backup = install(str(root))
+    assert Path(backup.ospath).read_text().startswith("# Our repository.")
+    after = yaml.safe_load(path.read_text())
+    assert after["datastore"]["formatters"]["CompositeH5ExposureV1"] == FORMATTER
+    for config in (after["storageClasses"], after["datastore"]["formatters"]):
+        for name in [name for name in config if name.startswith("CompositeH5") and config[name] != text]:
+            del config[name]
+    assert after == before
     put_composites(root)
 
 
@@ -122,10 +109,9 @@ def test_what_an_older_release_installed_is_completed(root: Path) -> None:
     install(str(root))
     path = root / "butler.yaml"
     whole = yaml.safe_load(path.read_text())
-    path.write_text(
-        "".join(line for line in path.read_text().splitlines(keepends=True) if "CompositeH5WcsV1: comp" not in line)
-    )
-    assert yaml.safe_load(path.read_text()) != whole
+    part = yaml.safe_load(path.read_text())
+    del part["datastore"]["formatters"]["CompositeH5WcsV1"], part["storageClasses"]["CompositeH5WcsV1"]
+    path.write_text(yaml.safe_dump(part))
     assert install(str(root)) is not None
     assert yaml.safe_load(path.read_text()) == whole
 
@@ -150,25 +136,22 @@ def test_all_file_datastores_of_a_chain_are_served(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("registry:", "storageClasses: {}\nregistry:", "under storageClasses there should be lines"),
         ("registry:", "storageClasses: !include other.yaml\nregistry:", "isn't plain YAML"),
+        ("registry:", "storageClasses: other.yaml\nregistry:", "storageClasses should be names with values"),
         ("registry:", "since: 2020-13-01\nregistry:", "isn't plain YAML"),
         (
             "registry:",
             "storageClasses:\n  CompositeH5WcsV1: {pytype: str}\nregistry:",
             "CompositeH5WcsV1 is there, but",
         ),
-        ("registry:", "storageClasses: &s\n  A: {pytype: str}\nother: *s\nregistry:", None),
         ("datastore:", "- datastore:", "isn't"),
+        ("datastore:", "stores:", "isn't the configuration of a repository"),
     ],
 )
-def test_a_configuration_that_cannot_be_added_to_stays(root: Path, old: str, new: str, message: str | None) -> None:
+def test_a_configuration_that_cannot_be_added_to_stays(root: Path, old: str, new: str, message: str) -> None:
     path = root / "butler.yaml"
     path.write_text(path.read_text().replace(old, new, 1))
     before = path.read_text()
-    if message is None:
-        assert install(str(root)) is not None
-        return
     with pytest.raises(errors.ConfigurationError, match=message):
         install(str(root))
     assert path.read_text() == before

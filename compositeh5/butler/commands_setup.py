@@ -22,8 +22,8 @@ from .installing import install
 def install_command(repo: str, as_json: bool) -> None:
     """Make an existing repository able to store composites.
 
-    Adds storage classes and formatters to its butler.yaml; nothing that is there is changed. Doing it again does no
-    harm.
+    Adds storage classes and formatters to its butler.yaml; what is configured there stays, comments are lost. The
+    former file is kept. Doing it again does no harm.
     """
     with reported():
         backup = install(repo)

@@ -82,8 +82,8 @@ def subset(
     Their id follows from that of the dataset and the names of the components; they tell where they are from. What
     several datasets share stays shared.
 
-    Datasets keep their files, unless they link to what doesn't, share a file with others, or are disassembled: then they
-    are put anew, with the same id and content. No component that doesn't come along is read.
+    Datasets keep their files, unless they link to what doesn't, share a file with others, or are disassembled: then
+    they are put anew, with the same id and content. No component that doesn't come along is read.
 
     Dataset types, runs and dimension records are made in the target where it doesn't have them. Datasets that it has
     already stay as they are, so that a call that was interrupted is continued by calling it again.
