@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from .operations.gather import gather
     from .operations.index import index, open_index
     from .operations.many import cutouts, read_many
-    from .operations.migrate import migrate
     from .operations.overlay import choose, compose
     from .operations.promote import promote
     from .operations.pruning import prune, remove
@@ -43,7 +42,6 @@ _OPERATIONS = {
     "diff": "diff",
     "gather": "gather",
     "index": "index",
-    "migrate": "migrate",
     "open_index": "index",
     "open_visit": "visit_files",
     "promote": "promote",
@@ -82,7 +80,6 @@ __all__ = [
     "get_definition",
     "index",
     "load_definition",
-    "migrate",
     "open",
     "open_index",
     "open_visit",

@@ -156,7 +156,6 @@ LONG = {
     "index": "index calexp",
     "visit": "visit calexp",
     "diff": "diff calexp.h5 calexp_jointcal.h5",
-    "migrate": "migrate repo",
     "refs": "refs calexp.h5",
     "prune": "prune repo",
     "relink": "relink repo",

@@ -140,7 +140,6 @@ REPORTS: dict[str, tuple[str, Callable[[Any], list[object]]]] = {
         "calexp.h5 calexp_jointcal.h5",
         lambda d: [d["a"], *(c["name"] for c in d["components"] if c["differences"])],
     ),
-    "migrate": ("repo", lambda d: [f"{len(d)} left alone"]),
     "refs": ("src.h5 calexp_jointcal.h5", lambda d: [r[key] for r in d for key in ("path", "component", "detail")]),
     "prune": ("repo --file repo/visit/visit_903334.h5", lambda d: [u["path"] for f in d["files"] for u in f["users"]]),
     "relink": ("repo", lambda d: [f"{len(d['files'])} files", f"{len(d['left'])} links"]),
@@ -226,15 +225,14 @@ CODES: dict[str, dict[int, str]] = {
     "index": {0: "calexp", 1: "damaged", 2: "none"},
     "visit": {0: "calexp", 2: "none"},
     "diff": {0: "calexp.h5 calexp.h5", 1: "calexp.h5 calexp_jointcal.h5", 2: "calexp.h5 none.h5"},
-    "migrate": {0: "repo", 2: "damaged"},
     "refs": {0: "calexp.h5", 1: "--to visit/visit_903334.h5 calexp", 2: "none.h5"},
     "prune": {0: "repo", 1: "repo --file repo/visit/visit_903334.h5", 2: "none"},
     "relink": {0: "repo", 1: "alone", 2: "damaged"},
     "rescue": {0: "calexp.h5 a.h5", 2: "none.h5 a.h5"},
     "verify": {0: "repo", 1: "damaged", 2: "none"},
 }
-ELSEWHERE = {("migrate", 1), ("rescue", 1)}
-"""Tried in `test_migrate.py` and `test_rescue.py`, which make such files."""
+ELSEWHERE = {("rescue", 1)}
+"""Tried in `test_rescue.py`, which makes such files."""
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -177,7 +177,6 @@ TREE: dict[str, Call] = {
     "verify_files": lambda bad, out: ch5.verify_files(bad).problems,
     "verify_files of a tree": lambda bad, out: ch5.verify_files(bad.parent).problems,
     "refs_to": lambda bad, out: ch5.refs_to(_good(bad), bad.parent),
-    "migrate": lambda bad, out: ch5.migrate([bad]),
     "relink": lambda bad, out: ch5.relink(bad.parent, dry_run=True),
     "prune": lambda bad, out: ch5.prune(bad.parent),
     "remove": lambda bad, out: ch5.remove([_good(bad)], bad.parent),
@@ -249,7 +248,6 @@ VERBS: dict[str, list[str]] = {
 }
 TREE_VERBS: dict[str, list[str]] = {
     "verify": ["verify", "BAD"],
-    "migrate": ["migrate", "BAD"],
     "relink": ["relink", "--dry-run", "FOLDER"],
     "prune": ["prune", "FOLDER"],
     "subset": ["subset", "FOLDER", "OUT/x"],
@@ -340,7 +338,6 @@ PATHS: dict[str, Callable[[Any, Path], Any]] = {
     "promote": lambda value, out: ch5.promote(value, "image", out),
     "open_visit": lambda value, out: ch5.open_visit(value, out),
     "verify_files": lambda value, out: ch5.verify_files(value),
-    "migrate": lambda value, out: ch5.migrate([value]),
     "relink": lambda value, out: ch5.relink(value, dry_run=True),
     "prune": lambda value, out: ch5.prune(value),
     "remove": lambda value, out: ch5.remove([value], out),
@@ -377,9 +374,7 @@ def test_an_argument_of_a_wrong_type(tmp_path: Path, function: str, value: objec
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "function", ["refs", "verify_files", "relink", "prune", "subset", "migrate", "remove", "convert"]
-)
+@pytest.mark.parametrize("function", ["refs", "verify_files", "relink", "prune", "subset", "remove", "convert"])
 def test_a_list_is_not_a_path(tmp_path: Path, function: str) -> None:
     with pytest.raises(errors.WrongTypeError, match="a path.* was expected, not"):
         PATHS[function]([_sample(), _sample()], tmp_path / "out")
@@ -393,7 +388,6 @@ TARGETS: dict[str, Callable[[Any], Any]] = {
     "split": lambda value: ch5.split([_sample()], value),
     "write_together": lambda value: ch5.write_together({"x.h5": exposure((20, 20))}, value),
     "promote": lambda value: ch5.promote(_sample(), "wcss", value),
-    "migrate": lambda value: ch5.migrate([_sample()], output=value),
     "subset": lambda value: ch5.subset(_sample(), value),
     "index": lambda value: ch5.index(_sample(), value),
     "rescue": lambda value: ch5.rescue(_sample(), value),

@@ -6,20 +6,23 @@ import hashlib
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 import sample_contents
 from typed_values import assert_same
 
 import compositeh5 as ch5
-from compositeh5.container.layout import FIRST, FORMAT, version_number
+from compositeh5.container.layout import FORMAT
+from compositeh5.errors import FormatError, UnsupportedVersionError
 from compositeh5.kinds import BUILTIN, _astropy_values, _values
 from compositeh5.opening import file_info
 from compositeh5.operations.diff import diff, diff_values
-from compositeh5.operations.migrate import migrate
 from compositeh5.operations.verify import verify_files
 
 SAMPLES = Path(__file__).parent / "samples"
-VERSIONS = sorted((folder.name for folder in SAMPLES.iterdir() if folder.is_dir()), key=version_number)
+VERSIONS = sorted(
+    (folder.name for folder in SAMPLES.iterdir() if folder.is_dir()), key=lambda name: [int(n) for n in name.split(".")]
+)
 
 
 @pytest.fixture(params=VERSIONS)
@@ -28,7 +31,7 @@ def samples(request: pytest.FixtureRequest) -> Path:
 
 
 def test_there_are_samples_of_the_first_and_the_present_version() -> None:
-    assert (VERSIONS[0], VERSIONS[-1]) == (FIRST, FORMAT)
+    assert (VERSIONS[0], VERSIONS[-1]) == ("1.0", FORMAT)
 
 
 def test_the_samples_are_those_that_were_written_then() -> None:
@@ -98,9 +101,47 @@ def test_links_overlays_and_copies_give_the_same(samples: Path) -> None:
         assert (composite["x"], composite.data_id["band"]) == ("r", "r")
 
 
-def test_they_are_migrated_unless_they_are_of_the_present_version(samples: Path, tmp_path: Path) -> None:
-    for done in migrate([samples], output=tmp_path):
-        assert not done.problem
-        assert bool(done.target) == (samples.name != FORMAT)
-        if done.target:
-            assert diff(done.path, done.target).identical
+# ---- Other versions -----------------------------------------------------------------------------------------
+
+
+def set_version(path: Path, version: str, min_reader: int = 1) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["compositeh5_format"] = np.bytes_(version.encode())
+        file.attrs["min_reader"] = np.int64(min_reader)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    ch5.Composite(None, x=np.arange(3), y="text").write(tmp_path / "a.h5")
+    return tmp_path / "a.h5"
+
+
+def test_later_minor_versions_are_read(small: Path) -> None:
+    set_version(small, "1.7")
+    with ch5.open(small) as composite:
+        assert composite["x"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("version", "min_reader", "error", "message"),
+    [
+        ("0.9", 1, UnsupportedVersionError, r"format 0\.9 is older than 1\.0"),
+        ("2.0", 2, UnsupportedVersionError, r"format 2\.0 needs reader version 2.* install"),
+        ("new", 1, FormatError, r"major\.minor"),
+    ],
+)
+def test_other_versions_are_refused(
+    small: Path, version: str, min_reader: int, error: type[Exception], message: str
+) -> None:
+    set_version(small, version, min_reader)
+    with pytest.raises(error, match=message):
+        ch5.open(small)
+
+
+def test_newer_versions_of_a_kind_are_refused_and_others_read(small: Path) -> None:
+    with h5py.File(small, "r+") as file:
+        file["composite/x"].attrs["kind_version"] = np.int64(2)
+    with ch5.open(small) as composite:
+        assert composite["y"] == "text"
+        with pytest.raises(UnsupportedVersionError, match="version 2 of kind 'array'"):
+            composite["x"]

@@ -1,20 +1,15 @@
-"""The verbs that compare files, and versions of the format: ``diff``, ``migrate``."""
+"""The verb that compares files: ``diff``."""
 
 from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from ..export import plain
-from . import completion
-from .common import COULD_NOT, FINE, FOUND, Verb, components_option, executor, jobs_argument, opened, option
+from .common import FINE, FOUND, Verb, components_option, opened, option
 from .output import Table, report
 from .progress import progress
-
-if TYPE_CHECKING:
-    from ..operations.migrate import Migration
 
 
 def _diff(arguments: argparse.Namespace) -> int:
@@ -46,44 +41,6 @@ def _diff(arguments: argparse.Namespace) -> int:
     )
     same = comparison.identical and not (arguments.attributes and comparison.attributes)
     return FINE if same else FOUND
-
-
-def _migrate(arguments: argparse.Namespace) -> int:
-    from ..operations.migrate import migrate
-
-    with executor(arguments.jobs) as workers, progress(arguments) as shown:
-        done = migrate(
-            arguments.files,
-            output=arguments.output,
-            in_place=arguments.in_place,
-            executor=workers,
-            progress=shown,
-        )
-    older, failed = [file for file in done if file.target], [file for file in done if file.problem]
-    wrote = arguments.in_place or arguments.output is not None
-    state, others = "migrated" if wrote else "to migrate", len(done) - len(older) - len(failed)
-    rows = [(state, file.path, f"version {file.version}{_moved(file)}") for file in older]
-    rows += (("failed", file.path, file.problem) for file in failed)
-    summary = f"{len(older)} {state}, {others} left alone, {len(failed)} failed"
-    report(arguments, done, Table(("state", "file", "detail"), rows), summary)
-    if failed:
-        return COULD_NOT
-    return FINE if wrote or not older else FOUND
-
-
-def _moved(file: Migration) -> str:
-    return "" if file.target == file.path else f" -> {file.target}"
-
-
-def _migrate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", metavar="FILE", nargs="+", help="a file, or a folder with all below it")
-    where = parser.add_mutually_exclusive_group()
-    option(
-        where, "-o", "--output", metavar="FOLDER", help="write the new files to this folder",
-        completer=completion.folders,
-    )  # fmt: skip
-    where.add_argument("--in-place", action="store_true", help="replace the old files")
-    jobs_argument(parser)
 
 
 def _diff_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,19 +76,5 @@ VERBS = {
         compositeh5 diff calexp.h5 calexp_jointcal.h5 -c wcs,mask --json | jq '.components[].differences'""",
         "identical, a, b, components, attributes",
         "they differ",
-    ),
-    "migrate": Verb(
-        _migrate,
-        _migrate_arguments,
-        "write files of earlier versions of the format anew",
-        "Write files of earlier versions of the format anew in the present one, with the same ids, digests and "
-        "contents, which is checked. Files that are in it already are left alone. Without --output or --in-place, "
-        "nothing is written.",
-        """
-        compositeh5 migrate repo
-        compositeh5 migrate --in-place repo -j 4
-        compositeh5 migrate -o new old/*.h5""",
-        "a list of path, version, target, problem",
-        "there are files to be migrated",
     ),
 }

@@ -36,13 +36,6 @@ def nothing(**_: object) -> Iterable[str]:
     return ()
 
 
-def folders(prefix: str, **_: object) -> Iterable[str]:
-    """Offer folders."""
-    from argcomplete.completers import DirectoriesCompleter
-
-    return DirectoriesCompleter()(prefix)  # type: ignore[no-any-return]
-
-
 def components(prefix: str, parsed_args: argparse.Namespace, **_: object) -> Iterable[str]:
     """Offer the names of components of the file that is named before; of several, the part after the last comma."""
     from ..errors import CompositeH5Error

@@ -28,7 +28,6 @@ _STYLES = {
     "failed": "bold red",
     "linked": "cyan",
     "lost": "bold red",
-    "migrated": "green",
     "moved": "yellow",
     "ok": "green",
     "in": "yellow",

@@ -25,8 +25,6 @@ from .quantized import FRACTION, STEP
 from .reader import StoredFile, StoredGroup
 
 FORMAT = "1.0"
-FIRST = "1.0"
-"""The first version that was released: it and all later ones are read for ever."""
 
 MIN_READER = 1
 READER = 1
@@ -120,24 +118,14 @@ def file_root(composites: Mapping[str, tuple[str | Later, GroupNode]]) -> Group:
 
 
 def check_file(file: StoredFile) -> None:
-    """Raise a specific error unless the file is of a format that this release reads, and complete."""
-    version = file_format(file)
-    if version_number(version) < version_number(FIRST):
-        raise UnsupportedVersionError(
-            f"{file.name}: format {version} is older than {FIRST}, the first that was released; "
-            f"`compositeh5 migrate --in-place` writes the file anew in format {FORMAT}"
-        )
-
-
-def file_format(file: StoredFile) -> str:
-    """Return the version of the format of a file, which may be too old to be read otherwise than by a migration.
+    """Raise an error unless a file is of a format that this release reads, and complete.
 
     Raises
     ------
     NotACompositeFileError
         If it isn't a file of this format.
     UnsupportedVersionError
-        If it needs a newer reader.
+        If it needs a newer reader, or was written before the first release.
     CorruptFileError
         If it isn't complete.
     FormatError
@@ -159,13 +147,10 @@ def file_format(file: StoredFile) -> str:
         raise CorruptFileError(f"{file.name}: its writing was never completed (attribute 'complete' is not 1)")
     if not re.fullmatch(r"[0-9]{1,4}\.[0-9]{1,4}", version):
         raise FormatError(f"{file.name}: 'compositeh5_format' should be major.minor, not {version!r}")
-    return version
-
-
-def version_number(version: str) -> tuple[int, int]:
-    """Return a version of the format, as `file_format` returns it, such that a later one is greater."""
-    major, _, minor = version.partition(".")
-    return int(major), int(minor)
+    if int(version.partition(".")[0]) == 0:
+        raise UnsupportedVersionError(
+            f"{file.name}: format {version} is older than 1.0, the first that was released; write the file anew"
+        )
 
 
 def is_ours(file: StoredFile) -> bool:
