@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import math
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +21,16 @@ from .container.nodes import ArrayNode, GroupNode
 from .container.publish import publish
 from .errors import EncodeError
 from .kinds._pixels import Pixels
+from .report import columns
 
 if TYPE_CHECKING:
     from astropy.table import Table
-    from astropy.units import UnitBase
     from astropy.wcs import WCS
 
     from .kinds.mask import Mask
+
+_Writer = Callable[[Any, str], object]
+"""Writes a value to a file of this name."""
 
 
 def write(value: Any, kind: str, path: str | os.PathLike[str], *, replace: bool = False) -> None:
@@ -63,12 +67,15 @@ def write(value: Any, kind: str, path: str | os.PathLike[str], *, replace: bool 
         raise EncodeError(
             f"{path}: a component of kind {kind!r} can be written as {', '.join(writers)}, not {extension!r}"
         )
-    try:
-        data = writer(value)
-    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
-        # What numpy and astropy say to values that a format has no place for; or a library isn't there.
-        raise EncodeError(f"{path}: this {kind} can't be written as {extension}: {error}") from error
-    publish(path, data, replace=replace)
+    with tempfile.TemporaryDirectory() as folder:
+        written = os.path.join(folder, f"value{extension}")
+        try:
+            writer(value, written)
+        except (ValueError, TypeError, NotImplementedError, ImportError) as error:
+            # What numpy and astropy say to values that a format has no place for; or a library isn't there.
+            raise EncodeError(f"{path}: this {kind} can't be written as {extension}: {error}") from error
+        with open(written, "rb") as file:
+            publish(path, lambda output: shutil.copyfileobj(file, output), replace=replace)
 
 
 def to_text(value: Any, kind: str, *, short: bool = False) -> str:
@@ -86,7 +93,10 @@ def to_text(value: Any, kind: str, *, short: bool = False) -> str:
     if kind == "table":
         limit = None if short else -1
         return "\n".join(value.pformat(max_lines=limit, max_width=limit))
-    return _TEXTS.get(kind, _record_text)(value)
+    content = to_plain(value, kind)
+    if isinstance(content, list):
+        content = {str(number): item for number, item in enumerate(content)}
+    return columns(list(_lines("", content))) if isinstance(content, dict) else _one_line(content)
 
 
 def to_plain(value: Any, kind: str) -> Any:
@@ -104,20 +114,6 @@ def to_plain(value: Any, kind: str) -> Any:
         Name of its kind.
     """
     return _FACTS.get(kind, plain)(value)
-
-
-def columns(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return rows of text as aligned columns; characters that would act on a terminal are escaped."""
-    cells = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-    )
-
-
-def printable(text: str) -> str:
-    """Return a text of one line with what would act on a terminal escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def plain(value: Any) -> Any:
@@ -166,27 +162,13 @@ def _plain_object(value: Any) -> Any:
     return str(value)
 
 
-# ---- Text for people ---------------------------------------------------------------------------------------
-
-
-def _record_text(value: Any) -> str:
-    content = plain(value)
-    if isinstance(content, list):
-        content = {str(number): item for number, item in enumerate(content)}
-    return columns(list(_lines("", content))) if isinstance(content, dict) else _one_line(content)
-
-
 def _lines(name: str, value: Any) -> Iterator[tuple[str, str]]:
     """Return name and text of each value of a record, those of nested ones with dotted names."""
-    if isinstance(value, dict) and not _is_one_value(value):
+    if isinstance(value, dict) and value.keys() not in ({"value", "unit"}, {"value", "scale"}):
         for key, item in value.items():
             yield from _lines(f"{name}.{key}" if name else key, item)
     else:
         yield name, _one_line(value)
-
-
-def _is_one_value(value: dict[str, Any]) -> bool:
-    return value.keys() in ({"value", "unit"}, {"value", "scale"})
 
 
 def _one_line(value: Any) -> str:
@@ -196,43 +178,23 @@ def _one_line(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _array_text(value: Any) -> str:
-    """Return shape, type, unit and the range of the values of an array, image or quantity; others in full."""
-    if not isinstance(value, np.ndarray | Pixels):
-        return _record_text(value)
-    facts = _array_facts(value)
-    lines = [
-        ", ".join(filter(None, (" x ".join(map(str, facts["shape"])) or "one value", facts["dtype"], facts["unit"])))
-    ]
-    if facts["not_finite"]:
-        lines[0] += f", {facts['not_finite']} not finite"
-    if facts["median"] is not None:
-        lines.append("minimum {minimum:.6g}, median {median:.6g}, maximum {maximum:.6g}".format(**facts))
-    return "\n".join(lines)
+# ---- What is told of large values, and of those that aren't plain data --------------------------------------
 
 
 def _array_facts(value: Any) -> Any:
     if not isinstance(value, np.ndarray | Pixels):
         return plain(value)
     array = np.asarray(value)
-    numbers = array[np.isfinite(array)] if array.dtype.kind in "iuf" else array[:0]
+    is_number = array.dtype.kind in "iuf"
+    numbers = array[np.isfinite(array)] if is_number else array[:0]
     limits = (numbers.min(), np.median(numbers), numbers.max()) if numbers.size else (None, None, None)
     return {
         "shape": list(array.shape),
         "dtype": str(array.dtype),
         "unit": str(getattr(value, "unit", None) or ""),
-        "not_finite": array.size - numbers.size if array.dtype.kind in "iuf" else 0,
+        "not_finite": array.size - numbers.size if is_number else 0,
         **dict(zip(("minimum", "median", "maximum"), map(plain, limits), strict=True)),
     }
-
-
-def _mask_text(value: Mask) -> str:
-    lines = [f"{' x '.join(map(str, value.shape))}, {value.dtype}"]
-    counts = _mask_facts(value)["planes"]
-    width = max(map(len, counts), default=0)
-    for name, count in counts.items():
-        lines.append(f"{name.ljust(width)}  {count} pixels ({100 * count / max(value.array.size, 1):.3g} %)")
-    return "\n".join(lines)
 
 
 def _mask_facts(value: Mask) -> dict[str, Any]:
@@ -241,16 +203,15 @@ def _mask_facts(value: Mask) -> dict[str, Any]:
 
 
 def _table_facts(value: Table) -> dict[str, Any]:
-    return {
-        name: {"unit": str(getattr(column, "unit", None) or ""), "values": _column_values(column)}
-        for name, column in value.items()
-    }
-
-
-def _column_values(column: Any) -> Any:
     from astropy.units import Quantity
 
-    return plain(column.value.tolist() if isinstance(column, Quantity) else list(column))
+    return {
+        name: {
+            "unit": str(getattr(column, "unit", None) or ""),
+            "values": plain(column.value.tolist() if isinstance(column, Quantity) else list(column)),
+        }
+        for name, column in value.items()
+    }
 
 
 def _wcs_text(value: WCS) -> str:
@@ -261,19 +222,9 @@ def _wcs_text(value: WCS) -> str:
     return str(cards.read())
 
 
-_TEXTS: dict[str, Callable[[Any], str]] = {
-    "array": _array_text,
-    "composite": lambda value: value.tree(),
-    "image": _array_text,
-    "mask": _mask_text,
-    "psf": repr,
-    "text": str,
-    "wcs": _wcs_text,
-}
-
 _FACTS: dict[str, Callable[[Any], Any]] = {
     "array": _array_facts,
-    "composite": _TEXTS["composite"],
+    "composite": lambda value: value.tree(),
     "image": _array_facts,
     "mask": _mask_facts,
     "psf": repr,
@@ -281,16 +232,7 @@ _FACTS: dict[str, Callable[[Any], Any]] = {
     "wcs": _wcs_text,
 }
 
-# ---- Bytes of files ----------------------------------------------------------------------------------------
-
-
-_Writer = Callable[[Any], bytes]
-
-
-def _npy(value: Any) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, _values(value), allow_pickle=False)
-    return stream.getvalue()
+# ---- Files -------------------------------------------------------------------------------------------------
 
 
 def _values(value: Any) -> NDArray[Any]:
@@ -299,78 +241,52 @@ def _values(value: Any) -> NDArray[Any]:
     return np.asarray(value)
 
 
-def _image_fits(value: Any) -> bytes:
-    """Return a FITS file of an image, mask or array, with its unit, first pixel and the bits of its planes."""
+def _npy(value: Any, path: str) -> None:
+    np.save(path, _values(value), allow_pickle=False)
+
+
+def _image_fits(value: Any, path: str) -> None:
+    """Write an image, mask or array with its unit, first pixel and the bits of its planes."""
     from astropy.io import fits
 
     header = fits.Header()
     if unit := getattr(value, "unit", None):
-        header["BUNIT"] = _fits_unit(unit)
+        try:
+            header["BUNIT"] = unit.to_string("fits")
+        except ValueError:
+            # The standard has no name for it: better a unit that people can read than none.
+            header["BUNIT"] = str(unit)
     if origin := getattr(value, "origin", None):
         # LTV: the cards of IRAF that LSST and others use for what parent coordinates are here.
         header["LTV1"], header["LTV2"] = -origin[1], -origin[0]
     for name, plane in getattr(value, "planes", {}).items():
         header[f"HIERARCH MP_{name}"] = plane.bit
-    return _fits_bytes(fits.PrimaryHDU(_values(value), header))
+    fits.PrimaryHDU(_values(value), header).writeto(path)
 
 
-def _fits_unit(unit: UnitBase) -> str:
-    try:
-        return str(unit.to_string("fits"))
-    except ValueError:
-        # The standard has no name for it: better a unit that people can read than none.
-        return str(unit)
+def _table(value: Table, path: str) -> None:
+    value.write(path, **({"path": "table", "serialize_meta": True} if path.endswith(".hdf5") else {}))
 
 
-def _fits_bytes(hdu: Any) -> bytes:
-    stream = io.BytesIO()
-    hdu.writeto(stream)
-    return stream.getvalue()
+def _json(value: Any, path: str) -> None:
+    _text(json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
-def _table_fits(value: Table) -> bytes:
-    stream = io.BytesIO()
-    value.write(stream, format="fits")
-    return stream.getvalue()
-
-
-def _table_text(format: str) -> _Writer:
-    def table_text(value: Table) -> bytes:
-        stream = io.StringIO()
-        value.write(stream, format=format)
-        return stream.getvalue().encode()
-
-    return table_text
-
-
-def _table_file(format: str, **options: Any) -> _Writer:
-    """Return the writer of a format that astropy writes to named files only."""
-
-    def table_file(value: Table) -> bytes:
-        with tempfile.TemporaryDirectory() as folder:
-            path = os.path.join(folder, "table")
-            value.write(path, format=format, **options)
-            with open(path, "rb") as file:
-                return file.read()
-
-    return table_file
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def _yaml(value: Any) -> bytes:
+def _yaml(value: Any, path: str) -> None:
     import yaml
 
-    return yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True).encode()
+    _text(yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=True), path)
 
 
-def _header(value: WCS) -> bytes:
-    """Return the cards as text, one per line, as `astropy.io.fits.Header.fromtextfile` reads them."""
+def _header(value: WCS, path: str) -> None:
+    """Write the cards as text, one per line, as `astropy.io.fits.Header.fromtextfile` reads them."""
     if any((value.cpdis1, value.cpdis2, value.det2im1, value.det2im2)):
         raise ValueError("its distortion is in tables, of which cards say nothing")
-    return f"{_wcs_text(value)}\nEND\n".encode()
+    _text(f"{_wcs_text(value)}\nEND\n", path)
+
+
+def _text(value: str, path: str) -> None:
+    Path(path).write_bytes(value.encode())
 
 
 _PLAIN_WRITERS: dict[str, _Writer] = {".json": _json, ".yaml": _yaml}
@@ -378,18 +294,15 @@ _PIXEL_WRITERS: dict[str, _Writer] = {".npy": _npy, ".fits": _image_fits}
 
 _WRITERS: dict[str, dict[str, _Writer]] = {
     "array": _PIXEL_WRITERS,
-    "bytes": {"": bytes},
+    "bytes": {"": lambda value, path: Path(path).write_bytes(value)},
     "composite": {},
     "image": _PIXEL_WRITERS,
     "mask": _PIXEL_WRITERS,
-    "psf": {".npy": lambda value: _npy(value.kernels), ".fits": lambda value: _image_fits(value.kernels)},
-    "table": {
-        ".ecsv": _table_text("ascii.ecsv"),
-        ".fits": _table_fits,
-        ".csv": _table_text("ascii.csv"),
-        ".hdf5": _table_file("hdf5", path="table", serialize_meta=True),
-        ".parquet": _table_file("parquet"),
+    "psf": {
+        ".npy": lambda value, path: _npy(value.kernels, path),
+        ".fits": lambda value, path: _image_fits(value.kernels, path),
     },
-    "text": {"": str.encode},
+    "table": dict.fromkeys((".ecsv", ".fits", ".csv", ".hdf5", ".parquet"), _table),
+    "text": {"": _text},
     "wcs": {".hdr": _header, ".txt": _header},
 }

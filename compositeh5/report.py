@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -144,10 +145,22 @@ def cells(info: ComponentInfo) -> tuple[str, ...]:
 
 def tree(composite: Composite) -> str:
     """Return a table of the components as text."""
-    rows = [CELLS, *map(cells, component_infos(composite).values())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines = columns([CELLS, *map(cells, component_infos(composite).values())]).split("\n")
     return "\n".join([repr(composite), *(f"  {line}" for line in lines)])
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return rows of text as aligned columns; characters that would act on a terminal are escaped."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )
+
+
+def printable(text: str) -> str:
+    """Return a text of one line with what would act on a terminal escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def human_bytes(size: float) -> str:

@@ -7,9 +7,8 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..export import columns
 from ..opening import open_composite
-from ..report import human_bytes
+from ..report import columns, human_bytes
 from .measure import CUTOUT, cutout_centre
 
 if TYPE_CHECKING:

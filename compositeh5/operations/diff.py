@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from .. import export
 from ..composite import Composite
 from ..container.nodes import GroupNode
 from ..container.reader import StoredGroup
@@ -17,6 +16,7 @@ from ..errors import BrokenLinkError, DigestMismatchError, NoSuchComponentError,
 from ..links import absolute_location
 from ..opening import open_composite
 from ..parts import LinkedPart
+from ..report import columns
 from ..stored import from_group
 from .diff_kinds import compare_parts, diff_nodes, diff_values
 from .differences import Difference, unequal
@@ -98,10 +98,10 @@ class Comparison:
         """
         lines = [f"A  {self.a}", f"B  {self.b}", ""]
         if rows := self.rows(limit):
-            lines += [export.columns([COLUMNS, *rows]), ""]
+            lines += [columns([COLUMNS, *rows]), ""]
         lines.append(self.summary())
         if self.attributes:
-            lines += ["", export.columns([ATTRIBUTE_COLUMNS, *self.attribute_rows()])]
+            lines += ["", columns([ATTRIBUTE_COLUMNS, *self.attribute_rows()])]
         return "\n".join(lines)
 
     def rows(self, limit: int | None = 20) -> list[tuple[str, ...]]:
