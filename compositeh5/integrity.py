@@ -151,7 +151,7 @@ def _attrs_hash(attrs: Mapping[str, AttrValue]) -> bytes:
     for name in sorted(attrs, key=str.encode):
         if is_content(name):
             values = np.asarray(attrs[name])
-            type_name, data = _canonical(values, name)
+            type_name, data = canonical(values, name)
             shape = ",".join(map(str, values.shape))
             hasher.update(f"{name}\0{type_name}\0{shape}\0".encode() + data)
     return hasher.digest()
@@ -160,15 +160,15 @@ def _attrs_hash(attrs: Mapping[str, AttrValue]) -> bytes:
 def _content(node: ArrayNode) -> tuple[str, Iterator[bytes | memoryview]]:
     """Return the name of the type, and the bytes in blocks of whole rows."""
     if node.dtype.kind in "US" or node.ndim == 0 or node.nbytes <= _BLOCK_BYTES:
-        type_name, data = _canonical(node.read(), node.where)
+        type_name, data = canonical(node.read(), node.where)
         return type_name, iter((data,))
     rows = max(1, _BLOCK_BYTES * node.shape[0] // node.nbytes)
     starts = range(0, node.shape[0], rows)
-    type_name = _canonical(np.empty(0, node.dtype), node.where)[0]
-    return type_name, (_canonical(node.read((slice(i, i + rows),)), node.where)[1] for i in starts)
+    type_name = canonical(np.empty(0, node.dtype), node.where)[0]
+    return type_name, (canonical(node.read((slice(i, i + rows),)), node.where)[1] for i in starts)
 
 
-def _canonical(values: NDArray[Any], where: str) -> tuple[str, bytes | memoryview]:
+def canonical(values: NDArray[Any], where: str) -> tuple[str, bytes | memoryview]:
     """Return the name of the type and the little-endian bytes in C order.
 
     Text is UTF-8; strings are padded with zeros to the length in bytes of the longest, at least 1.

@@ -138,7 +138,7 @@ REPORTS: dict[str, tuple[str, Callable[[Any], list[object]]]] = {
     "visit": ("calexp", lambda d: [row[key] for row in d for key in ("detector", "file")]),
     "diff": (
         "calexp.h5 calexp_jointcal.h5",
-        lambda d: [d["a"], *(c["name"] for c in d["components"] if c["differences"])],
+        lambda d: [d["a"], *(difference["path"] for difference in d["differences"])],
     ),
     "refs": ("src.h5 calexp_jointcal.h5", lambda d: [r[key] for r in d for key in ("path", "component", "detail")]),
     "prune": ("repo --file repo/visit/visit_903334.h5", lambda d: [u["path"] for f in d["files"] for u in f["users"]]),

@@ -5,15 +5,22 @@ from __future__ import annotations
 import argparse
 from contextlib import ExitStack
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from ..export import plain
 from .common import FINE, FOUND, Verb, components_option, opened, option
 from .output import Table, report
 from .progress import progress
 
+if TYPE_CHECKING:
+    from ..operations.diff import Difference
+
+_WIDTH = 48
+"""Values that are longer are cut in tables."""
+
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from ..operations.diff import ATTRIBUTE_COLUMNS, COLUMNS, diff
+    from ..operations.diff import diff
 
     with ExitStack() as stack:
         stack.enter_context(progress(arguments))("comparing", 0, 1)
@@ -27,20 +34,29 @@ def _diff(arguments: argparse.Namespace) -> int:
                 composite.require_stage(stage, arguments.components)
                 for composite, stage in zip((one, other), arguments.stages, strict=True)
             )
-        comparison = diff(one, other, components=arguments.components)
-    document = plain({"identical": comparison.identical, **asdict(comparison)})
-    rows = comparison.rows(None if arguments.all else 20)
+        found = diff(one, other, components=arguments.components)
+    differing = {difference.path.partition("/")[0] for difference in found.differences}
+    summary = f"{len(differing)} of {len(found.components)} components differ" if found.components else "no difference"
     report(
         arguments,
-        document,
-        f"A  {comparison.a}\nB  {comparison.b}\n",
-        Table(COLUMNS, rows),
-        f"\n{comparison.summary()}" if rows else comparison.summary(),
-        *([""] if comparison.attributes else []),
-        Table(ATTRIBUTE_COLUMNS, comparison.attribute_rows()),
+        plain({"identical": found.identical, **asdict(found)}),
+        f"A  {found.a}\nB  {found.b}\n",
+        Table(("component", "what", "A", "B", "difference"), [*map(_row, found.differences)]),
+        found.fits_report or summary,
+        Table(("attribute", "A", "B"), [_row(difference)[1:4] for difference in found.attributes]),
     )
-    same = comparison.identical and not (arguments.attributes and comparison.attributes)
-    return FINE if same else FOUND
+    return FINE if found.identical and not (arguments.attributes and found.attributes) else FOUND
+
+
+def _row(difference: Difference) -> tuple[str, str, str, str, str]:
+    sizes = [f"{difference.count} of {difference.total}"] if difference.total > 1 else []
+    sizes += [] if difference.largest is None else [f"largest {difference.largest:.6g}"]
+    sizes += [f"first at [{', '.join(map(str, difference.at))}]"] if difference.at else []
+    return difference.path, difference.what, _cell(difference.a), _cell(difference.b), ", ".join(sizes)
+
+
+def _cell(text: str | None) -> str:
+    return "(none)" if text is None else text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
 
 
 def _diff_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +73,6 @@ def _diff_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attributes", action="store_true", help="other attributes (data ID, run, stages, provenance) count as well"
     )
-    parser.add_argument("--all", action="store_true", help="show all differences, not only 20 of each component")
 
 
 VERBS = {
@@ -66,15 +81,15 @@ VERBS = {
         _diff_arguments,
         "compare two files, component by component",
         "Compare two files. Components with the same digest are identical, wherever they are stored, and aren't read. "
-        "Of others it is shown how they differ: units, shape, how many pixels and by how much, mask planes, columns, "
-        "fields, header cards, and how far the WCS moves pixels. A FITS file is compared as what it converts to; two "
-        "FITS files are compared HDU by HDU. ",
+        "Others are compared array by array: shape and type, attributes such as units, how many values differ, by how "
+        "much at most, and where first. A FITS file is compared as what it converts to; of two FITS files the report "
+        "of astropy's FITSDiff is shown.",
         """
         compositeh5 diff calexp.h5 calexp_jointcal.h5
         compositeh5 diff exposure.fits exposure.h5
         compositeh5 diff calexp_jointcal.h5 calexp_jointcal.h5 -c wcs --stages single_frame jointcal
-        compositeh5 diff calexp.h5 calexp_jointcal.h5 -c wcs,mask --json | jq '.components[].differences'""",
-        "identical, a, b, components, attributes",
+        compositeh5 diff calexp.h5 calexp_jointcal.h5 -c wcs,mask --json | jq '.differences[].path'""",
+        "identical, a, b, components, differences, attributes, fits_report",
         "they differ",
     ),
 }
