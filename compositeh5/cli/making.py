@@ -12,8 +12,7 @@ from .progress import progress
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from ..convert import convert, convert_files
-    from ..convert.many import Conversion
+    from ..convert import Conversion, convert, convert_files
 
     several = len(arguments.inputs) > 1 or os.path.isdir(arguments.inputs[0]) or os.path.isdir(arguments.output)
     if not several and not arguments.output.endswith(os.sep):

@@ -1,6 +1,5 @@
 """Conversion of FITS files to composites, and back."""
 
-from .many import Conversion, convert_files
-from .one import convert
+from .files import Conversion, convert, convert_files
 
 __all__ = ["Conversion", "convert", "convert_files"]

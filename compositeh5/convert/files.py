@@ -1,31 +1,90 @@
-"""Conversion of many files, on several processes if wanted; what was done before is not done again."""
+"""Conversion of one file, or of many, on several processes if wanted; what was done before is not done again."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ..container.publish import settle
-from ..errors import CompositeH5Error, ConflictError
+from ..container.source import FileSource
+from ..errors import CompositeH5Error, ConflictError, ConversionError
 from ..links import Paths, checked_path, checked_paths
 from ..opening import open_composite
 from ..operations.running import Progress, each, silent
-from .one import HDF5, convert
 
-__all__ = ["Conversion", "convert_files"]
+if TYPE_CHECKING:
+    from ..composite import Composite
+    from ..links import DataId
+
+__all__ = ["Conversion", "convert", "convert_files"]
 
 Status: TypeAlias = Literal["converted", "unchanged", "failed"]
 
-_BEGINNINGS = {"h5": b"SIMPLE  =", "fits": HDF5}
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_BEGINNINGS = {"h5": b"SIMPLE  =", "fits": _HDF5}
 """How the files begin that are looked for in a directory, by what they are converted to."""
 
 _SUFFIX = re.compile(r"(\.(fits|fit|fts|h5|hdf5|hdf))?(\.fz)?$", re.IGNORECASE)
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    replace: bool = False,
+    data_id: DataId | None = None,
+) -> Composite:
+    """Convert a FITS file to a composite file, or one that was converted from it back, all of it or nothing.
+
+    What the source is follows from its content, not from its name; see `compositeh5.convert.fits` for what becomes of
+    a FITS file.
+
+    Parameters
+    ----------
+    source : path
+        The file to convert.
+    target : path
+        The file to write.
+    replace : bool, optional
+        Whether something else at the target is replaced.
+    data_id : mapping, optional
+        Data ID of the composite; its items win over what the FITS file says.
+
+    Returns
+    -------
+    Composite
+        What was converted, in memory.
+
+    Raises
+    ------
+    ConversionError
+        If the source is of no known format, damaged, or lacks what its format demands, or if a composite can't be
+        written as the FITS file that it was; nothing is written then.
+    NoSuchComponentError
+        If a composite was never converted from a FITS file.
+    ConflictError
+        If the target exists and holds something else.
+    OSError
+        If a file can't be read or written.
+    """
+    from .fits import read_fits, write_fits
+
+    if _begins(checked_path(source), _HDF5):
+        if data_id is not None:
+            raise ConversionError(f"{os.fspath(source)}: a FITS file can't be given a data ID")
+        with open_composite(source) as stored:
+            composite = stored.load()
+        write_fits(composite, target, replace=replace)
+    else:
+        composite = read_fits(source, data_id=data_id)
+        composite.write(target, replace=replace)
+    return composite
 
 
 @dataclass(frozen=True)
@@ -98,26 +157,22 @@ def _tasks(sources: Paths, folder: str, to: Literal["h5", "fits"]) -> list[tuple
     """Return the pairs of source and target."""
     made: dict[str, str] = {}
     for source in checked_paths(sources):
-        for path, name in _files(source, _BEGINNINGS[to]):
-            target = os.path.join(folder, f"{_SUFFIX.sub('', name)}.{to}")
+        os.stat(source)
+        paths, above = [source], os.path.dirname(source)
+        if os.path.isdir(source):
+            found = map(str, sorted(Path(source).rglob("*")))
+            paths, above = [path for path in found if os.path.isfile(path) and _begins(path, _BEGINNINGS[to])], source
+        for path in paths:
+            target = os.path.join(folder, f"{_SUFFIX.sub('', os.path.relpath(path, above))}.{to}")
             if made.setdefault(target, path) != path:
                 raise ConflictError(f"{made[target]} and {path} would both be converted to {target}")
     return [(path, target) for target, path in made.items()]
 
 
-def _files(source: str, beginning: bytes) -> Iterator[tuple[str, str]]:
-    """Return the paths of the files, and what these are from the source on."""
-    if not os.path.isdir(source):
-        os.stat(source)
-        yield source, os.path.basename(source)
-        return
-    for folder, folders, names in os.walk(source):
-        folders.sort()
-        for path in (os.path.join(folder, name) for name in sorted(names)):
-            if os.path.isfile(path):
-                with open(path, "rb") as file:
-                    if file.read(len(beginning)) == beginning:
-                        yield path, os.path.relpath(path, source)
+def _begins(path: str, beginning: bytes) -> bool:
+    # Not by `open`, which would wait for the writer of a FIFO.
+    with FileSource(path) as file:
+        return file.read(len(beginning)) == beginning
 
 
 def _convert(replace: bool, task: tuple[str, str]) -> Conversion:
