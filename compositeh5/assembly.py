@@ -1,22 +1,16 @@
-"""Building Python objects from components, and taking them apart."""
+"""Building objects of users' own classes from components, and taking them apart."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial, partialmethod, singledispatchmethod
-from types import MemberDescriptorType
-from typing import TYPE_CHECKING, Any
+from functools import partialmethod, singledispatchmethod
+from importlib import import_module
+from operator import attrgetter
+from typing import Any
 
-from .errors import DefinitionError
-
-if TYPE_CHECKING:
-    pass
-
-
-from .definition import ComponentDefinition, Definition, describe, problems
-from .errors import did_you_mean, suggest
+from .definition import ComponentDefinition, Definition, definition_names, describe, get_definition, problems
+from .errors import DefinitionError, did_you_mean
 
 _MISSING: Any = object()
 
@@ -27,18 +21,13 @@ _METHODS = (classmethod, partialmethod, singledispatchmethod)
 def assemble(components: Mapping[str, Any], definition: Definition, cls: type[Any] | None = None) -> Any:
     """Build a Python object from components.
 
-    The first of these rules that applies:
+    The ``assembler`` of the definition is called with a dict of the components that are present. Without one the class
+    is called: a component goes to its constructor if that has a parameter of its name, or ``**keywords``, unless the
+    component has a ``setter``. The others are then given to the object: by their ``setter``, a method or an attribute,
+    or as the attribute of their name, which must exist.
 
-    1. The ``assembler`` of the definition is called with a dict of the components that are present.
-    2. Otherwise the class (``cls``, or else the ``python_type`` of the definition) is called. A component
-       goes to its constructor if that has a parameter of its name, or ``**keywords``, unless the component
-       has an explicit ``setter``. Then the others are given to the object, each by its ``setter`` (a
-       method, or an attribute to set), or else by the first that exists of the method ``set_visit_info``,
-       the method ``setVisitInfo`` and the attribute ``visit_info``.
-
-    Absent components (missing or None) are never passed. Whether a call can work is decided before it is
-    made, so that any exception of the user's code comes out unchanged. An object that makes up its
-    attributes (``__getattr__``) needs an assembler.
+    Absent components (missing or None) are never passed. Whether a call can work is decided before it is made, so that
+    any exception of the user's code comes out unchanged.
 
     Parameters
     ----------
@@ -53,42 +42,35 @@ def assemble(components: Mapping[str, Any], definition: Definition, cls: type[An
     ------
     DefinitionError
         If the components don't fit the definition (`Definition.check`), there is neither an assembler nor a
-        class, an import path leads nowhere, an argument of the constructor is missing, or nothing accepts a
-        component.
+        class, an import path leads nowhere, the constructor can't be called with the components, or nothing accepts
+        one of them.
     """
-    values = {name: components.get(name) for name in components}
-    definition.check(values)
-    present = {name: values[name] for name in definition.components if values.get(name) is not None}
+    definition.check(components)
+    present = {name: components[name] for name in definition.components if components.get(name) is not None}
     if definition.assembler is not None:
-        return _resolve(definition, "assembler")(present)
+        return _call(f"{describe(definition)}: assembler", _resolve(definition, "assembler"), present)
     if cls is None:
         if definition.python_type is None:
             raise DefinitionError(
                 f"{describe(definition)}: has neither an assembler nor a python_type to build an object"
             )
         cls = _resolve(definition, "python_type")
-    args, keywords, rest = _arguments(cls, present, definition)
-    obj = cls(*args, **keywords)
-    setters = [(_setter(obj, definition.components[name], definition), value) for name, value in rest.items()]
-    for setter, value in setters:
-        setter(value)
+    own = _keywords(cls, present, definition)
+    obj = _call(f"{describe(definition)}: {cls.__qualname__}({', '.join(own)})", cls, **own)
+    for name, value in present.items():
+        if name not in own:
+            _set(obj, definition.components[name], value, f"{describe(definition)}: components.{name}")
     return obj
 
 
 def disassemble(obj: Any, definition: Definition) -> dict[str, Any]:
     """Take a Python object apart.
 
-    The first of these rules that applies:
+    The ``disassembler`` of the definition is called with the object; it returns a mapping of components. Without one
+    each component is taken by its ``getter``, or by its name: a method without arguments, or an attribute. An object
+    that has nothing of a component's name doesn't have the component.
 
-    1. The ``disassembler`` of the definition is called with the object; it returns a mapping of components.
-    2. Otherwise each component is taken by its ``getter`` (a method without arguments, or an attribute), or
-       else by the first that exists of the method ``get_visit_info``, the method ``getVisitInfo`` and the
-       attribute, property or method ``visit_info``. An object without any of them doesn't have the
-       component.
-
-    Methods are called; the value of an attribute or property is taken as it is, even if it can be called.
-    Input-only components are left out, and what is None is absent. Exceptions of the user's code come out
-    unchanged. An object that makes up its attributes (``__getattr__``) needs a disassembler.
+    Input-only components are left out, and what is None is absent. Exceptions of the user's code come out unchanged.
 
     Parameters
     ----------
@@ -105,20 +87,20 @@ def disassemble(obj: Any, definition: Definition) -> dict[str, Any]:
     Raises
     ------
     DefinitionError
-        If the components don't fit the definition (`Definition.check`), the object offers no way to take
-        one that is required or has an explicit getter, or an import path leads nowhere.
+        If the components don't fit the definition (`Definition.check`), the object lacks one that is required or has a
+        getter, or makes up its attributes (``__getattr__``), a method needs arguments, or an import path leads nowhere.
     """
     if definition.disassembler is not None:
-        found = _resolve(definition, "disassembler")(obj)
-        if not isinstance(found, Mapping):
+        what = f"{describe(definition)}: disassembler"
+        values = _call(what, _resolve(definition, "disassembler"), obj)
+        if not isinstance(values, Mapping):
             raise DefinitionError(
-                f"{describe(definition)}: disassembler: {definition.disassembler!r} should return a mapping "
-                f"of components, not a {type(found).__name__}"
+                f"{what}: {definition.disassembler!r} should return a mapping of components, "
+                f"not a {type(values).__name__}"
             )
-        values = {name: found.get(name) for name in found}
     else:
         values = {
-            name: _get(obj, component, definition)
+            name: _get(obj, component, f"{describe(definition)}: components.{name}")
             for name, component in definition.components.items()
             if not component.input_only
         }
@@ -131,154 +113,101 @@ def disassemble(obj: Any, definition: Definition) -> dict[str, Any]:
     }
 
 
-def _arguments(
-    cls: type[Any], present: Mapping[str, Any], definition: Definition
-) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-    """Return the arguments with which the class can be called, and the components that are not among them."""
+def definitions_of(cls: type[Any]) -> list[Definition]:
+    """Return the known definitions that have a class as their ``python_type``."""
+    return [
+        definition
+        for definition in map(get_definition, definition_names())
+        # Modules of other classes are not imported to find out.
+        if (definition.python_type or "").replace(":", ".").endswith(f".{cls.__qualname__}")
+        and _resolve(definition, "python_type") is cls
+    ]
+
+
+def _keywords(cls: type[Any], present: Mapping[str, Any], definition: Definition) -> dict[str, Any]:
+    """Return the components that the constructor of a class takes."""
     try:
         parameters = inspect.signature(cls).parameters.values()
     except ValueError:
         raise DefinitionError(
             f"{describe(definition)}: the parameters of {cls.__qualname__} can't be known; give an assembler"
         ) from None
-    setters = {name: component.setter for name, component in definition.components.items()}
-    rest = dict(present)
-    args: list[Any] = []
-    keywords: dict[str, Any] = {}
-    problems = []
-    for parameter in parameters:
-        name = parameter.name
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            continue
-        if parameter.kind is parameter.VAR_KEYWORD:
-            for other in [other for other in rest if setters[other] is None]:
-                keywords[other] = rest.pop(other)
-        elif name in rest and setters[name] is None:
-            value = rest.pop(name)
-            if parameter.kind is parameter.POSITIONAL_ONLY:
-                args.append(value)
-            else:
-                keywords[name] = value
-        elif parameter.default is not parameter.empty:
-            # Those before a positional one can't be left out.
-            if parameter.kind is parameter.POSITIONAL_ONLY:
-                args.append(parameter.default)
-        elif name not in setters:
-            problems.append(f"{name!r}, which is not a component{suggest(name, setters)}")
-        elif setters[name] is not None:
-            problems.append(f"{name!r}, but that component has a setter of its own, {setters[name]!r}")
-        else:
-            problems.append(f"{name!r}, but that component is absent; give the argument a default")
-    if problems:
-        raise DefinitionError(
-            f"{describe(definition)}: {cls.__qualname__} can't be called without the argument "
-            f"{'; nor without '.join(problems)}"
-        )
-    return args, keywords, rest
-
-
-def _setter(obj: Any, component: ComponentDefinition, definition: Definition) -> Callable[[Any], object]:
-    """Return the function that gives a component to an object."""
-    if component.setter is not None:
-        names: tuple[str, ...] = (component.setter,)
-        found = [_method(obj, component.setter, None), _attribute_setter(obj, component.setter)]
-    else:
-        names = (*_accessors("set", component.name), component.name)
-        found = [_method(obj, name, None) for name in names[:-1]] + [_attribute_setter(obj, component.name)]
-    for setter in found:
-        if setter is not None:
-            return setter
-    tried = names if component.setter else ("the constructor", *names)
-    raise DefinitionError(
-        f"{describe(definition)}: components.{component.name}: "
-        f"nothing in {type(obj).__qualname__} accepts it; "
-        f"tried: {', '.join(tried)}"
-    )
-
-
-def _get(obj: Any, component: ComponentDefinition, definition: Definition) -> Any:
-    """Return one component of an object, or None if it hasn't got one."""
-    own = component.getter or component.name
-    names = (own,) if component.getter else (*_accessors("get", component.name), own)
-    for name in names:
-        method = _method(obj, name)
-        if method is not None:
-            return method()
-    member = inspect.getattr_static(obj, own, _MISSING)
-    if isinstance(member, MemberDescriptorType):
-        try:
-            return member.__get__(obj)
-        except AttributeError:
-            return None  # A slot runs no code of the user: it was never set.
-    if _is_attribute(member):
-        return getattr(obj, own)
-    if component.getter or component.required:
-        raise DefinitionError(
-            f"{describe(definition)}: components.{component.name}: "
-            f"nothing in {type(obj).__qualname__} gives it; "
-            f"tried: {', '.join(names)}{did_you_mean(own, dir(type(obj)))}"
-        )
-    return None
-
-
-def _accessors(verb: str, name: str) -> tuple[str, str]:
-    """Return the names of a getter or setter in the styles ``get_visit_info`` and ``getVisitInfo``."""
-    return f"{verb}_{name}", verb + "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    names = {
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    return {
+        name: value
+        for name, value in present.items()
+        if (takes_all or name in names) and definition.components[name].setter is None
+    }
 
 
 # Members are looked up statically, so that an AttributeError that comes out of a property is never mistaken
 # for the lack of that property.
 
 
-def _is_routine(member: Any) -> bool:
+def _set(obj: Any, component: ComponentDefinition, value: Any, where: str) -> None:
+    """Give a component to an object."""
+    name = component.setter or component.name
+    member = inspect.getattr_static(obj, name, _MISSING)
+    if component.setter and _is_method(member):
+        _call(f"{where}: {type(obj).__qualname__}.{name}(value)", getattr(obj, name), value)
+    elif member is _MISSING or _is_method(member) or (isinstance(member, property) and member.fset is None):
+        raise DefinitionError(
+            f"{where}: nothing in {type(obj).__qualname__} accepts it; give it an attribute {name!r} that can be set, "
+            f"or the definition another setter{did_you_mean(name, dir(type(obj)))}"
+        )
+    else:
+        setattr(obj, name, value)
+
+
+def _get(obj: Any, component: ComponentDefinition, where: str) -> Any:
+    """Return one component of an object, or None if it hasn't got one."""
+    name = component.getter or component.name
+    member = inspect.getattr_static(obj, name, _MISSING)
+    if member is not _MISSING:
+        found = getattr(obj, name)
+        return _call(f"{where}: {type(obj).__qualname__}.{name}()", found) if _is_method(member) else found
+    if component.getter or component.required or hasattr(type(obj), "__getattr__"):
+        raise DefinitionError(
+            f"{where}: nothing in {type(obj).__qualname__} gives it; give it an attribute {name!r}, or the definition "
+            f"another getter or a disassembler{did_you_mean(name, dir(type(obj)))}"
+        )
+    return None
+
+
+def _is_method(member: Any) -> bool:
     # For `inspect`, descriptors that compute an attribute when it is first read are routines too; they can't be called.
     return isinstance(member, _METHODS) or (inspect.isroutine(member) and callable(member))
 
 
-def _is_attribute(member: Any) -> bool:
-    return member is not _MISSING and not _is_routine(member)
-
-
-def _attribute_setter(obj: Any, name: str) -> Callable[[Any], object] | None:
-    """Return what sets an attribute of an object, if it has one of that name that can be set."""
-    member = inspect.getattr_static(obj, name, _MISSING)
-    can_be_set = member.fset is not None if isinstance(member, property) else _is_attribute(member)
-    return partial(setattr, obj, name) if can_be_set else None
-
-
-def _method(obj: Any, name: str, *args: Any) -> Callable[..., Any] | None:
-    """Return a method of an object, if it has one of that name that can be called with such arguments."""
-    if not _is_routine(inspect.getattr_static(obj, name, _MISSING)):
-        return None
-    method = getattr(obj, name)
+def _call(what: str, function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Any:
+    """Call what a user has written; that it can't be called so is found out before."""
     try:
-        inspect.signature(method).bind(*args)
-    except TypeError:
-        return None
+        inspect.signature(function).bind(*args, **keywords)
+    except TypeError as error:
+        raise DefinitionError(f"{what} can't be called: {error}") from error
     except ValueError:
-        pass  # Methods of extension types needn't tell their parameters.
-    return method  # type: ignore[no-any-return]
+        pass  # Extension types needn't tell their parameters.
+    return function(*args, **keywords)
 
 
 def _resolve(definition: Definition, key: str) -> Any:
     """Return the class or function that the import path under a key of a definition names."""
     path: str = getattr(definition, key)
-    where = f"{describe(definition)}: {key}: {path!r}"
-    module_name, _, qualified_name = path.partition(":") if ":" in path else path.rpartition(".")
+    module, _, name = path.partition(":") if ":" in path else path.rpartition(".")
     try:
-        found: Any = importlib.import_module(module_name)
+        found = import_module(module)
     except ModuleNotFoundError as error:
         # A module that is there, but lacks one that it imports, isn't a mistake in the definition.
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise DefinitionError(f"{where}: there is no module {error.name!r}") from error
-    for step in qualified_name.split("."):
-        try:
-            found = getattr(found, step)
-        except AttributeError as error:
-            raise DefinitionError(f"{where}: {error}{did_you_mean(step, dir(found))}") from error
-    if key == "python_type" and not isinstance(found, type):
-        raise DefinitionError(f"{where}: should be a class, not a {type(found).__name__}")
-    if not callable(found):
-        raise DefinitionError(f"{where}: should be a function, not a {type(found).__name__}")
-    return found
+        raise DefinitionError(f"{describe(definition)}: {key}: {path!r}: there is no module {error.name!r}") from error
+    try:
+        return attrgetter(name)(found)
+    except AttributeError as error:
+        hint = did_you_mean(error.name, dir(error.obj))
+        raise DefinitionError(f"{describe(definition)}: {key}: {path!r}: {error}{hint}") from error

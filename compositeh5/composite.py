@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from . import assembly, kinds, links, targets
 from . import definition as definitions
-from . import kinds, links, targets
 from .components import Components
 from .container.layout import DEFAULT
 from .definition import Definition
@@ -85,9 +85,8 @@ class Composite(Components):
         require_type(definition, (str, Definition, type(None)), "a definition, the name of one, or None")
         require_type({} if components is None else components, Mapping, "a mapping of names to components")
         values = {**(components or {}), **more}
-        if isinstance(definition, str):
-            definition = definitions.get_definition(definition)
         if definition is not None:
+            definition = _definition(definition)
             definition.check(values)
         self._set(
             definition=definition.name if definition else "",
@@ -102,6 +101,83 @@ class Composite(Components):
         self._signal = (definition.signal or "") if definition else ""
         for name, value in values.items():
             self._set_part(name, value, definition, stage)
+
+    @classmethod
+    def of(
+        cls,
+        obj: Any,
+        definition: str | Definition,
+        /,
+        *,
+        data_id: DataId | None = None,
+        dataset_type: str = "",
+        run: str = "",
+        stage: str = "",
+        id: str | uuid.UUID | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Composite:
+        """Return a composite of the components of an object of a user's own class; `assemble` is the way back.
+
+        Parameters
+        ----------
+        obj : object
+            The object. Its components may be values or `Link` objects.
+        definition : str or Definition
+            Definition, or the name of one, that tells which components there are, and how they are taken from the
+            object; see `compositeh5.assembly.disassemble`.
+        data_id, dataset_type, run, stage, id, provenance
+            As in the constructor.
+
+        Raises
+        ------
+        DefinitionError
+            If the object can't be taken apart so.
+        EncodeError
+            If a value can't be of its component's kind.
+        Exception
+            What the user's code raises.
+
+        Examples
+        --------
+        >>> composite = Composite.of(observation, "observation", data_id={"visit": 7})  # doctest: +SKIP
+        >>> composite.write("observation.h5")  # doctest: +SKIP
+        >>> again = composite.assemble()  # doctest: +SKIP
+        """
+        definition = _definition(definition)
+        return cls(
+            definition,
+            assembly.disassemble(obj, definition),
+            data_id=data_id,
+            dataset_type=dataset_type,
+            run=run,
+            stage=stage,
+            id=id,
+            provenance=provenance,
+        )
+
+    def assemble(self, cls: type[Any] | None = None, definition: str | Definition | None = None) -> Any:
+        """Return the object of a user's own class that is made of the components which are present.
+
+        Parameters
+        ----------
+        cls : type, optional
+            The class, instead of the ``python_type`` of the definition.
+        definition : str or Definition, optional
+            Definition, or the name of one, that tells how the object is built; see `compositeh5.assembly.assemble`. By
+            default that of the composite, which must be registered (`register_definition`).
+
+        Raises
+        ------
+        DefinitionError
+            If the definition isn't known, or the object can't be built so.
+        Exception
+            What the user's code raises, or ``composite[name]`` for one of the components.
+        """
+        definition = _definition(definition or self.definition)
+        parts = {name: self._part(name) for name in self if name != definitions.VERSIONS}
+        with fetch_parts(parts.values(), FETCHED_TOGETHER):
+            values = {name: part.read() for name, part in parts.items()}
+        return assembly.assemble(values, definition, cls)
 
     def _set(
         self,
@@ -626,3 +702,7 @@ class Composite(Components):
         from .display import html
 
         return html(self)
+
+
+def _definition(definition: str | Definition) -> Definition:
+    return definition if isinstance(definition, Definition) else definitions.get_definition(definition)

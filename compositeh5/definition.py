@@ -37,8 +37,8 @@ The keys of a component are
 ``input_only``
     Whether it is only given to the Python object and never taken from it (default: false).
 ``getter``, ``setter``
-    Names of a method or attribute of the Python object, where they aren't those that `assemble` and
-    `disassemble` infer.
+    Names of a method or attribute of the Python object, where it isn't an attribute of the component's name; see
+    `compositeh5.assembly`.
 
 Every other key, a key at the wrong level, a duplicate key, and keys that contradict each other are errors;
 what is found is reported together, with file and line. Import paths are ``package.module.Name`` or
@@ -219,7 +219,10 @@ def get_definition(name: str) -> Definition:
         return _registered[name]
     if name in _shipped_files():
         return _load_shipped(name)
-    raise DefinitionError(f"there is no definition {name!r}{suggest(name, definition_names())}")
+    raise DefinitionError(
+        f"there is no definition {name!r} that is shipped or was registered (compositeh5.register_definition), as the "
+        f"module of its class should do{suggest(name, definition_names())}"
+    )
 
 
 def known_definition(name: str) -> Definition | None:
