@@ -22,6 +22,7 @@ from ..errors import NoSuchComponentError, WrongValueError
 from ..links import DataId, Link
 from ..operations.gather import in_order
 from .dataset_types import register_dataset_type
+from .datasets import definition_of
 from .formatter import ALONE
 from .linking import link
 from .stored import is_composite, located, open_ref
@@ -219,7 +220,7 @@ def put_links(
     if definition is not None:
         register_dataset_type(butler, dataset_type, definition)
     storage_class = butler.get_dataset_type(dataset_type).storageClass
-    composite = storage_class.delegate().assemble(found).replace(stage=stage)
+    composite = Composite(definition_of(storage_class), found).replace(stage=stage)
     return _put(butler, composite, dataset_type, data_id, run, list(inputs))
 
 

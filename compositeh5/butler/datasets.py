@@ -22,8 +22,9 @@ from lsst.daf.butler import DatasetProvenance, DatasetRef, StorageClass
 from lsst.resources import ResourcePath
 
 from .. import kinds
+from ..assembly import definitions_of
 from ..composite import Composite
-from ..definition import VERSIONS, definition_names, get_definition
+from ..definition import VERSIONS, Definition, definition_names, get_definition
 from ..errors import (
     DefinitionError,
     NoSuchComponentError,
@@ -31,6 +32,7 @@ from ..errors import (
     UnsupportedParameterError,
     WrongTypeError,
     checked_names,
+    require_type,
     suggest,
 )
 from ..geometry import Box
@@ -38,6 +40,7 @@ from ..opening import open_composite, open_dataset
 from ..operations.cutout import image_box
 from ..parts import MemoryPart
 from ..remote import ZIP_PATH, member_location, shown
+from .dataset_types import storage_class_name
 
 BBOX = "bbox"
 """Name of the parameter, and of the derived component, that is a box."""
@@ -199,14 +202,65 @@ def source_of(uri: ResourcePath) -> ResourcePath | str:
     return location if uri.isLocal or ZIP_PATH in location else uri
 
 
-def check_components(composite: Composite, storage_class: StorageClass) -> None:
-    """Raise `DefinitionError` if a composite has components that could not be got from such a dataset."""
+def is_composite_class(cls: type[Any]) -> bool:
+    """Return whether objects of a class are stored as composites: it is `Composite`, or a definition is for it."""
+    return issubclass(cls, Composite) or bool(definitions_of(cls))
+
+
+def definition_of(storage_class: StorageClass) -> Definition | None:
+    """Return the definition of the composites of a storage class, if it is known.
+
+    Raises
+    ------
+    DefinitionError
+        If several definitions are for its Python class.
+    """
+    cls = storage_class.pytype
+    if issubclass(cls, Composite):
+        definitions = map(get_definition, definition_names())
+        return next((each for each in definitions if storage_class_name(each) == storage_class.name), None)
+    found = definitions_of(cls)
+    if len(found) > 1:
+        raise DefinitionError(
+            f"{cls.__qualname__} objects are of the definitions {', '.join(each.name for each in found)}: "
+            f"put Composite.of(object, definition) instead of the object"
+        )
+    return found[0] if found else None
+
+
+def as_composite(dataset: Any, storage_class: StorageClass) -> Composite:
+    """Return what is stored of a dataset: itself if it is a composite, or that of an object of a user's own class.
+
+    Raises
+    ------
+    WrongTypeError
+        If it is neither a composite nor an object of the class for which the storage class is.
+    DefinitionError
+        If the object can't be taken apart, or it could not be got from such a dataset with all its components.
+    """
+    cls = storage_class.pytype
+    expected = f"a {cls.__qualname__} for the storage class {storage_class.name}"
+    require_type(dataset, (Composite, cls), expected)
+    if isinstance(dataset, Composite):
+        composite: Composite = dataset
+        names = [definition.name for definition in definitions_of(cls)]
+        if names and composite.definition not in names:
+            raise DefinitionError(f"{composite!r}: isn't of the definition {' or '.join(names)}, as {expected} is")
+    else:
+        definition = definition_of(storage_class)
+        if definition is None:
+            raise DefinitionError(
+                f"{expected} can't be stored: no registered definition has this class as its python_type; register one "
+                f"where the class is defined"
+            )
+        composite = Composite.of(dataset, definition)
     known = storage_class.components.keys() - {ASSEMBLY}
     # Every composite may have other versions of its components.
     if unknown := [name for name in composite if known and name not in {*known, VERSIONS}]:
         raise DefinitionError(
             f"{composite!r}: the storage class {storage_class.name} has no component {', '.join(unknown)}"
         )
+    return composite
 
 
 def identified(composite: Composite, ref: DatasetRef) -> Composite:

@@ -9,27 +9,43 @@ from lsst.daf.butler import DatasetComponent, DatasetProvenance, DatasetRef, Sto
 
 from .. import kinds
 from ..composite import Composite
-from ..definition import VERSIONS, definition_names, get_definition
+from ..definition import VERSIONS
 from ..errors import DefinitionError
 from ..parts import MemoryPart
-from .dataset_types import storage_class_name
-from .datasets import ASSEMBLY, COMPONENTS, as_dataset, check_components, read_component, read_composite
+from .datasets import (
+    ASSEMBLY,
+    COMPONENTS,
+    as_composite,
+    as_dataset,
+    definition_of,
+    read_component,
+    read_composite,
+)
 from .disassembly import Assembly, take_apart
 from .resolving import resolving
 
 
 class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
-    """Takes composites apart, puts them together and applies parameters; the results are those that files give."""
+    """Takes composites apart, puts them together and applies parameters; the results are those that files give.
 
-    def getComponent(self, composite: Composite, componentName: str) -> Any:
+    An object of a user's own class is taken for the composite that a definition makes of it. It is kept as this, of
+    which the storage class makes an object again.
+    """
+
+    def can_accept(self, inMemoryDataset: Any) -> bool:
+        """Return whether this is a composite, which is kept as it is."""
+        return isinstance(inMemoryDataset, Composite)
+
+    def getComponent(self, composite: Any, componentName: str) -> Any:
         """Return a component such that changing it doesn't change the composite; None if there is none."""
+        composite = as_composite(composite, self.storageClass)
         if componentName == COMPONENTS:
             return read_component(self.copy(composite), COMPONENTS, {})
         value = read_component(composite, componentName, {})
         return kinds.get(composite.kind(componentName)).share(value) if componentName in composite else value
 
     def disassemble(
-        self, composite: Composite, subset: Iterable[str] | None = None, override: Composite | None = None
+        self, composite: Any, subset: Iterable[str] | None = None, override: Any = None
     ) -> dict[str, DatasetComponent]:
         """Return all components of the storage class, and what joins them, each as a `.disassembly.Piece`.
 
@@ -38,8 +54,7 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
         DefinitionError
             If the storage class doesn't have all of them.
         """
-        whole = composite if override is None else override
-        check_components(whole, self.storageClass)
+        whole = as_composite(composite if override is None else override, self.storageClass)
         if ASSEMBLY not in self.storageClass.components:
             raise DefinitionError(
                 f"composites of the storage class {self.storageClass.name} can't be disassembled: it needs a component "
@@ -58,8 +73,8 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
             if subset is None or name in set(subset)
         }
 
-    def assemble(self, components: dict[str, Any], pytype: type | None = None) -> Composite:
-        """Return the composite of components, with what joins them where that is given.
+    def assemble(self, components: dict[str, Any], pytype: type | None = None) -> Any:
+        """Return the composite of components, with what joins them where that is given, or the object made of it.
 
         Raises
         ------
@@ -68,29 +83,31 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
         """
         assembly = components.get(ASSEMBLY)
         if isinstance(assembly, Assembly):
-            return assembly.joined(components)
-        definitions = map(get_definition, definition_names())
-        own = (d for d in definitions if storage_class_name(d) == self.storageClass.name)
-        return Composite(next(own, None), components)
+            composite = assembly.joined(components)
+        else:
+            composite = Composite(definition_of(self.storageClass), components)
+        return self.storageClass.coerce_type(composite)
 
-    def handleParameters(self, inMemoryDataset: Composite, parameters: Mapping[str, Any] | None = None) -> Composite:
+    def handleParameters(self, inMemoryDataset: Any, parameters: Mapping[str, Any] | None = None) -> Any:
         """Return the parts that parameters select, as `read_composite` does."""
+        if not parameters:
+            return inMemoryDataset
         with resolving(parameters) as rest:
-            return read_composite(inMemoryDataset, rest) if parameters else inMemoryDataset
+            return read_composite(as_composite(inMemoryDataset, self.storageClass), rest)
 
     def selectResponsibleComponent(self, derivedComponent: str, fromComponents: set[str | None]) -> str:
         """Return the component whose file links to all others."""
         return ASSEMBLY
 
     def add_provenance(
-        self, inMemoryDataset: Composite, ref: DatasetRef, provenance: DatasetProvenance | None = None
+        self, inMemoryDataset: Any, ref: DatasetRef, provenance: DatasetProvenance | None = None
     ) -> Composite:
         """Return a copy that knows which dataset it is, as one from a file does."""
         return as_dataset(self.copy(inMemoryDataset), ref, provenance)
 
-    def copy(self, inMemoryDataset: Composite) -> Composite:
+    def copy(self, inMemoryDataset: Any) -> Composite:
         """Return a composite of copies of the values; those that can't be changed are shared."""
-        copied = inMemoryDataset.load()
+        copied = as_composite(inMemoryDataset, self.storageClass).load()
         for name, part in copied._parts.items():
             if isinstance(part, MemoryPart):
                 copied._parts[name] = MemoryPart(kinds.get(part.kind).share(part.value), part.kind, part.stage)

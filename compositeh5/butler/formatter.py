@@ -22,9 +22,10 @@ from ..errors import ConfigurationError, suggest
 from ..recipes import OTHERS, Recipes, read_recipes
 from ..writing import write_image_of
 from .datasets import (
+    as_composite,
     as_dataset,
-    check_components,
     identified,
+    is_composite_class,
     location_of,
     open_uri,
     read_component,
@@ -50,7 +51,7 @@ def use_recipe(name: str | None) -> Iterator[None]:
 
 
 class CompositeFormatter(FormatterV2):  # type: ignore[misc]
-    """Stores composites, and single components, in HDF5 files.
+    """Stores composites, objects that a definition makes composites of, and single components, in HDF5 files.
 
     A file has the id, data ID, dataset type and run of its dataset. Reading needs no configuration; only the parts that
     are asked for are read. Components of disassembled composites, and datasets that are no composites, are stored
@@ -92,8 +93,10 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         return recipes
 
     def can_accept(self, in_memory_dataset: Any) -> bool:
-        """Return whether this is what the delegate gives for a component of a composite that it takes apart."""
-        return isinstance(in_memory_dataset, Piece)
+        """Return whether this is a composite for such datasets, or what the delegate gives for a component of one."""
+        return isinstance(in_memory_dataset, Piece) or (
+            isinstance(in_memory_dataset, Composite) and is_composite_class(self.file_descriptor.storageClass.pytype)
+        )
 
     def add_provenance(self, in_memory_dataset: Any, /, *, provenance: DatasetProvenance | None = None) -> Any:
         """Keep the provenance for the file; the object stays as it is."""
@@ -188,15 +191,19 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
             return read_component(composite, component, parameters)
         if piece is not None:
             return read_piece(composite, piece, parameters)
-        if self._is_composite:
-            return read_composite(composite, parameters)
-        return read_component(composite, ALONE, parameters)
+        if ALONE in composite and not is_composite_class(self.file_descriptor.storageClass.pytype):
+            return read_component(composite, ALONE, parameters)
+        # The storage class makes the objects of a user's own class of it.
+        return read_composite(composite, parameters)
 
     def _composite(self, in_memory_dataset: Any) -> Composite:
-        piece = self.file_descriptor.component
-        if piece is None and self._is_composite:
-            check_components(in_memory_dataset, self.file_descriptor.storageClass)
-            return in_memory_dataset  # type: ignore[no-any-return]
+        piece, storage_class = self.file_descriptor.component, self.file_descriptor.storageClass
+        if piece is None and (
+            isinstance(in_memory_dataset, Composite)
+            or is_composite_class(storage_class.pytype)
+            or storage_class.components
+        ):
+            return as_composite(in_memory_dataset, storage_class)
         # What another delegate takes out of an object of its own goes by its name, as our pieces do.
         return Composite(None, {piece or ALONE: in_memory_dataset})
 
@@ -226,7 +233,3 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
                     f"recipe {name!r}: neither the storage class {storage_class.name} nor a definition has a component "
                     f"{component!r}{suggest(component, known)}; if others have it, give them a recipe of their own"
                 )
-
-    @property
-    def _is_composite(self) -> bool:
-        return issubclass(self.file_descriptor.storageClass.pytype, Composite)

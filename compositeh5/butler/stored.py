@@ -24,17 +24,17 @@ from ..links import Link
 from ..operations.references import HOLDERS, StoredLink, composite_links
 from ..operations.rewriting import relinked_image
 from ..remote import open_file
-from .datasets import ASSEMBLY, location_of, open_uri, source_of
+from .datasets import ASSEMBLY, is_composite_class, location_of, open_uri, source_of
 
 Missing: TypeAlias = Literal["error", "ignore"]
 """What to do about links to datasets that aren't stored."""
 
 
 def is_composite(dataset: DatasetRef | DatasetType) -> bool:
-    """Return whether a dataset, or those of a type, are `Composite` objects, and so can have links."""
+    """Return whether a dataset, or those of a type, are stored as composites, and so can have links."""
     dataset_type = dataset if isinstance(dataset, DatasetType) else dataset.datasetType
     try:
-        return issubclass(dataset_type.storageClass.pytype, Composite)
+        return is_composite_class(dataset_type.storageClass.pytype)
     except ImportError:
         # The type of somebody else's datasets, which isn't installed here.
         return False

@@ -26,7 +26,6 @@ class MetricFormatter(CompositeFormatter):
     """
 
     supported_extensions = CompositeFormatter.supported_extensions | {".yaml", ".json"}
-    _is_composite = True
 
     def write_local_file(self, in_memory_dataset: Any, uri: ResourcePath) -> None:
         super().write_local_file(self._taken_apart(in_memory_dataset), uri)
