@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
@@ -13,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .composite import Composite
-from .errors import CompositeH5Error, NoSuchComponentError, suggest
+from .errors import CompositeH5Error, NoSuchComponentError, WrongTypeError, suggest
 from .geometry import Box
-from .kinds.image import Image
 from .kinds.mask import Mask
-from .operations.picture import Reduced, reduced
 from .report import CELLS, cells, human_bytes
 
 THUMBNAIL = 192
@@ -115,7 +114,10 @@ def picture(composite: Composite, side: int = 1024, *, planes: Iterable[str] | N
     name = shown_component(composite)
     shape = composite.lazy(name).shape
     step = max(1, *(-(-n // side) for n in shape))
-    grey, low, high = _stretched(reduced(name, step, composite))
+    image = composite[name].array
+    if image.ndim != 2:
+        raise WrongTypeError(f"{composite!r}: component {name!r} has {image.ndim} axes, but a picture needs two")
+    grey, low, high = _stretched(_reduced(image, step))
     pixels = np.repeat(grey[:, :, np.newaxis], 3, axis=2)
     colours: dict[str, str] = {}
     if "mask" in composite and (planes is None or planes):
@@ -126,16 +128,26 @@ def picture(composite: Composite, side: int = 1024, *, planes: Iterable[str] | N
     return Picture(pixels, low, high, step, colours)
 
 
-def _stretched(image: Reduced) -> tuple[NDArray[np.uint8], float, float]:
+def _reduced(image: NDArray[Any], step: int) -> NDArray[np.float32]:
+    """Return the means of blocks of pixels, those at the last edges maybe smaller; NaN doesn't count."""
+    padded = np.pad(image.astype(np.float32, copy=False), [(0, -n % step) for n in image.shape], constant_values=np.nan)
+    ny, nx = padded.shape
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice")
+        means: NDArray[np.float32] = np.nanmean(padded.reshape(ny // step, step, nx // step, step), axis=(1, 3))
+    return means
+
+
+def _stretched(image: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float, float]:
     """Return values as grey levels, and those that are black and white; NaN is black."""
     from astropy.visualization import ZScaleInterval
 
-    finite = image.array[np.isfinite(image.array)]
+    finite = image[np.isfinite(image)]
     low, high = (float(limit) for limit in ZScaleInterval().get_limits(finite)) if finite.size else (0.0, 1.0)
     if not low < high:
         high = low + 1
     with np.errstate(over="ignore", invalid="ignore"):
-        levels = np.clip((image.array.astype(np.float64) - low) / (high - low), 0, 1) * 255
+        levels = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1) * 255
     return np.nan_to_num(levels).astype(np.uint8), low, high
 
 
@@ -211,9 +223,8 @@ def _thumbnail(composite: Composite) -> str:
         if lazy.ndim != 2 or 0 in lazy.shape:
             return ""
         middle = [slice((n - min(n, THUMBNAIL_READS)) // 2, (n + min(n, THUMBNAIL_READS)) // 2) for n in lazy.shape]
-        part = Image(lazy[tuple(middle)])
-        step = max(-(-n // THUMBNAIL) for n in part.shape)
-        grey, low, high = _stretched(reduced(name, step, Composite(None, {name: part})))
+        part = lazy[tuple(middle)]
+        grey, low, high = _stretched(_reduced(part, max(-(-n // THUMBNAIL) for n in part.shape)))
     except (CompositeH5Error, OSError):
         # The table says what is lost; a picture of what is damaged isn't worth an error.
         return ""

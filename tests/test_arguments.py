@@ -239,7 +239,7 @@ def test_a_class(what: str) -> None:
     assert foreign_errors(MORE[what]) == {}
 
 
-VIEW = ["open", "read", "table", "shared", "containing", "picture", "to_dask"]
+VIEW = ["open", "read", "table", "shared", "containing", "to_dask"]
 
 
 @pytest.mark.parametrize("method", VIEW)

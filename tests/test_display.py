@@ -14,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 from support import counted_reads, exposure, pixels, simple_wcs, write_visit
 from terminal import compositeh5_shows
-from visits import write_simulated_visit
 
 import compositeh5 as ch5
 from compositeh5.cli import main
@@ -120,6 +119,15 @@ def test_large_images_are_reduced_and_planes_stay_visible() -> None:
         picture(composite, planes=["X"])
 
 
+def test_blocks_are_means_of_what_there_is() -> None:
+    values = np.zeros((20, 30), np.float32)
+    values[18:, 24:] = 1  # a block at the edges is smaller
+    values[:6, :6], values[:3] = 1, np.nan
+    shown = picture(ch5.Composite(None, image=ch5.Image(values)), 5)
+    assert (shown.step, shown.low, shown.high) == (6, 0, 1)
+    assert np.argwhere(shown.pixels[:, :, 0] == 255).tolist() == [[0, 0], [3, 4]]
+
+
 def test_what_has_no_picture() -> None:
     with pytest.raises(NoSuchComponentError, match="no image"):
         picture(ch5.Composite(None, text="a"))
@@ -221,15 +229,6 @@ def test_preview_writes_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["preview", str(tmp_path / "ccd.h5"), "-o", str(out), "--force", "--planes", ""]) == 0
     grey = decoded(out.read_bytes())
     assert (grey == grey[:, :, :1]).all()
-
-
-def test_preview_of_a_visit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_simulated_visit(tmp_path)
-    out = tmp_path / "visit.png"
-    assert main(["preview", str(tmp_path / "calexp"), "-o", str(out), "--size", "150"]) == 0
-    shown = decoded(out.read_bytes())
-    assert 60 < max(shown.shape[:2]) <= 150
-    assert len(np.unique(shown)) > 50
 
 
 def test_preview_needs_a_terminal_or_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.io import fits
 from astropy.table import QTable
-from astropy.wcs import WCS
 from support import counted_reads, exposure, pixels, simple_wcs, visit_info, write_visit
 from visits import CAMERA, DETECTORS, SIZE, VISIT, detector_path, write_simulated_visit
 
@@ -290,7 +288,9 @@ def test_on_an_executor_it_is_the_same(simulated: Path, view: VisitView, kind: s
         assert other.detectors == view.detectors
         assert (other.table("summary_stats") == view.table("summary_stats")).all()
         assert other.visit_info == view.visit_info
-        assert np.array_equal(other.picture()["image"].array, view.picture()["image"].array, equal_nan=True)
+        assert {d: image.array.sum() for d, image in other["image"].items()} == {
+            d: image.array.sum() for d, image in view["image"].items()
+        }
     assert ("looking into files", 12, 12) in steps
     assert ("reading image", 12, 12) in steps
 
@@ -306,7 +306,7 @@ def test_files_are_open_only_while_they_are_read(simulated: Path) -> None:
         pytest.skip("/proc is needed to see which files are open")
     with open_visit(simulated / "visit" / "visit.h5", simulated / "calexp") as view:
         view.table("summary_stats")
-        view.picture()
+        view["image"]
         assert files() == [str(simulated / "visit" / "visit.h5")]
     assert files() == []
     for use in (lambda: view["wcs"], lambda: view.visit_info, lambda: view.open(1), view.to_dask):
@@ -388,9 +388,6 @@ def test_detectors_without_a_wcs(tmp_path: Path) -> None:
         assert view.containing(position, detectors=[2])["detector"].tolist() == [2]
         with pytest.raises(ValueError, match="'error' or 'skip'"):
             view.containing(position, missing="keep")
-        assert np.isfinite(view.picture(step=5, missing="skip")["image"].array).sum() == pytest.approx(24, abs=4)
-        with pytest.raises(NoSuchComponentError, match="'image' is unknown for detector 2"):
-            view.picture(step=5, detectors=[1, 2])
 
 
 def test_positions_and_tables_read_no_pixel(tmp_path: Path) -> None:
@@ -468,63 +465,10 @@ def test_only_equal_boxes_are_stacked(tmp_path: Path) -> None:
         assert view.to_dask("image", detectors=[0, 2]).shape == (2, 20, 30)
 
 
-def test_a_picture_of_the_visit(view: VisitView) -> None:
-    picture = view.picture(step=8)
-    image, wcs = picture["image"].array, picture["wcs"]
-    assert picture["image"].unit == u.adu
-    assert image.dtype == np.float32
-    assert picture.data_id == VISIT
-    assert wcs.pixel_shape == image.shape[::-1]
-    # Each pixel of the picture has the value of a block of pixels that lies there, or next to it.
-    for detector, whole in view["image"].items():
-        blocks = np.full((SIZE // 8 + 2, SIZE // 8 + 2), np.nan)
-        blocks[1:-1, 1:-1] = whole.array.reshape(SIZE // 8, 8, SIZE // 8, 8).mean(axis=(1, 3), dtype=np.float64)
-        rows, columns = np.nonzero(np.isfinite(image))
-        x, y = view.wcs[detector].world_to_pixel(wcs.pixel_to_world(columns, rows))
-        inside = (x > 0) & (x < SIZE - 1) & (y > 0) & (y < SIZE - 1)
-        assert inside.sum() > 200
-        v, u_ = (np.floor((c[inside] + 0.5) / 8).astype(int) + 1 for c in (y, x))
-        near = np.stack([blocks[v + dv, u_ + du] for dv in (-1, 0, 1) for du in (-1, 0, 1)])
-        assert np.isclose(image[rows[inside], columns[inside]], near, rtol=1e-4, atol=1e-3).any(axis=0).all()
-    # As much of the sky as the detectors cover, and nothing in the gaps.
-    assert np.isfinite(image).sum() == pytest.approx(12 * (SIZE / 8) ** 2, rel=0.05)
-    north = wcs.pixel_to_world([0, 0, 1], [0, 1, 0])
-    assert north[1].dec > north[0].dec
-    assert north[2].ra < north[0].ra
-
-
-def test_pictures_of_odd_sizes_and_without_values(tmp_path: Path) -> None:
-    values = np.arange(20 * 30, dtype=np.float32).reshape(20, 30)
-    values[:7, :7] = np.nan
-    values[10, 10] = np.nan
-    image = ch5.Image(values, unit="nJy")
-    wcs = simple_wcs((20, 30))
-    for detector in (0, 1):
-        ch5.Composite(None, image=image, wcs=wcs, data_id={"detector": detector}).write(tmp_path / f"{detector}.h5")
-    with open_visit(tmp_path) as view:
-        picture = view.picture(step=7)["image"].array
-        found = picture[np.isfinite(picture)]
-        assert values[14:, 28:].mean() in found
-        assert np.nanmean(values[7:14, 7:14]) in found
-        with pytest.raises(ValueError, match="at least 1"):
-            view.picture(step=0)
-        with pytest.raises(TypeError, match="needs images"):
-            view.picture("wcs")
-    far = simple_wcs((20, 30))
-    far.wcs.crval = [190, 2.2]
-    other = ch5.Composite(None, image=ch5.Image(values, unit="adu"), wcs=far, data_id={"detector": 2})
-    other.write(tmp_path / "2.h5")
-    with open_visit(tmp_path) as view, pytest.raises(FormatError, match="different units: 0: nJy; 1: nJy; 2: adu"):
-        view.picture()
-    other.replace({"image": image}).write(tmp_path / "2.h5", replace=True)
-    with open_visit(tmp_path) as view, pytest.raises(FormatError, match="too far from each other"):
-        view.picture()
-
-
 # ---- The command -------------------------------------------------------------------------------------------
 
 
-def test_the_command(simulated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(simulated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     visit, folder = str(simulated / "visit" / "visit.h5"), str(simulated / "calexp")
     assert main(["visit", visit, folder]) == 0
     _, *lines = capsys.readouterr().out.splitlines()
@@ -535,15 +479,6 @@ def test_the_command(simulated: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     centre = make_wcs(CAMERA, 6).pixel_to_world(64, 64)
     assert main(["visit", folder, "--at", str(centre.ra.deg), str(centre.dec.deg)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].split()[0] == "6"
-    for name in ("p.fits", "p.h5", "p.npy"):
-        assert main(["visit", folder, "--picture", str(tmp_path / name), "--step", "8"]) == 0
-    with ch5.open(tmp_path / "p.h5") as picture:
-        data, header = fits.getdata(tmp_path / "p.fits", header=True)
-        assert np.array_equal(data, picture["image"].array, equal_nan=True)
-        assert np.allclose(WCS(header).wcs.crval, picture["wcs"].wcs.crval)
-        assert np.array_equal(np.load(tmp_path / "p.npy"), data, equal_nan=True)
-    capsys.readouterr()
-    assert main(["visit", folder, "--picture", str(tmp_path / "p.fits")]) == 2
     assert main(["visit", folder, "--at", "somewhere", "2"]) == 2
     assert main(["visit", folder, "-d", "visit=3"]) == 2
     errors = capsys.readouterr().err

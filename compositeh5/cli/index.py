@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import io
 from typing import TYPE_CHECKING
 
 from .. import export
-from ..container.publish import publish
 from ..errors import OutsideError
-from .common import FINE, FOUND, Verb, executor, force_argument, jobs_argument, number, option
+from .common import FINE, FOUND, Verb, executor, force_argument, jobs_argument, option
 from .output import Table, report
 from .progress import progress
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
     from astropy.table import QTable
-
-    from ..composite import Composite
 
 
 def _index(arguments: argparse.Namespace) -> int:
@@ -51,11 +47,7 @@ def _visit(arguments: argparse.Namespace) -> None:
             progress=shown,
         ) as view,
     ):
-        if arguments.picture is not None:
-            picture = view.picture(arguments.component, step=arguments.step)
-            _write_picture(picture, arguments.picture, replace=arguments.force)
-            report(arguments, {"file": arguments.picture}, f"{arguments.picture}: {picture['image']!r}")
-        elif arguments.at is not None:
+        if arguments.at is not None:
             _report_table(arguments, view.containing(_position(*arguments.at))["detector", "y", "x"])
         elif arguments.table is not None:
             _report_table(arguments, view.table(arguments.table, missing="keep"))
@@ -77,20 +69,6 @@ def _position(ra: str, dec: str) -> SkyCoord:
         return SkyCoord(ra, dec, unit="deg")
     except ValueError as error:
         raise OutsideError(f"{ra} {dec} isn't a position on the sky: {error}") from error
-
-
-def _write_picture(picture: Composite, path: str, *, replace: bool) -> None:
-    if path.endswith((".h5", ".hdf5")):
-        picture.write(path, replace=replace)
-    elif path.endswith(".fits"):
-        from astropy.nddata import CCDData
-
-        stream = io.BytesIO()
-        image = picture["image"]
-        CCDData(image.array, unit=image.unit or "", wcs=picture["wcs"]).to_hdu().writeto(stream)
-        publish(path, stream.getvalue(), replace=replace)
-    else:
-        export.write(picture["image"], "image", path, replace=replace)
 
 
 def _pair(text: str) -> tuple[str, int | str]:
@@ -127,14 +105,6 @@ def _visit_arguments(parser: argparse.ArgumentParser) -> None:
         nargs=2,
         help="show which detectors contain a position (ICRS; degrees, or as 10h00m24s +2d12m)",
     )
-    what.add_argument("--picture", metavar="OUT", help="write a picture of all detectors: .h5, .fits, .npy")
-    option(
-        parser, "--component", default="image", metavar="COMPONENT", help="the images of the picture (default: image)"
-    )
-    option(
-        parser, "--step", type=number(1, 4096), default=16, metavar="N", help="N x N pixels become one (default: 16)"
-    )
-    force_argument(parser)
     jobs_argument(parser)
 
 
@@ -168,13 +138,12 @@ VERBS = {
         _visit,
         _visit_arguments,
         "show all detectors of a visit together",
-        "List the detectors of a visit and their files, show one component of all of them as a table, tell which "
-        "contain a position on the sky, or write a picture of all of them at reduced size.",
+        "List the detectors of a visit and their files, show one component of all of them as a table, or tell "
+        "which contain a position on the sky.",
         """
         compositeh5 visit visit/visit_903334.h5 calexp
         compositeh5 visit calexp -d visit=903334 --table summary_stats
-        compositeh5 visit visit/visit_903334.h5 calexp --at 150.1 2.2
-        compositeh5 visit "calexp/*_903334_*.h5" --picture visit.fits --step 32""",
-        "a list of detector, file; with --table and --at unit and values of each column; with --picture file",
+        compositeh5 visit visit/visit_903334.h5 calexp --at 150.1 2.2""",
+        "a list of detector, file; with --table and --at unit and values of each column",
     ),
 }

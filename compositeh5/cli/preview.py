@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
-import os
 from typing import TYPE_CHECKING
 
 from ..errors import EncodeError
@@ -13,9 +11,7 @@ from .output import report, terminal
 from .progress import progress
 
 if TYPE_CHECKING:
-    from ..composite import Composite
     from ..display import Picture
-    from ..operations.running import Progress
 
 _SIDE = 1024
 
@@ -62,23 +58,10 @@ def _printed(arguments: argparse.Namespace) -> Picture:
 def _picture(arguments: argparse.Namespace, side: int) -> Picture:
     from ..display import picture
 
-    planes = arguments.planes
     with progress(arguments) as shown:
-        if os.path.isdir(arguments.file):
-            return picture(_visit(arguments.file, side, shown), side, planes=planes)
         shown("reading", 0, 1)
         with opened(arguments.file, arguments.name) as composite:
-            return picture(composite, side, planes=planes)
-
-
-def _visit(folder: str, side: int, progress: Progress) -> Composite:
-    """Return the images of all detectors in a folder, at about the size wanted."""
-    from ..operations.visit_files import open_visit
-
-    with open_visit(folder, progress=progress) as view:
-        with view.open(view.detectors[0]) as first:
-            rows = max(first.lazy("image").shape[-2:]) * math.sqrt(len(view.detectors))
-        return view.picture(step=max(1, round(rows / side)))
+            return picture(composite, side, planes=arguments.planes)
 
 
 def _legend(shown: Picture) -> str:
@@ -114,12 +97,11 @@ VERBS = {
         _preview,
         _arguments,
         "show a picture of an image",
-        "Show the image of a file with the contrast of zscale and its mask in colours, on the terminal or as a PNG "
-        "file. Of a folder with the detectors of one visit, show all of them where they are on the sky.",
+        "Show the image of a file with the contrast of zscale and its mask in colours, on the terminal or as "
+        "a PNG file.",
         """
         compositeh5 preview calexp.h5
-        compositeh5 preview calexp.h5 -o calexp.png --planes SAT,CR
-        compositeh5 preview calexp/ -o focal_plane.png""",
+        compositeh5 preview calexp.h5 -o calexp.png --planes SAT,CR""",
         "file, shape, step, low, high, planes",
     ),
 }

@@ -49,12 +49,6 @@ class Footprint:
     radius: float
     scale: float
 
-    @property
-    def corners(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The outer corners in array indices: x and y of each, from that of the first pixel on, going round."""
-        y1, x1 = (n - 0.5 for n in self.box.shape)
-        return np.array([-0.5, x1, x1, -0.5]), np.array([-0.5, -0.5, y1, y1])
-
     def pixels(self, positions: SkyCoord) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the pixels (y, x) of positions in parent coordinates; NaN for those that aren't in the image.
 
@@ -75,8 +69,8 @@ class Footprint:
             columns, rows = self.wcs.world_to_pixel(there)
             back = self.wcs.pixel_to_world(columns, rows).icrs
         exact = back.separation(there).deg < _PIXEL_TOLERANCE * self.scale
-        (_, x1, _, _), (_, _, y1, _) = self.corners
-        inside = exact & (rows >= -0.5) & (rows < y1) & (columns >= -0.5) & (columns < x1)
+        ny, nx = self.box.shape
+        inside = exact & (rows >= -0.5) & (rows < ny - 0.5) & (columns >= -0.5) & (columns < nx - 0.5)
         y[near[inside]] = rows[inside] + self.box.y0
         x[near[inside]] = columns[inside] + self.box.x0
         return y, x

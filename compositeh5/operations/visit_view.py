@@ -1,8 +1,8 @@
-"""All detectors of a visit at once: one component of each, who sees a position, stacked pixels, a picture."""
+"""All detectors of a visit at once: one component of each, who sees a position, stacked pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -26,7 +26,6 @@ from .members import (
     there,
     unlike_most,
 )
-from .picture import mosaic, reduced
 from .running import Progress, each, silent
 from .stacking import plane_of, stack
 
@@ -263,16 +262,14 @@ class VisitView:
         FormatError
             If it can't be known what a WCS covers, for there are neither images nor ``pixel_shape``.
         """
-        return containing(self._covered(detectors, missing), positions)
-
-    def _covered(self, detectors: Iterable[Detector] | None, missing: Missing) -> dict[Detector, Footprint]:
         if missing == "keep":
             raise WrongValueError(
                 "missing should be 'error' or 'skip': a detector without WCS has no place to be kept at"
             )
         chosen = [member.detector for member in self._chosen(detectors)]
         self._footprints |= self._found("wcs", footprint, [key for key in chosen if key not in self._footprints])
-        return there({detector: self._footprints[detector] for detector in chosen}, "wcs", missing, repr(self))
+        found = {detector: self._footprints[detector] for detector in chosen}
+        return containing(there(found, "wcs", missing, repr(self)), positions)
 
     def to_dask(self, name: str = "image", *, detectors: Sequence[Detector] | None = None, chunks: Any = -1) -> Array:
         """Return the pixels of all detectors as one lazy array. Needs the extra ``dask``.
@@ -303,54 +300,10 @@ class VisitView:
             If they aren't arrays.
         """
         planes = self._each(name, partial(plane_of, name), detectors, "error")
-        self._require_some(planes)
+        if not planes:
+            raise NoSuchComponentError(f"{self!r}: no detector was chosen; there are {listed(self._members)}")
         openers = {detector: self._members[detector].open for detector in planes}
         return stack(planes, openers, name, chunks)
-
-    def picture(
-        self,
-        name: str = "image",
-        *,
-        step: int = 16,
-        detectors: Sequence[Detector] | None = None,
-        missing: Missing = "error",
-    ) -> Composite:
-        """Return a picture of the visit: the images of all detectors at reduced size, where they are on the sky.
-
-        Each of its pixels is the mean of ``step`` by ``step`` pixels of the detector there, without those that are NaN;
-        it is the nearest such block, and positions are good to about one pixel of the picture. All pixels are
-        read, for they are compressed; in memory are those of one detector (of each process of the executor) at a time.
-
-        Parameters
-        ----------
-        name : str, optional
-            Name of a component of kind ``image``.
-        step : int, optional
-            Rows and columns that become one.
-        detectors, missing
-            See the class, for the images and for the WCS; "keep" isn't possible here.
-
-        Returns
-        -------
-        Composite
-            In memory, with the components ``image`` (float32, with the unit of the pixels; NaN where no detector is;
-            north is up, to higher rows, and east left) and its ``wcs`` (a tangent plane around the middle of the
-            detectors).
-
-        Raises
-        ------
-        FormatError
-            If the images differ in their units.
-        TypeError
-            If the components are no images.
-        """
-        if step < 1:
-            raise WrongValueError(f"the step should be at least 1, not {step}")
-        covered = self._covered(detectors, missing)
-        images = self._each(name, partial(reduced, name, step), covered, missing)
-        self._require_some(images)
-        image, wcs = mosaic(images, covered, step)
-        return Composite(None, image=image, wcs=wcs, data_id=self.data_id)
 
     def close(self) -> None:
         """Close the file of the visit."""
@@ -387,11 +340,6 @@ class VisitView:
         if unknown := [detector for detector in chosen if detector not in self._members]:
             raise NoSuchComponentError(f"{self!r}: there is no {listed(unknown)}; there are {listed(self._members)}")
         return [self._members[detector] for detector in chosen]
-
-    def _require_some(self, found: Mapping[Detector, Any]) -> None:
-        """Raise `NoSuchComponentError` if there is nothing, for no detector was chosen."""
-        if not found:
-            raise NoSuchComponentError(f"{self!r}: no detector was chosen; there are {listed(self._members)}")
 
     def _each(
         self,
