@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 
 from . import kinds
 from .access import ACCESS, Access
-from .artifact_index import INDEX, INDEX_BYTES, files_of
+from .artifact_index import INDEX, INDEX_BYTES, MAP, files_of
 from .container.layout import check_file, composite_group_by_id, composite_ids
 from .container.nodes import ArrayNode, ExternalLink, GroupNode, Node
 from .container.reader import StoredFile
@@ -255,7 +255,7 @@ resolver: ContextVar[Callable[[Link], Place] | None] = ContextVar("compositeh5_r
 """Tells where the target of a link is now, by its id, or raises an `OSError`; None where nobody can be asked."""
 
 INDEX_LEVELS = 16
-"""So many folders above a file may have the index that lists it."""
+"""So many folders above a file may have the index, or map, that lists it."""
 
 
 @dataclass(frozen=True)
@@ -320,21 +320,26 @@ def _relative_path(search: Search) -> Iterator[Place]:
 
 
 def _artifact_index(search: Search) -> Iterator[Place]:
-    if search.base is None or split_member(search.base)[1] is not None:
+    if search.base is None:
         return
-    # In an object store each look costs a request, so only beside the file.
-    levels = 1 if "://" in search.base else INDEX_LEVELS
-    for level in range(levels):
-        index = joined_location(search.base, "../" * level + INDEX)
+    base, _ = split_member(search.base)
+    places = (
+        joined_location(base, "../" * level + name)
+        for level in range(INDEX_LEVELS)
+        for name in (INDEX, MAP)
+        # In an object store each look costs a request: the Butler's index is only looked for beside the file.
+        if name == MAP or level == 0 or "://" not in base
+    )
+    for index in dict.fromkeys(places):
         try:
             content = read_all(index, INDEX_BYTES)
         except FileNotFoundError:
             continue
-        for path in files_of(content, index, search.link.id, search.link.component):
+        below = not index.endswith(MAP)
+        for path in files_of(content, index, search.link.id, search.link.component, below=below):
             place = joined_location(index, quote(path) if "://" in index else path)
             split_location(place)
             yield place
-        return
 
 
 def _recorded_location(search: Search) -> Iterator[Place]:

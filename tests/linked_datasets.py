@@ -143,9 +143,10 @@ def put_ccds(
 
 
 def move_file(butler: Butler, ref: DatasetRef, path: str) -> None:
-    """Move the file of a dataset to another place in its repository, which no link to it knows."""
+    """Move the file of a dataset to another place in its datastore, which no link to it knows."""
     old = butler.getURI(ref)
-    new = Path(butler._config.configDir.ospath, path)
+    roots = butler.get_datastore_roots().values()
+    new = Path(next(root for root in roots if root and old.relative_to(root) is not None).ospath, path)
     new.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(old.ospath, new)
     butler.pruneDatasets([ref], disassociate=False, unstore=True, purge=False)

@@ -1,4 +1,4 @@
-"""Whether links find what they are meant to, who would miss a dataset, and how links are made right again."""
+"""Whether links find what they are meant to, and who would miss a dataset."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lsst.daf.butler import Butler, DatasetExistence, DatasetRef
+from lsst.daf.butler import Butler, DatasetRef
 
 from ..errors import CompositeH5Error, DigestMismatchError, RefusedError, WrongIdError
 from ..links import Link
 from ..opening import open_composite
 from ..operations.references import StoredLink
-from .stored import dataset_links, describe, is_composite, located, target_ref
+from .relinking import Places, read_map
+from .stored import composite_refs, describe, links_if_stored, located, target_ref
 
-State = Literal["ok", "moved", "broken", "stale id", "stale digest", "unreadable", "about to break"]
+State = Literal["ok", "mapped", "moved", "broken", "stale id", "stale digest", "unreadable", "about to break"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,11 @@ class CheckedLink:
     link : Link or None
         What it must find; None if that isn't known.
     state : str
-        "ok"; "moved" if the target isn't where the path in the file leads, but where it was recorded or where the
-        Butler has it: `relink` makes that right; "broken" if it isn't found; "stale id" or "stale digest" if another
-        dataset, or another content, is in its place; "unreadable" if the file that would have links can't be read;
-        "about to break" if the target is among datasets that would be removed.
+        "ok"; "mapped" if the target isn't where the path in the file leads, but where the map of `relink` says: gets
+        find it, tools that know only HDF5 (h5ls, h5py) don't; "moved" if it is where it was recorded or where the
+        Butler has it, and no map says so: `relink` writes one; "broken" if it isn't found; "stale id" or "stale
+        digest" if another dataset, or another content, is in its place; "unreadable" if the file that would have links
+        can't be read; "about to break" if the target is among datasets that would be removed.
     detail : str
         Where the target is, or what was found instead.
     """
@@ -47,12 +49,6 @@ class CheckedLink:
     def __str__(self) -> str:
         what = f"{self.component} -> {self.link}: " if self.link else ""
         return f"{self.state}: {describe(self.ref)}: {what}{self.detail}"
-
-
-def composite_refs(butler: Butler) -> list[DatasetRef]:
-    """Return all composites of a repository, stored or only registered."""
-    refs = butler.query_all_datasets("*", find_first=False, limit=None)
-    return [ref for ref in refs if is_composite(ref)]
 
 
 def check(butler: Butler, refs: Iterable[DatasetRef] | None = None) -> Iterator[CheckedLink]:
@@ -69,15 +65,21 @@ def check(butler: Butler, refs: Iterable[DatasetRef] | None = None) -> Iterator[
     ------
     CheckedLink
         Each link, also those that are "ok".
+
+    Raises
+    ------
+    FormatError
+        If the map of `relink` can't be read.
     """
+    mapped = read_map(butler)
     for ref in composite_refs(butler) if refs is None else refs:
         try:
-            links = _links(butler, ref)
+            links = links_if_stored(butler, ref)
         except (OSError, CompositeH5Error) as error:
             yield CheckedLink(ref, "", None, "unreadable", str(error))
         else:
             for found in links:
-                yield CheckedLink(ref, found.component, found.link, *_state(butler, found))
+                yield CheckedLink(ref, found.component, found.link, *_state(butler, found, mapped))
 
 
 def users_of(
@@ -107,35 +109,32 @@ def users_of(
     removed = {str(ref.id): ref for ref in refs}
     for ref in composite_refs(butler) if among is None else among:
         if str(ref.id) not in removed:
-            for found in _links(butler, ref):
+            for found in links_if_stored(butler, ref):
                 target = removed.get(found.link.id) or target_ref(butler, found.link)
                 if target is not None and str(target.id) in removed:
                     detail = f"the target would go with the run {target.run}"
                     yield CheckedLink(ref, found.component, found.link, "about to break", detail)
 
 
-def _links(butler: Butler, ref: DatasetRef) -> list[StoredLink]:
-    """Return the links of a dataset; none if it is only registered."""
-    try:
-        return dataset_links(butler, ref)
-    except FileNotFoundError:
-        if DatasetExistence.DATASTORE in butler.exists(ref, full_check=False):
-            raise
-        return []
-
-
-def _state(butler: Butler, found: StoredLink) -> tuple[State, str]:
+def _state(butler: Butler, found: StoredLink, mapped: Places) -> tuple[State, str]:
     """Return the state of a link, and the detail."""
-    now = located(butler, found.link)
-    places = dict.fromkeys([found.place, *([now.uri] if now else []), found.link.uri])
+    link = found.link
+    now = located(butler, link)
+    by_map = mapped.get((link.id, link.component)) or mapped.get((link.id, None))
+    places: dict[str, State] = {found.place: "ok"}
+    if by_map is not None:
+        places.setdefault(by_map, "mapped")
+    if now is not None:
+        places.setdefault(now.uri, "moved")
+    places.setdefault(link.uri, "moved")
     failures: list[Exception] = []
-    for place in places:
+    for place, state in places.items():
         try:
-            _require(found.link, place)
+            _require(link, place)
         except (OSError, CompositeH5Error) as error:
             failures.append(error)
         else:
-            return ("ok", place) if place == found.place else ("moved", f"{failures[0]}; it is {place}")
+            return state, place if state == "ok" else f"{failures[0]}; it is {place}"
     detail = "; ".join(map(str, failures))
     if any(isinstance(error, WrongIdError) for error in failures):
         return "stale id", detail

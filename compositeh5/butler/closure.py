@@ -13,6 +13,7 @@ from lsst.resources import ResourcePath
 from ..errors import BrokenLinkError
 from ..operations.references import StoredLink
 from .formatter import CompositeFormatter
+from .relinking import relink
 from .stored import Missing, dataset_links, describe, is_composite, stored_targets
 from .subset import subset
 
@@ -86,7 +87,8 @@ def transfer_closure(
     """Transfer datasets and all that they link to from one repository to another.
 
     Dataset types, runs and dimension records are made in the target where it doesn't have them. Datasets that it has
-    already stay as they are. Paths are kept, so links work there.
+    already stay as they are. Paths are kept, so links work there; for those that didn't lead to their targets in the
+    source, or whose files it has from elsewhere, `relink` writes a map.
 
     Parameters
     ----------
@@ -113,6 +115,7 @@ def transfer_closure(
     target.transfer_from(
         source, closure, transfer=transfer, skip_missing=False, register_dataset_types=True, transfer_dimensions=True
     )
+    relink(target, closure)
     return closure
 
 

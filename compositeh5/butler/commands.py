@@ -110,9 +110,10 @@ def _retrieve(
 def _check(repo: str, if_removed: bool, as_json: bool, **selection: Any) -> None:
     """List the links of the selected datasets that don't find what they are meant to.
 
-    A link is "moved" (found, but elsewhere: `butler compositeh5-relink` helps), "broken" (not found), or stale:
-    another dataset ("stale id") or another content ("stale digest") is in its place. With --if-removed, the links of
-    all others that are "about to break". No component is read. The exit code is 1 if there is any.
+    A link is "moved" (found, but elsewhere: `butler compositeh5-relink` helps), "mapped" (found by what that wrote, but
+    not by h5ls or h5py), "broken" (not found), or stale: another dataset ("stale id") or another content ("stale
+    digest") is in its place. With --if-removed, the links of all others that are "about to break". No component is
+    read. The exit code is 1 if there is any that isn't "mapped".
     """
     if if_removed and not any(selection.values()):
         raise click.UsageError("--if-removed needs a selection of the datasets to remove")
@@ -130,21 +131,21 @@ def _check(repo: str, if_removed: bool, as_json: bool, **selection: Any) -> None
     counts = dict(sorted(found.items()))
     summary = f"Links: {', '.join(f'{count} {state}' for state, count in counts.items()) or 'none'}"
     report(as_json, {"counts": counts, "links": links}, summary)
-    if wrong:
+    if any(checked.state != "mapped" for checked in wrong):
         click.get_current_context().exit(FOUND)
 
 
 @command("compositeh5-relink", REPO, *SELECTION)
 def _relink(repo: str, as_json: bool, **selection: Any) -> None:
-    """Make links lead to where the repository has their targets now, as after an import to other paths.
+    """Write a map of where the repository has the targets of links, as after an import to other paths.
 
-    Ids, URIs and contents stay the same. What an interrupted call didn't finish is finished. Files that the
-    repository doesn't hold itself are listed, and stay as they are: the exit code is then 1.
+    With it, gets find them again. Datasets stay as they are: tools that know only HDF5 still don't find the targets.
+    The datasets that need the map are listed, and those that can't be read: the exit code is then 1.
     """
-    with selecting(repo, selection, writeable=True) as (butler, refs):
-        done = relink(butler, refs)
-    document = {"changed": [dataset(ref) for ref in done.changed], "left": list(done.left)}
-    report(as_json, document, *map(describe, done.changed), *(f"Left: {what}" for what in done.left))
+    with selecting(repo, selection, lost=True) as (butler, refs):
+        done = relink(butler, refs if any(selection.values()) else None)
+    document = {"mapped": [dataset(ref) for ref in done.mapped], "left": list(done.left)}
+    report(as_json, document, *map(describe, done.mapped), *(f"Left: {what}" for what in done.left))
     if done.left:
         click.get_current_context().exit(FOUND)
 

@@ -84,12 +84,10 @@ def reported() -> Iterator[None]:
 
 
 @contextmanager
-def selecting(
-    repo: str, options: dict[str, Any], *, writeable: bool = False, lost: bool = False
-) -> Iterator[tuple[Butler, list[DatasetRef]]]:
+def selecting(repo: str, options: dict[str, Any], *, lost: bool = False) -> Iterator[tuple[Butler, list[DatasetRef]]]:
     """Open a repository, and select the datasets that the options name, with errors reported."""
     with reported():
-        butler = Butler.from_config(repo, writeable=writeable)
+        butler = Butler.from_config(repo)
         yield butler, _selected(butler, lost=lost, **options)
 
 

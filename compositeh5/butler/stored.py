@@ -7,24 +7,19 @@ written without a Butler and ingested under other ids: `target_ref` then finds t
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Literal, TypeAlias
 
-from lsst.daf.butler import Butler, ButlerUserError, DatasetRef, DatasetType
+from lsst.daf.butler import Butler, ButlerUserError, DatasetExistence, DatasetRef, DatasetType
 from lsst.daf.butler.datastore import DatasetRefURIs
-from lsst.resources import ResourcePath
 
 from ..composite import Composite
-from ..container.layout import check_file, composite_group, composite_names
-from ..container.reader import StoredFile
 from ..errors import CompositeH5Error, NotACompositeFileError
 from ..links import Link
 from ..operations.references import HOLDERS, StoredLink, composite_links
-from ..operations.rewriting import relinked_image
-from ..remote import open_file
-from .datasets import ASSEMBLY, is_composite_class, location_of, open_uri, source_of
+from .datasets import ASSEMBLY, is_composite_class, location_of, open_uri
 
 Missing: TypeAlias = Literal["error", "ignore"]
 """What to do about links to datasets that aren't stored."""
@@ -44,6 +39,12 @@ def describe(ref: DatasetRef) -> str:
     """Return a dataset as people and programs read it: dataset type, data ID, run, id."""
     data_id = " ".join(f"{key}={value}" for key, value in sorted(ref.dataId.required.items()))
     return f"{ref.datasetType.name} {data_id} {ref.run} {ref.id}"
+
+
+def composite_refs(butler: Butler) -> list[DatasetRef]:
+    """Return all composites of a repository, stored or only registered."""
+    refs = butler.query_all_datasets("*", find_first=False, limit=None)
+    return [ref for ref in refs if is_composite(ref)]
 
 
 def stored_among(butler: Butler, refs: Iterable[DatasetRef]) -> list[DatasetRef]:
@@ -115,41 +116,20 @@ def dataset_links(butler: Butler, ref: DatasetRef) -> list[StoredLink]:
     return found
 
 
-def relinked(uri: ResourcePath, link_of: Callable[[StoredLink], Link | None]) -> bytes | None:
-    """Return the bytes of a file of composites with its links leading to other places, with the same ids and content.
-
-    Parameters
-    ----------
-    uri : ResourcePath
-        The file.
-    link_of : callable
-        Gives for each link, at any depth, one with another place; None to leave it as it is.
-
-    Returns
-    -------
-    bytes or None
-        None if all links lead there already.
+def links_if_stored(butler: Butler, ref: DatasetRef) -> list[StoredLink]:
+    """Return all links of a dataset, as `dataset_links` does; none if it is only registered.
 
     Raises
     ------
-    OSError, CompositeH5Error
-        If the file can't be read, or isn't of this format.
+    OSError, FormatError
+        As `dataset_links` does; also if the file of a stored dataset isn't there.
     """
-    with _opened(uri) as file:
-        return relinked_image(file, location_of(uri), lambda _, found: link_of(found))
-
-
-def contents(uri: ResourcePath) -> dict[str, str]:
-    """Return the digests of the composites of a file, by their ids.
-
-    Raises
-    ------
-    OSError, CompositeH5Error
-        If the file can't be read, or isn't of this format.
-    """
-    with _opened(uri) as file:
-        groups = [composite_group(file, name) for name in composite_names(file)]
-        return {group.attr("id", str): group.attr("digest", str) for group in groups}
+    try:
+        return dataset_links(butler, ref)
+    except FileNotFoundError:
+        if DatasetExistence.DATASTORE in butler.exists(ref, full_check=False):
+            raise
+        return []
 
 
 def target_ref(butler: Butler, link: Link) -> DatasetRef | None:
@@ -212,13 +192,3 @@ def _ingested(butler: Butler, link: Link) -> Iterator[DatasetRef]:
                 with suppress(OSError, CompositeH5Error), open_ref(butler, ref) as stored:
                     if stored.id == link.id and link.component in stored:
                         yield ref
-
-
-@contextmanager
-def _opened(uri: ResourcePath) -> Iterator[StoredFile]:
-    file = open_file(source_of(uri))
-    try:
-        check_file(file)
-        yield file
-    finally:
-        file.close()
