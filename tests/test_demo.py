@@ -240,7 +240,7 @@ def test_progress_bar_on_a_terminal(tmp_path: Path) -> None:
     assert shown.code == 0
     assert "━" in shown.text
     assert "simulating detector S01" in shown.text
-    assert re.search(r"5/6 \S+(/s| s each), \d:\d\d:\d\d left", shown.text)
+    assert re.search(r"6/6 \S+(/s| s each) +\d:\d\d:\d\d", shown.text)
     # What it found is on the standard output, without any of that.
     assert "\x1b" not in (tmp_path / "out.txt").read_text()
     assert "What to type next" in (tmp_path / "out.txt").read_text()

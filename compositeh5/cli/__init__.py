@@ -1,7 +1,7 @@
 """The command ``compositeh5``.
 
-Each verb is a function of its arguments; the tables ``VERBS`` of the modules here say how they are called. What is an
-error of the package or of the operating system is one line on the standard error, and exit code 2.
+Each verb is a function of its arguments, with a decorator that says which these are. An error of the package or of the
+operating system is one line on the standard error, and exit code 2.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from .common import COULD_NOT, FINE, INTERRUPTED, Verb
 from .output import harmless
 
 _VERBS: dict[str, Verb] = {
-    **reading.VERBS,
-    **preview.VERBS,
-    **making.VERBS,
-    **composing.VERBS,
-    **index.VERBS,
-    **comparing.VERBS,
-    **references.VERBS,
+    verb.name: verb
+    for verb in (
+        *(reading.ls, reading.info, reading.get, preview.preview, making.convert, making.demo),
+        *(composing.flatten, composing.split, composing.subset, composing.promote),
+        *(index.index, index.visit, comparing.diff),
+        *(references.refs, references.prune, references.relink, references.verify, references.rescue),
+    )
 }
 
 
@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
             epilog=_epilog(verb),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        verb.arguments(sub)
+        verb.add_arguments(sub)
         how = sub.add_mutually_exclusive_group()
         how.add_argument("--json", action="store_true", help="print one document of JSON instead of text")
         how.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors; the exit code tells")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..export import plain
-from .common import FINE, FOUND, Verb, components_option, opened, option
+from .common import FINE, FOUND, argument, components_option, opened, option, verb
 from .output import Table, report
 from .progress import progress
 
@@ -19,11 +19,38 @@ _WIDTH = 48
 """Values that are longer are cut in tables."""
 
 
-def _diff(arguments: argparse.Namespace) -> int:
+@verb(
+    argument("a", metavar="A", help="a file, or FILE::NAME if it holds several composites; also a FITS file"),
+    argument("b", metavar="B", help="likewise"),
+    components_option("compare only these (default: all)"),
+    option(
+        "--stages",
+        nargs=2,
+        metavar="STAGE",
+        help="compare these versions of the components; A and B can be one file",
+    ),
+    argument(
+        "--attributes", action="store_true", help="other attributes (data ID, run, stages, provenance) count as well"
+    ),
+    json="identical, a, b, components, differences, attributes, fits_report",
+    examples="""
+        compositeh5 diff calexp.h5 calexp_jointcal.h5
+        compositeh5 diff exposure.fits exposure.h5
+        compositeh5 diff calexp_jointcal.h5 calexp_jointcal.h5 -c wcs --stages single_frame jointcal
+        compositeh5 diff calexp.h5 calexp_jointcal.h5 -c wcs,mask --json | jq '.differences[].path'""",
+    found="they differ",
+)
+def diff(arguments: argparse.Namespace) -> int:
+    """Compare two files, component by component.
+
+    Components with the same digest are identical, wherever they are stored, and aren't read. Others are compared array
+    by array: shape and type, attributes such as units, how many values differ, by how much at most, and where first. A
+    FITS file is compared as what it converts to; of two FITS files the report of astropy's FITSDiff is shown.
+    """
     from ..operations.diff import diff
 
     with ExitStack() as stack:
-        stack.enter_context(progress(arguments))("comparing", 0, 1)
+        stack.enter_context(progress(arguments, "comparing"))
         # One of several composites in a file is opened here; all else is left to `diff`, which also takes FITS files.
         one, other = (
             stack.enter_context(opened(path)) if "::" in path or arguments.stages else path
@@ -57,39 +84,3 @@ def _row(difference: Difference) -> tuple[str, str, str, str, str]:
 
 def _cell(text: str | None) -> str:
     return "(none)" if text is None else text if len(text) <= _WIDTH else f"{text[: _WIDTH - 3]}..."
-
-
-def _diff_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", metavar="A", help="a file, or FILE::NAME if it holds several composites; also a FITS file")
-    parser.add_argument("b", metavar="B", help="likewise")
-    components_option(parser, "compare only these (default: all)")
-    option(
-        parser,
-        "--stages",
-        nargs=2,
-        metavar="STAGE",
-        help="compare these versions of the components; A and B can be one file",
-    )
-    parser.add_argument(
-        "--attributes", action="store_true", help="other attributes (data ID, run, stages, provenance) count as well"
-    )
-
-
-VERBS = {
-    "diff": Verb(
-        _diff,
-        _diff_arguments,
-        "compare two files, component by component",
-        "Compare two files. Components with the same digest are identical, wherever they are stored, and aren't read. "
-        "Others are compared array by array: shape and type, attributes such as units, how many values differ, by how "
-        "much at most, and where first. A FITS file is compared as what it converts to; of two FITS files the report "
-        "of astropy's FITSDiff is shown.",
-        """
-        compositeh5 diff calexp.h5 calexp_jointcal.h5
-        compositeh5 diff exposure.fits exposure.h5
-        compositeh5 diff calexp_jointcal.h5 calexp_jointcal.h5 -c wcs --stages single_frame jointcal
-        compositeh5 diff calexp.h5 calexp_jointcal.h5 -c wcs,mask --json | jq '.differences[].path'""",
-        "identical, a, b, components, differences, attributes, fits_report",
-        "they differ",
-    ),
-}

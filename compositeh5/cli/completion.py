@@ -26,11 +26,6 @@ def complete(parser: argparse.ArgumentParser) -> None:
     argcomplete.autocomplete(parser, always_complete_options=False)
 
 
-def completed(action: argparse.Action, completer: Completer) -> None:
-    """Have the values of an argument completed by a function; without one they are completed as file names."""
-    action.completer = completer  # type: ignore[attr-defined]
-
-
 def nothing(**_: object) -> Iterable[str]:
     """Offer nothing, for what can't be known."""
     return ()
@@ -42,9 +37,7 @@ def components(prefix: str, parsed_args: argparse.Namespace, **_: object) -> Ite
     from .common import opened
 
     before = prefix[: prefix.rfind(",") + 1]
-    file = getattr(parsed_args, "file", None) or getattr(parsed_args, "a", None)
-    if not file:
-        return ()
+    file = getattr(parsed_args, "file", None) or getattr(parsed_args, "a", None) or ""
     try:
         with opened(file, getattr(parsed_args, "name", None)) as composite:
             return [before + name for name in composite]
@@ -58,7 +51,7 @@ def composites(parsed_args: argparse.Namespace, **_: object) -> Iterable[str]:
     from ..opening import file_info
 
     try:
-        return file_info(parsed_args.file).composites if parsed_args.file else ()
+        return file_info(parsed_args.file or "").composites
     except (CompositeH5Error, OSError):
         return ()
 

@@ -19,8 +19,6 @@ from ..report import columns, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table as Grid
-    from rich.text import Text
 
 _STYLES = {
     "absent": "dim",
@@ -41,14 +39,6 @@ _STYLES = {
 """How cells look that begin with one of these words, in the columns that tell states."""
 
 _STATES = {"state", "where"}
-
-_GAP = 2
-"""Blanks between two columns."""
-
-_INDENTED = (0, 0, 0, 2 * _GAP)
-
-_LAST = 16
-"""What the last column of a table, the wordy one, needs at least to be readable."""
 
 
 class Table(NamedTuple):
@@ -73,12 +63,12 @@ def report(arguments: Namespace, document: Any, *shown: str | Table | Outline) -
     arguments : argparse.Namespace
         The arguments of the verb.
     document : object
-        What `json_value` takes.
+        What JSON can hold, dataclasses and links.
     *shown : str, Table or Outline
         The same for people, in this order; each string is a line, or several.
     """
     if arguments.json:
-        print(json.dumps(json_value(document), indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(document, default=_json, indent=2, ensure_ascii=False, allow_nan=False))
         return
     console = terminal()
     for item in shown:
@@ -87,23 +77,17 @@ def report(arguments: Namespace, document: Any, *shown: str | Table | Outline) -
         if console is None:
             _print_plain(item)
         else:
-            console.print(_rich(item, console.width), soft_wrap=isinstance(item, str))
+            console.print(_rich(item), soft_wrap=isinstance(item, str))
 
 
-def json_value(value: Any) -> Any:
-    """Return dataclasses, links and what contains them as JSON can hold it."""
+def _json(value: Any) -> Any:
     from ..links import Link
 
     if isinstance(value, Link):
-        value = value.record()
+        return value.record()
     if is_dataclass(value):
-        return {field.name: json_value(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_value(item) for item in value]
-    # Names of files may be no text.
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return dict(value)
 
 
 def is_dumb() -> bool:
@@ -122,6 +106,11 @@ def terminal() -> Console | None:
     return Console(highlight=False, markup=False, emoji=False)
 
 
+def harmless(text: str) -> str:
+    """Return lines with what would act on a terminal escaped."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
 def _print_plain(item: str | Table | Outline) -> None:
     if isinstance(item, str):
         print(harmless(item) if sys.stdout.isatty() else item)
@@ -133,59 +122,26 @@ def _print_plain(item: str | Table | Outline) -> None:
             print(f"{'  ' * depth}{line}")
 
 
-def harmless(text: str) -> str:
-    """Return lines with what would act on a terminal escaped."""
-    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
-
-
-def _rich(item: str | Table | Outline, width: int) -> RenderableType:
-    if isinstance(item, str):
-        return harmless(item)
-    return _rich_table(item, width) if isinstance(item, Table) else _rich_outline(item)
-
-
-def _rich_outline(item: Outline) -> RenderableType:
+def _rich(item: str | Table | Outline) -> RenderableType:
+    from rich.table import Table as Grid
     from rich.text import Text
     from rich.tree import Tree
 
-    tree = Tree(Text(printable(item.title), "bold"), guide_style="dim")
-    branches = [tree]
-    for depth, line in _outline(item.entries, 1):
-        del branches[depth:]
-        branches.append(branches[-1].add(Text(line)))
-    return tree
-
-
-def _rich_table(item: Table, width: int) -> RenderableType:
-    from rich.console import Group
-    from rich.padding import Padding
-    from rich.text import Text
-
-    *widths, last = (max(map(len, column)) for column in zip(item.header, *item.rows, strict=True))
-    needed = sum(widths) + _GAP * len(widths)
-    lines = [
-        [Text(printable(cell), style) for cell, style in styled]
-        for styled in (
-            [(name, "bold") for name in item.header],
-            *([(cell, _style(name, cell)) for name, cell in zip(item.header, row, strict=True)] for row in item.rows),
-        )
-    ]
-    if needed + min(last, _LAST) <= width:
-        return _grid(lines, [*widths, None])
-    # Too narrow: the last cell, the wordy one, gets lines of its own; and if need be each cell has several.
-    least = widths if needed <= width + _GAP else [None] * len(widths)
-    return Group(*(part for *cells, text in lines for part in (_grid([cells], least), Padding(text, _INDENTED))))
-
-
-def _grid(lines: Sequence[Sequence[Text]], widths: Sequence[int | None]) -> Grid:
-    from rich.table import Table as Grid
-
-    grid = Grid(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=False)
-    for least in widths:
+    if isinstance(item, str):
+        return harmless(item)
+    if isinstance(item, Outline):
+        tree = Tree(Text(printable(item.title), "bold"), guide_style="dim")
+        branches = [tree]
+        for depth, line in _outline(item.entries, 1):
+            del branches[depth:]
+            branches.append(branches[-1].add(Text(line)))
+        return tree
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in item.header:
         # What doesn't fit is told on a further line, never left out.
-        grid.add_column(overflow="fold", min_width=least)
-    for line in lines:
-        grid.add_row(*line)
+        grid.add_column(name, overflow="fold")
+    for row in item.rows:
+        grid.add_row(*(Text(printable(cell), _style(name, cell)) for name, cell in zip(item.header, row, strict=True)))
     return grid
 
 

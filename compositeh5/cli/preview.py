@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import EncodeError
-from .common import Verb, file_argument, force_argument, names, number, opened, option
+from .common import FILE, argument, force, names_option, number_option, opened, verb
 from .output import report, terminal
 from .progress import progress
 
@@ -16,7 +16,28 @@ if TYPE_CHECKING:
 _SIDE = 1024
 
 
-def _preview(arguments: argparse.Namespace) -> None:
+@verb(
+    *FILE,
+    argument("-o", "--output", metavar="OUT", help="write a .png file instead of showing it here"),
+    force(),
+    number_option(
+        "--size",
+        low=1,
+        high=16384,
+        metavar="PIXELS",
+        help=f"rows and columns of the picture, at most (default: what the terminal has; {_SIDE} for files)",
+    ),
+    names_option("--planes", help="the planes of the mask to show; '' for none (default: all)"),
+    json="file, shape, step, low, high, planes",
+    examples="""
+        compositeh5 preview calexp.h5
+        compositeh5 preview calexp.h5 -o calexp.png --planes SAT,CR""",
+)
+def preview(arguments: argparse.Namespace) -> None:
+    """Show a picture of an image.
+
+    With the contrast of zscale and its mask in colours, on the terminal or as a PNG file.
+    """
     if arguments.output is not None:
         shown = _written(arguments)
     elif arguments.json:
@@ -58,10 +79,8 @@ def _printed(arguments: argparse.Namespace) -> Picture:
 def _picture(arguments: argparse.Namespace, side: int) -> Picture:
     from ..display import picture
 
-    with progress(arguments) as shown:
-        shown("reading", 0, 1)
-        with opened(arguments.file, arguments.name) as composite:
-            return picture(composite, side, planes=arguments.planes)
+    with progress(arguments, "reading"), opened(arguments.file, arguments.name) as composite:
+        return picture(composite, side, planes=arguments.planes)
 
 
 def _legend(shown: Picture) -> str:
@@ -69,39 +88,3 @@ def _legend(shown: Picture) -> str:
     ny, nx = shown.pixels.shape[:2]
     colours = "".join(f", {plane} {colour}" for plane, colour in shown.colours.items())
     return f"{ny} x {nx}, {shown.step} x {shown.step} in one, {shown.low:.4g} to {shown.high:.4g}{colours}"
-
-
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    file_argument(parser)
-    parser.add_argument("-o", "--output", metavar="OUT", help="write a .png file instead of showing it here")
-    force_argument(parser)
-    option(
-        parser,
-        "--size",
-        type=number(1, 16384),
-        metavar="PIXELS",
-        help=f"rows and columns of the picture, at most (default: what the terminal has; {_SIDE} for files)",
-    )
-    option(
-        parser,
-        "--planes",
-        type=names,
-        action="extend",
-        metavar="NAME,NAME",
-        help="the planes of the mask to show; '' for none (default: all)",
-    )
-
-
-VERBS = {
-    "preview": Verb(
-        _preview,
-        _arguments,
-        "show a picture of an image",
-        "Show the image of a file with the contrast of zscale and its mask in colours, on the terminal or as "
-        "a PNG file.",
-        """
-        compositeh5 preview calexp.h5
-        compositeh5 preview calexp.h5 -o calexp.png --planes SAT,CR""",
-        "file, shape, step, low, high, planes",
-    ),
-}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import export
 from ..errors import EncodeError
 from ..report import CELLS, cells
-from .common import Verb, component_argument, file_argument, force_argument, opened
+from .common import COMPONENT, FILE, argument, force, opened, verb
 from .output import Outline, Table, report
 from .progress import progress
 
@@ -24,23 +24,66 @@ _LARGE = ("array", "image", "mask", "table")
 """The kinds of components that may be so large that reading them takes a while."""
 
 
-def _ls(arguments: argparse.Namespace) -> None:
+@verb(
+    *FILE,
+    json="a list of name, kind, state, shape, dtype, units, stage, digest, nbytes, stored_bytes, target, origin, note",
+    examples="""
+        compositeh5 ls calexp.h5
+        compositeh5 ls calexp.h5 --json | jq -r '.[].name'""",
+)
+def ls(arguments: argparse.Namespace) -> None:
+    """List the components of a file.
+
+    One per line: name, kind, shape (rows x columns), type, units, size in memory and in the file, the stage of
+    processing that made it, and where it is: stored (here), linked (in another file), lost (linked, and not found), or
+    absent (known to be None). `info` tells which composites a file has, if several.
+    """
     with opened(arguments.file, arguments.name) as composite:
         infos = list(composite.components().values())
     report(arguments, infos, Table(CELLS, [cells(info) for info in infos]))
 
 
-def _info(arguments: argparse.Namespace) -> None:
+@verb(
+    *FILE,
+    json="file, format, creator, composites, definition, definition_version, id, digest, data_id, dataset_type, run, "
+    "stage, components, absent, links, provenance",
+    examples="""
+        compositeh5 info calexp.h5
+        compositeh5 info calexp.h5 --json | jq .data_id""",
+)
+def info(arguments: argparse.Namespace) -> None:
+    """Show all that a file says about itself.
+
+    Data ID, provenance, and for each component its kind, shape, type, units, sizes, digest, and where a link leads. No
+    pixel is read.
+    """
     with opened(arguments.file, arguments.name) as composite:
         document = _document(composite)
     report(arguments, document, Outline(document["file"], _shown(document)))
 
 
-def _get(arguments: argparse.Namespace) -> None:
+@verb(
+    *FILE,
+    COMPONENT,
+    argument("-o", "--output", metavar="OUT", help="the file to write; its extension says how"),
+    force(),
+    json="the value; with -o file",
+    examples="""
+        compositeh5 get calexp.h5 visit_info
+        compositeh5 get calexp.h5 image -o image.fits
+        compositeh5 get src.h5 table -o sources.ecsv""",
+)
+def get(arguments: argparse.Namespace) -> None:
+    """Get one component out.
+
+    It is shown on the terminal, or written to a file of its own: images, masks and PSF kernels as .npy or .fits, tables
+    as .ecsv, .fits, .csv, .hdf5 or .parquet, records as .json or .yaml, a WCS as .hdr, text and bytes as they are. With
+    --json, records and calibrations in full, tables by column, the range of pixels.
+    """
     with opened(arguments.file, arguments.name) as composite, ExitStack() as stack:
         kind = composite.kind(arguments.component)
         if kind in _LARGE:
-            stack.enter_context(progress(arguments))("reading", 0, 1)
+            stack.enter_context(progress(arguments, "reading"))
         value = composite[arguments.component]
     if arguments.output is not None:
         export.write(value, kind, arguments.output, replace=arguments.force)
@@ -56,55 +99,6 @@ def _get(arguments: argparse.Namespace) -> None:
     else:
         # All of it where a program reads, what fits where a person does.
         report(arguments, None, export.to_text(value, kind, short=sys.stdout.isatty()))
-
-
-def _get_arguments(parser: argparse.ArgumentParser) -> None:
-    file_argument(parser)
-    component_argument(parser)
-    parser.add_argument("-o", "--output", metavar="OUT", help="the file to write; its extension says how")
-    force_argument(parser)
-
-
-VERBS = {
-    "ls": Verb(
-        _ls,
-        file_argument,
-        "list the components of a file",
-        "List the components of a file, one per line: name, kind, shape (rows x columns), type, units, size in memory "
-        "and in the file, the stage of processing that made it, and where it is: stored (here), linked (in another "
-        "file), lost (linked, and not found), or absent (known to be None). `info` tells which composites a file has, "
-        "if several.",
-        """
-        compositeh5 ls calexp.h5
-        compositeh5 ls calexp.h5 --json | jq -r '.[].name'""",
-        "a list of name, kind, state, shape, dtype, units, stage, digest, nbytes, stored_bytes, target, origin, note",
-    ),
-    "info": Verb(
-        _info,
-        file_argument,
-        "show all that a file says about itself",
-        "Show all that a file says about itself: data ID, provenance, and for each component its kind, shape, type, "
-        "units, sizes, digest, and where a link leads. No pixel is read.",
-        """
-        compositeh5 info calexp.h5
-        compositeh5 info calexp.h5 --json | jq .data_id""",
-        "file, format, creator, composites, definition, definition_version, id, digest, data_id, dataset_type, run, "
-        "stage, components, absent, links, provenance",
-    ),
-    "get": Verb(
-        _get,
-        _get_arguments,
-        "get one component out",
-        "Show one component on the terminal, or write it to a file of its own: images, masks and PSF kernels as .npy "
-        "or .fits, tables as .ecsv, .fits, .csv, .hdf5 or .parquet, records as .json or .yaml, a WCS as .hdr, text and "
-        "bytes as they are. With --json, records and calibrations in full, tables by column, the range of pixels.",
-        """
-        compositeh5 get calexp.h5 visit_info
-        compositeh5 get calexp.h5 image -o image.fits
-        compositeh5 get src.h5 table -o sources.ecsv""",
-        "the value; with -o file",
-    ),
-}
 
 
 def _document(composite: Composite) -> dict[str, Any]:
