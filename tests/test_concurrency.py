@@ -141,7 +141,7 @@ def as_nobody(work: Callable[[], None]) -> None:
 def public(tmp_path: Path) -> Path:
     """A folder that others can look into."""
     for folder in (tmp_path, *tmp_path.parents):
-        if folder.name.startswith("pytest-") and folder.owner() == Path.home().owner():
+        if folder.name.startswith(("pytest-", "popen-")) and folder.owner() == Path.home().owner():
             folder.chmod(0o755)
     return tmp_path
 
