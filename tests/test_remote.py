@@ -331,6 +331,23 @@ def test_an_index_finds_what_lies_flat(tree: Path, tmp_path: Path, level: int) -
         assert c["visit_info"]["visit"] == 903334
 
 
+def test_a_map_may_lead_to_another_folder(tree: Path, tmp_path: Path, store: object_store.ObjectStore) -> None:
+    """Unlike the Butler's index; also from far above in an object store."""
+    ccd, visit = moved_apart(tree, tmp_path / "flat")
+    index = json.loads(write_index(tmp_path, {"../../flat/b.h5": id_of(visit)}))
+    (tmp_path / "_butler_zip_index.json").unlink()
+    (tmp_path / "root/a/b").mkdir(parents=True)
+    ccd = ccd.rename(tmp_path / "root/a/b/a.h5")
+    (tmp_path / "root/a/_compositeh5_map.json").write_text(json.dumps(index))
+    with ch5.open(ccd) as c:
+        assert c["visit_info"]["visit"] == 903334
+    targets.cache.clear()
+    for name in ("root/a/_compositeh5_map.json", "root/a/b/a.h5", "flat/b.h5"):
+        store.client().upload_file(str(tmp_path / name), "data", name)
+    with ch5.open("s3://data/root/a/b/a.h5") as c:
+        assert c["visit_info"]["visit"] == 903334
+
+
 def test_an_index_on_the_store(tree: Path, tmp_path: Path, store: object_store.ObjectStore) -> None:
     ccd, visit = moved_apart(tree, tmp_path / "flat with blanks")
     visit = visit.rename(visit.parent / "the visit #1.h5")

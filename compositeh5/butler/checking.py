@@ -8,10 +8,10 @@ from typing import Literal
 
 from lsst.daf.butler import Butler, DatasetRef
 
-from ..errors import CompositeH5Error, DigestMismatchError, RefusedError, WrongIdError
+from ..errors import CompositeH5Error, DigestMismatchError, WrongIdError
 from ..links import Link
-from ..opening import open_composite
 from ..operations.references import StoredLink
+from ..targets import open_target
 from .relinking import Places, read_map
 from .stored import composite_refs, describe, links_if_stored, located, target_ref
 
@@ -130,7 +130,7 @@ def _state(butler: Butler, found: StoredLink, mapped: Places) -> tuple[State, st
     failures: list[Exception] = []
     for place, state in places.items():
         try:
-            _require(link, place)
+            open_target(link, place)[0].close()
         except (OSError, CompositeH5Error) as error:
             failures.append(error)
         else:
@@ -141,13 +141,3 @@ def _state(butler: Butler, found: StoredLink, mapped: Places) -> tuple[State, st
     if any(isinstance(error, DigestMismatchError) for error in failures):
         return "stale digest", detail
     return "broken", detail
-
-
-def _require(link: Link, place: str) -> None:
-    """Raise an error unless a file has the target of a link."""
-    with open_composite(place, id=link.id) as target:
-        digest = target.component_digest(link.component)
-        if link.component in target.links:
-            raise RefusedError(f"{place}: {link.component} is a link itself; links to links aren't followed")
-        if digest != link.digest:
-            raise DigestMismatchError(f"{place}: the digest of {link.component} is {digest}, not {link.digest}")

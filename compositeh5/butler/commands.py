@@ -8,6 +8,7 @@ from typing import Any
 import click
 from lsst.daf.butler import Butler, DatasetRef
 from lsst.daf.butler.cli.opt import destination_argument, directory_argument
+from lsst.daf.butler.cli.utils import split_commas
 
 from .checking import CheckedLink, check, users_of
 from .closure import export_closure, linked_refs, retrieve_closure, transfer_closure
@@ -24,14 +25,14 @@ from .commands_common import (
     selecting,
 )
 from .commands_setup import COMMANDS as SETUP_COMMANDS
-from .commands_subset import COMMANDS as SUBSET_COMMANDS
 from .relinking import relink
 from .stored import describe
+from .subset import subset
 
 
 def commands() -> list[click.Command]:
     """Return all sub-commands of this package."""
-    return [_links, _transfer, _export, _retrieve, _check, _relink, *SETUP_COMMANDS, *SUBSET_COMMANDS]
+    return [_links, _transfer, _export, _retrieve, _subset, _check, _relink, *SETUP_COMMANDS]
 
 
 @command("compositeh5-links", REPO, *SELECTION, IGNORE_MISSING)
@@ -97,6 +98,49 @@ def _retrieve(
         uris = retrieve_closure(butler, refs, destination, **how)
         files = [uri.ospath if uri.isLocal else str(uri) for uri in uris]
         report(as_json, files, *files)
+
+
+@command(
+    "compositeh5-subset",
+    click.argument("source", required=True),
+    click.argument("target", required=True),
+    *SELECTION,
+    click.option(
+        "--components",
+        multiple=True,
+        callback=split_commas,
+        help="Only these components of the selected datasets, separated by commas; all by default.",
+    ),
+    TRANSFER,
+    IGNORE_MISSING,
+)
+def _subset(
+    source: str,
+    target: str,
+    components: tuple[str, ...],
+    transfer: str,
+    ignore_missing: bool,
+    as_json: bool,
+    **selection: Any,
+) -> None:
+    """Store the selected datasets of one repository, and what they need of others, in another one.
+
+    SOURCE and TARGET are the paths or URIs of the repositories. What is linked to comes along whole, unless it has
+    pixels that nobody needs: then only its needed components do, as datasets of the type `<dataset type>_parts`. If
+    it is stopped, do it again: what is there is kept.
+    """
+    with selecting(source, selection) as (butler, refs):
+        into = Butler.from_config(target, writeable=True)
+        missing = missing_links(ignore_missing)
+        done = subset(butler, into, refs, components=components or None, transfer=transfer, missing=missing)
+    document = {
+        "datasets": [dataset(ref) for ref in done.refs],
+        "linked": [dataset(ref) for ref in done.linked],
+        "parts": [dataset(ref) for ref in done.parts],
+        "lost": list(done.lost),
+    }
+    summary = f"Datasets: {len(done.refs)}; to which they link: {len(done.linked)} whole, {len(done.parts)} in part"
+    report(as_json, document, summary, *(f"Lost: {lost}" for lost in done.lost))
 
 
 @command(
