@@ -223,12 +223,6 @@ def settle(folder: str) -> None:
     _force_names(folder)
 
 
-def force(path: str) -> None:
-    """Force a file that somebody else has written, and its name, to the disk."""
-    _force(path, os.O_RDONLY)
-    _force_names(os.path.dirname(path) or ".")
-
-
 def _force_names(folder: str) -> None:
     """Force to the disk the names in a folder, and its own, and those of the folders above it, if it may be new.
 
