@@ -29,8 +29,8 @@ from lsst.resources import ResourcePath
 from timing import Timing, timed_in_turn
 
 import compositeh5 as ch5
-from compositeh5 import targets
 from compositeh5.butler import link, put_overlay, put_visit, register_dataset_type
+from compositeh5.session import current
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from object_store import BUCKET, object_store
@@ -120,7 +120,7 @@ class Calls:
             return lambda run: self.butler.get(wanted, parameters=parameters)
 
         def linked(run: int) -> object:
-            targets.cache.clear()
+            current().clear_cache()
             return self.butler.get(ref.makeComponentRef("visit_info"))
 
         self.puts: dict[int, DatasetRef] = {}

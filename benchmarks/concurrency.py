@@ -37,8 +37,8 @@ from pathlib import Path
 import numpy as np
 
 import compositeh5 as ch5
-from compositeh5 import targets
 from compositeh5.operations.verify import verify
+from compositeh5.session import current
 
 SHAPE = (40, 50)
 DONE, FAILED, TOLD = 0, 1, 3
@@ -183,7 +183,7 @@ def write_ccd(folder: Path, visit: int, detector: int, account: int = 0) -> int:
 def read_files(folder: Path) -> Counts:
     """Read all files there are, and what they link to."""
     counts: Counts = Counter()
-    targets.cache.clear()
+    current().clear_cache()
     for path in sorted(folder.glob("*/*.h5")):
         try:
             with ch5.open(path) as composite:
@@ -323,7 +323,7 @@ def butler(folder: Path, number: int, rng: random.Random, workers: int = 6, dete
     def read() -> Counts:
         counts: Counts = Counter()
         own = Butler.from_config(str(root))
-        targets.cache.clear()
+        current().clear_cache()
         for ref in own.registry.queryDatasets("calexp", collections="load/*"):
             i = int(ref.run.split("/")[1])
             try:

@@ -16,6 +16,7 @@ from astropy.wcs import WCS
 from data import CALIBRATION, Exposure
 
 import compositeh5 as ch5
+from compositeh5.session import current
 
 PLANES = ("image", "mask", "variance")
 SIDE = 256
@@ -147,9 +148,8 @@ class Composite(Peer):
 
 def forget_links() -> None:
     """Forget what was decoded of linked components, as a new process would."""
-    from compositeh5 import targets
 
-    targets.cache.clear()
+    current().clear_cache()
 
 
 class CompositeRaw(Composite):

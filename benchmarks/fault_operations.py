@@ -16,10 +16,10 @@ from astropy.io import fits
 from lsst.daf.butler import Butler, DatasetRef
 
 import compositeh5 as ch5
-from compositeh5 import targets
 from compositeh5.butler import put_visit, register_dataset_type
 from compositeh5.butler.converting import convert_dataset_type
 from compositeh5.convert import convert_files
+from compositeh5.session import current
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from butler_support import RUN, create_repo
@@ -209,7 +209,7 @@ def _refs(folder: Path) -> list[DatasetRef]:
 def datasets(folder: Path) -> State:
     """Return the digests of all datasets that the registry knows: each can be read, and all that it links to."""
     butler = _butler(folder)
-    targets.cache.clear()
+    current().clear_cache()
     found: dict[str, object] = {}
     for ref in _refs(folder):
         data_id = {key: ref.dataId[key] for key in ("visit", "detector") if key in ref.dataId.dimensions}

@@ -76,7 +76,7 @@ def content(path: Path) -> Content:
             result[name] = error
 
     def component(composite: ch5.Composite, name: str) -> str:
-        part = composite._part(name)
+        part = composite.part(name)
         composite[name]
         return digest(part.node) if isinstance(part, StoredPart) else part.kind
 

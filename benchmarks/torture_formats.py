@@ -15,8 +15,7 @@ import h5py
 import numpy as np
 
 import compositeh5 as ch5
-from compositeh5 import targets
-from compositeh5.container.reader import StoredFile
+from compositeh5.session import current
 
 Ranges = list[tuple[int, int]]
 """First byte, and the one after the last."""
@@ -94,7 +93,7 @@ def _write_ours(path: Path) -> None:
 
 @contextmanager
 def open_ours(path: Path) -> Iterator[Opened]:
-    targets.cache.clear()
+    current().clear_cache()
     with ch5.open(path) as c:
         about = (sorted(c), c.data_id, c.provenance, c.stage, c.run, c.definition, c["info"], dict(c["mask"].planes))
         yield {"image": c.lazy("image"), "mask": c.lazy("mask"), "psf": c["psf"].kernels}, repr(about)
@@ -102,7 +101,7 @@ def open_ours(path: Path) -> Iterator[Opened]:
 
 @contextmanager
 def _open_verified(path: Path) -> Iterator[Opened]:
-    targets.cache.clear()
+    current().clear_cache()
     if problems := ch5.verify_files(path).problems:
         raise ch5.errors.CorruptFileError(problems[0].detail)
     with open_ours(path) as found:
@@ -110,7 +109,7 @@ def _open_verified(path: Path) -> Iterator[Opened]:
 
 
 def _pixels_of_ours(path: Path) -> Ranges:
-    file = StoredFile.open(str(path))
+    file = current().open(str(path))
     try:
         group = file.root.group("composite")
         found = [extent for name in ("image", "mask") for extent in group.array(name).extents()]

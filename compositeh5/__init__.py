@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import nested  # noqa: F401  registers the kind of composites in composites
 from ._version import __version__
 from .composite import Composite
 from .container.limits import Limits
@@ -17,14 +18,15 @@ from .kinds.record import Record
 from .links import Link
 from .opening import open_composite as open
 from .recipes import Recipe
+from .session import Session
 from .writing import write_file
 
 if TYPE_CHECKING:
+    from .operations.choosing import choose, compose
     from .operations.diff import diff
     from .operations.gather import gather
     from .operations.index import index, open_index
     from .operations.many import cutouts, read_many
-    from .operations.overlay import choose, compose
     from .operations.promote import promote
     from .operations.pruning import prune, remove
     from .operations.references import refs, refs_to
@@ -36,8 +38,8 @@ if TYPE_CHECKING:
     from .operations.visit_files import open_visit
 
 _OPERATIONS = {
-    "choose": "overlay",
-    "compose": "overlay",
+    "choose": "choosing",
+    "compose": "choosing",
     "cutouts": "many",
     "diff": "diff",
     "gather": "gather",
@@ -71,6 +73,7 @@ __all__ = [
     "Psf",
     "Recipe",
     "Record",
+    "Session",
     "__version__",
     "choose",
     "compose",

@@ -120,6 +120,36 @@ def to_nddata(
     return ndd
 
 
+def to_ccddata(
+    composite: Composite,
+    *,
+    planes: str | Iterable[str] | None = None,
+    uncertainty: type[NDUncertainty] = VarianceUncertainty,
+    unit: Any = None,
+) -> CCDData:
+    """Return an exposure as a `astropy.nddata.CCDData`: image, variance, mask, WCS, PSF and header in one.
+
+    Of a part of it: ``to_ccddata(composite.cutout(...))``.
+
+    Parameters
+    ----------
+    composite : Composite
+        One with an image.
+    planes, uncertainty, unit
+        As for `to_nddata`, which makes other classes than this, such as `NDDataRef`.
+
+    Raises
+    ------
+    ConversionError
+        If the unit of the pixels isn't known.
+    MaskPlaneError
+        If the mask has no plane of one of the names.
+    CompositeH5Error
+        As ``composite["image"]`` does.
+    """
+    return to_nddata(composite, CCDData, planes=planes, uncertainty=uncertainty, unit=unit)
+
+
 def _middle_kernel(psf: Any, image: Image) -> Any:
     if not isinstance(psf, Psf) or psf.oversampling != (1, 1):
         return None

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from . import kinds
 from .container.nodes import ArrayNode, GroupNode
 from .container.publish import publish
+from .describe import columns
 from .errors import EncodeError
 from .kinds._pixels import Pixels
-from .report import columns
 
 if TYPE_CHECKING:
     from astropy.table import Table

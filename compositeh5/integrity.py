@@ -23,9 +23,6 @@ _T = TypeVar("_T")
 
 _BLOCK_BYTES = 16 * 1024 * 1024
 
-DIGEST_LENGTH = len("sha256:") + 64
-"""Characters of a digest."""
-
 
 def digest(node: Node) -> str:
     """Return the digest of a component, ``"sha256:"`` and 64 hexadecimal digits.
@@ -51,17 +48,43 @@ def check_digest(node: Node) -> None:
         raise DigestMismatchError(f"{node.where}: its content has digest {found}, but {recorded} was recorded")
 
 
-def composite_digest(attrs: Mapping[str, Any], components: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the digest of a composite.
+def composite_digest(group: GroupNode) -> str:
+    """Return the digest of a composite: of its attributes, and of what it records of its components.
 
     Parameters
     ----------
-    attrs : mapping
-        Its own attributes, JSON-serialisable.
-    components : mapping
-        For the name of each component that it has, stored or linked, its ``kind``, ``digest`` and ``stage``.
+    group : GroupNode
+        Its group, in memory or stored. No array is read.
+
+    Raises
+    ------
+    FormatError
+        If something isn't recorded.
     """
-    text = canonical_json({**attrs, "components": components})
+    records = read_json(group, "links", dict)
+    components: dict[str, dict[str, str]] = {}
+    for name, node in group.items():
+        if isinstance(node, ExternalLink):
+            record = records.get(name)
+            if not isinstance(record, dict):
+                raise FormatError(f"{node.where}: is a link, but has no record of what it must find")
+            components[name] = {"kind": record["kind"], "digest": record["digest"], "stage": record.get("stage", "")}
+        elif name in records:
+            raise FormatError(f"{node.where}: is recorded as a link, but is stored here")
+        else:
+            texts = {"kind": node.attr("kind", str), "digest": node.attr("digest", str)}
+            components[name] = {**texts, "stage": node.attr("stage", str, "")}
+    text = canonical_json(
+        {
+            "definition": group.attr("definition", str),
+            "definition_version": group.attr("definition_version", int),
+            "data_id": read_json(group, "data_id", dict),
+            **{name: group.attr(name, str, "") for name in ("dataset_type", "run", "stage")},
+            "absent": sorted(read_json(group, "absent", list)),
+            "provenance": read_json(group, "provenance", dict),
+            "components": components,
+        }
+    )
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .container.arrays import StoredArray
 from .container.nodes import ArrayNode
 from .errors import OutsideError, WrongIndexError, WrongTypeError, WrongValueError
 from .kinds._pixels import stored_origin
@@ -84,6 +85,21 @@ class LazyArray:
         if copy is False:
             raise WrongValueError("reading a file always makes a copy")
         return np.asarray(self._node.read(), dtype)
+
+    def memmap(self) -> NDArray[Any]:
+        """Return the array mapped into memory: nothing is read or copied before it is looked at.
+
+        The array is read-only and stays usable after the file is closed. Its checksums are not looked at:
+        ``composite[name]`` and `verify_files <compositeh5.verify_files>` do that.
+
+        Raises
+        ------
+        TypeError
+            If it isn't an array of numbers that is stored in one piece, by the recipe ``"raw"``, in a file on a disk.
+        """
+        if not isinstance(self._node, StoredArray):
+            raise WrongTypeError("it isn't a stored array, which could be mapped into memory")
+        return self._node.memmap()
 
     def __repr__(self) -> str:
         return f"<LazyArray {self._node.where} {self.shape} {self.dtype}>"

@@ -100,18 +100,6 @@ class Link:
             raise FormatError(f"{where}: the record of a link has values of wrong types: {record!r}")
         return cls(**known, data_id=data_id)
 
-    def read(self, **parameters: Any) -> Any:
-        """Return the value of the linked component, or the part that the parameters select.
-
-        Raises
-        ------
-        BrokenLinkError
-            If it is lost.
-        """
-        from .targets import read
-
-        return read(self, None, None, **parameters)
-
     def __str__(self) -> str:
         what = self.dataset_type or self.definition or "composite"
         return f"{what}.{self.component} (id {self.id})"

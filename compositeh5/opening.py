@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
-from . import links, targets
-from .access import ACCESS, Access
-from .composite import Composite
+from . import links
+from .composite import Composite, lazy_composite, stored_composite
 from .container.layout import (
     check_file,
     composite_group,
@@ -19,27 +19,27 @@ from .container.layout import (
     composite_names,
     is_copy,
 )
-from .container.limits import LIMITS, Limits
+from .container.limits import Limits
 from .container.nodes import GroupNode
 from .container.reader import StoredFile
 from .errors import (
-    CompositeH5Error,
     ConfigurationError,
-    ConflictError,
     CorruptFileError,
     DigestMismatchError,
-    EncodeError,
     NoSuchComponentError,
     WrongTypeError,
     checked_names,
     require_type,
 )
-from .integrity import read_json
+from .integrity import composite_digest, read_json
 from .links import DataId
-from .remote import Uri, open_file, shown
-from .stored import StoredComposite, from_group
+from .remote import Uri, shown
+from .session import Session, current
 
 Source = str | os.PathLike[str] | IO[bytes] | Uri
+
+Pick = Callable[[StoredFile], GroupNode]
+"""Returns the group of the composite that is wanted of a file."""
 
 
 def open_composite(
@@ -49,10 +49,10 @@ def open_composite(
     id: str | None = None,
     location: str | os.PathLike[str] | None = None,
     size: int | None = None,
-    anywhere: bool = False,
+    anywhere: bool | None = None,
     stage: str | None = None,
     fallback: str | Iterable[str] = (),
-    limits: Limits = LIMITS,
+    limits: Limits | None = None,
     digest: str | None = None,
 ) -> Composite:
     """Open a composite for reading.
@@ -74,8 +74,8 @@ def open_composite(
     size : int, optional
         Size of a remote file if it is known.
     anywhere : bool, optional
-        Whether links may lead anywhere. Files may come from strangers, so their links are otherwise only
-        followed on the host of the file, by the same scheme; from a local file to local files.
+        Whether links may lead anywhere; by default what the session says. Files may come from strangers, so their links
+        are otherwise only followed on the host of the file, by the same scheme; from a local file to local files.
     stage, fallback : str, optional
         The processing stage that its calibrations must have reached, and stages to be accepted instead; see
         `Composite.require_stage`.
@@ -111,22 +111,16 @@ def open_composite(
     """
     for text, expected in ((name, "the name of a composite"), (id, "an id, as text,"), (stage, "the name of a stage")):
         require_type(text, (str, type(None)), expected)
+
     if digest is not None and not (isinstance(digest, str) and re.fullmatch(r"sha256:[0-9a-fA-F]{64}", digest)):
         raise ConfigurationError(f"the digest of a file is 'sha256:' and 64 hexadecimal digits, not {digest!r}")
 
     def pick(file: StoredFile) -> GroupNode:
         return composite_group(file, name) if id is None else composite_group_by_id(file, id)
 
-    opening = Opening(
-        links.absolute_location(source) if isinstance(source, str | os.PathLike) else source,
-        location=None if location is None else links.absolute_location(location),
-        size=size,
-        access=Access(anywhere, limits),
-        file_digest=digest,
-        stage=stage,
-        fallback=checked_names(fallback, "the name of a stage"),
-    )
-    return opening.open(pick)
+    session = current().with_policy(anywhere, limits)
+    required = None if stage is None else (stage, checked_names(fallback, "the name of a stage"))
+    return _opened(source, location, size, session, digest, pick, required)
 
 
 def open_dataset(
@@ -167,12 +161,7 @@ def open_dataset(
             return composite_group(file, names[0])
         return _group_by_data_id(file, names, data_id)
 
-    opening = Opening(
-        links.absolute_location(source) if isinstance(source, str | os.PathLike) else source,
-        location=None if location is None else links.absolute_location(location),
-        size=size,
-    )
-    return opening.open(pick)
+    return _opened(source, location, size, current(), None, pick, None)
 
 
 def _group_by_data_id(file: StoredFile, names: tuple[str, ...], data_id: DataId) -> GroupNode:
@@ -188,128 +177,101 @@ def _group_by_data_id(file: StoredFile, names: tuple[str, ...], data_id: DataId)
     return groups[matching[0]]
 
 
-Pick = Callable[[StoredFile], GroupNode]
-"""Returns the group of the composite that is wanted of a file."""
+def _opened(
+    source: Source,
+    location: str | os.PathLike[str] | None,
+    size: int | None,
+    session: Session,
+    digest: str | None,
+    pick: Pick,
+    required: tuple[str, tuple[str, ...]] | None,
+) -> Composite:
+    """Open a composite, and have it know how it can be opened again."""
+    if isinstance(source, str | os.PathLike):
+        source = links.absolute_location(source)
+    can_reopen = isinstance(source, str) or hasattr(source, "geturl")
+    start = shown(source) if can_reopen else None  # type: ignore[arg-type]
+    if location is not None:
+        start = links.absolute_location(location)
+    open_group = partial(_open_group, source, start, size, session, digest)
+    file, group = open_group(pick)
+    try:
+        composite = stored_composite(group, start, session, file)
+        if can_reopen:
+            composite._reopen = partial(_reopened, open_group, start, session, required)
+        return _at_stage(composite, required)
+    except BaseException:
+        file.close()
+        raise
 
 
-@dataclass(frozen=True)
-class Opening:
-    """How a composite is opened, and once it is pickled, what must be found there.
+def _open_group(
+    source: Source, start: str | None, size: int | None, session: Session, digest: str | None, pick: Pick
+) -> tuple[StoredFile, GroupNode]:
+    """Open a file, and return it with the group of a composite in it."""
+    if isinstance(source, str) or hasattr(source, "geturl"):
+        file = session.open(source, size, digest)  # type: ignore[arg-type]
+    elif hasattr(source, "readinto"):
+        file = StoredFile(source, str(start or getattr(source, "name", None) or "stream"), session.limits, digest)
+    else:
+        raise WrongTypeError(f"a path, a URL or a binary file object was expected, not {source!r}")
+    try:
+        if not (copied := is_copy(file)):
+            check_file(file)
+        group = pick(file)
+        if copied:
+            _check_whole(group)
+        return file, group
+    except BaseException:
+        file.close()
+        raise
 
-    Attributes
-    ----------
-    source : path, URL or binary file object
-        The file; a path is absolute.
-    location, size, access, file_digest, stage, fallback
-        As for `open_composite`; absolute, too.
-    id, digest : str
-        Id and digest of the composite; empty while it may be any.
+
+def _reopened(
+    open_group: Callable[[Pick], tuple[StoredFile, GroupNode]],
+    start: str | None,
+    session: Session,
+    required: tuple[str, tuple[str, ...]] | None,
+    id_: str,
+    digest: str,
+) -> Composite:
+    """Return a composite that was opened elsewhere; the file is opened when it is first used."""
+    composite = lazy_composite(partial(open_group, partial(_same, id_, digest)), start, session)
+    composite._reopen = partial(_reopened, open_group, start, session, required)
+    return _at_stage(composite, required)
+
+
+def _at_stage(composite: Composite, required: tuple[str, tuple[str, ...]] | None) -> Composite:
+    """Return the composite with calibrations of a stage, or of one that is accepted instead; it has the file."""
+    if required is None:
+        return composite
+    found = composite.require_stage(required[0], fallback=required[1])
+    if found is not composite:
+        found._reopen, found._reopened_by = composite._reopen, (composite.id, composite.recorded_digest)
+        found._file, composite._file = composite._file, None
+    return found
+
+
+def _same(id_: str, digest: str, file: StoredFile) -> GroupNode:
+    """Return the group of a composite that must be as it was.
+
+    Raises
+    ------
+    WrongIdError, DigestMismatchError
+        If the file has another one now.
     """
-
-    source: Source
-    location: str | None = None
-    size: int | None = None
-    access: Access = ACCESS
-    file_digest: str | None = None
-    stage: str | None = None
-    fallback: tuple[str, ...] = ()
-    id: str = ""
-    digest: str = ""
-
-    @property
-    def base(self) -> str | None:
-        """Where the file is, as links see it."""
-        has_place = isinstance(self.source, str) or hasattr(self.source, "geturl")
-        return self.location or (shown(self.source) if has_place else None)  # type: ignore[arg-type]
-
-    def open_group(self, pick: Pick) -> tuple[StoredFile, GroupNode]:
-        """Open the file, and return it with the group of the composite."""
-        file = self._open_file()
-        try:
-            copied = is_copy(file)
-            if not copied:
-                check_file(file)
-            # What is linked from another composite of this file is in it, wherever the file is now.
-            targets.opened.add(file)
-            group = pick(file)
-            if copied:
-                _check_whole(from_group(group, self.base, self.access))
-            return file, group
-        except BaseException:
-            file.close()
-            raise
-
-    def _open_file(self) -> StoredFile:
-        if isinstance(self.source, str) or hasattr(self.source, "geturl"):
-            return open_file(self.source, self.size, self.access, self.file_digest)  # type: ignore[arg-type]
-        if not hasattr(self.source, "readinto"):
-            raise WrongTypeError(f"a path, a URL or a binary file object was expected, not {self.source!r}")
-        name = self.base or getattr(self.source, "name", None) or "stream"
-        return StoredFile(self.source, str(name), self.access.limits, self.file_digest)
-
-    def open(self, pick: Pick) -> Composite:
-        """Open the composite; see `open_composite`."""
-        file, group = self.open_group(pick)
-        try:
-            composite = from_group(group, self.base, self.access)
-        except BaseException:
-            file.close()
-            raise
-        composite._file = file
-        composite._opening = self
-        if self.stage is None:
-            return composite
-        try:
-            found = composite.require_stage(self.stage, fallback=self.fallback)
-            if found is not composite:
-                found._opening = self.of(composite)
-        except BaseException:
-            composite.close()
-            raise
-        if found is not composite:
-            # The file is now that of the other.
-            found._file, composite._file = composite._file, None
-        return found
-
-    def of(self, composite: Composite) -> Opening:
-        """Return the same for this composite alone.
-
-        Raises
-        ------
-        EncodeError
-            If it was opened from a file object, which others can't open.
-        """
-        if not (isinstance(self.source, str) or hasattr(self.source, "geturl")):
-            raise EncodeError(
-                f"{composite!r} was opened from a file object, so it can't be pickled: open it by its path or "
-                f"URL, or pickle composite.load()"
-            )
-        return self if self.id else replace(self, id=composite.id, digest=composite.recorded_digest)
-
-    def pick(self, file: StoredFile) -> GroupNode:
-        """Return the group of the composite that was pickled.
-
-        Raises
-        ------
-        WrongIdError, DigestMismatchError
-            If the file has another one now.
-        """
-        group = composite_group_by_id(file, self.id)
-        if (found := group.attr("digest", str)) != self.digest:
-            raise DigestMismatchError(f"{group.where}: has changed: its digest was {self.digest}, and now is {found}")
-        return group
-
-    def reopened(self) -> Composite:
-        """Return the composite that was pickled; the file is opened when it is first used."""
-        return StoredComposite(None, self.base, self.access, self) if self.stage is None else self.open(self.pick)
+    group = composite_group_by_id(file, id_)
+    if (found := group.attr("digest", str)) != digest:
+        raise DigestMismatchError(f"{group.where}: has changed: its digest was {digest}, and now is {found}")
+    return group
 
 
-def _check_whole(composite: Composite) -> None:
+def _check_whole(group: GroupNode) -> None:
     """Raise `CorruptFileError` unless a composite has all its parts: the root of its file doesn't vouch for that."""
-    if composite.digest != composite.recorded_digest:
+    if (found := composite_digest(group)) != (recorded := group.attr("digest", str)):
         raise CorruptFileError(
-            f"{composite.location}: the composite was copied into this file, but not all of it: its attributes and "
-            f"components give the digest {composite.digest}, but {composite.recorded_digest} was recorded"
+            f"{group.where}: the composite was copied into this file, but not all of it: its attributes and "
+            f"components give the digest {found}, but {recorded} was recorded"
         )
 
 
@@ -330,7 +292,7 @@ class FileInfo:
     composites: tuple[str, ...]
 
 
-def file_info(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> FileInfo:
+def file_info(path: str | os.PathLike[str], *, limits: Limits | None = None) -> FileInfo:
     """Return what a file says of itself, and which composites it holds.
 
     Parameters
@@ -345,7 +307,7 @@ def file_info(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> FileI
     OSError
         As `open_composite` does.
     """
-    file = open_file(links.absolute_location(path), access=Access(limits=limits))
+    file = current().with_policy(limits=limits).open(links.absolute_location(path))
     try:
         if is_copy(file):
             return FileInfo("", "", composite_names(file))
@@ -354,18 +316,3 @@ def file_info(path: str | os.PathLike[str], *, limits: Limits = LIMITS) -> FileI
         return FileInfo(root.attr("compositeh5_format", str), root.attr("creator", str, ""), composite_names(file))
     finally:
         file.close()
-
-
-def require_same(composite: Composite, location: str, error: FileExistsError, name: str | None = None) -> None:
-    """Raise `ConflictError` unless the file at ``location`` holds an equal composite with the same id."""
-    try:
-        with open_composite(location, name) as other:
-            digest = composite.digest
-            if other.id == composite.id and other.digest == digest:
-                return
-            found = f"the composite {other.id} ({other!r})"
-    except (OSError, CompositeH5Error) as problem:
-        found = f"something else ({problem})"
-    raise ConflictError(
-        f"{location}: holds {found}, so {composite.id} was not written; choose another path, or pass replace=True"
-    ) from error

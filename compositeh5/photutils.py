@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .composite import Composite
 from .errors import EncodeError, require_type
 from .kinds.psf import Psf
 
@@ -13,16 +14,17 @@ if TYPE_CHECKING:
     from photutils.psf import GriddedPSFModel, ImagePSF
 
 
-def to_photutils(psf: Psf, origin: tuple[int, int] = (0, 0)) -> GriddedPSFModel | ImagePSF:
+def to_photutils(psf: Psf | Composite, origin: tuple[int, int] | None = None) -> GriddedPSFModel | ImagePSF:
     """Return a PSF as a model of photutils, which interpolates between positions as `Psf.at` does.
 
     Parameters
     ----------
-    psf : Psf
-        The PSF. Kernels are taken as they are; photutils expects that their sum is the product of the oversampling.
+    psf : Psf or Composite
+        The PSF, or a composite of which it is the component ``psf``. Kernels are taken as they are; photutils expects
+        that their sum is the product of the oversampling.
     origin : tuple of int, optional
         Parent coordinates (y0, x0) of the first pixel of the image on which the model is to be used: positions of
-        the model are indices of that array.
+        the model are indices of that array. By default that of the component ``image`` of the composite, else (0, 0).
 
     Returns
     -------
@@ -36,7 +38,10 @@ def to_photutils(psf: Psf, origin: tuple[int, int] = (0, 0)) -> GriddedPSFModel 
     ValueError
         If photutils can't have such a PSF: one of two or three positions, kernels of fewer than four rows or columns.
     """
-    require_type(psf, Psf, "a PSF")
+    require_type(psf, (Psf, Composite), "a PSF, or a composite that has one")
+    if isinstance(psf, Composite):
+        return to_photutils(psf["psf"], origin or (psf.lazy("image").origin if "image" in psf else None))
+    origin = origin or (0, 0)
     from astropy.nddata import NDData
     from photutils.psf import GriddedPSFModel, ImagePSF
 

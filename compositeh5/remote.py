@@ -14,16 +14,13 @@ from __future__ import annotations
 
 import errno
 import io
-import os
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from queue import Empty, LifoQueue
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
-from .access import ACCESS, Access
-from .container.reader import StoredFile
-from .container.source import BlockSource, FileSource, ReadAt, identity
+from .container.source import BlockSource, FileSource, ReadAt
 from .errors import CompositeH5Error, CorruptFileError, LimitError, RefusedError, TransferError
 
 if TYPE_CHECKING:
@@ -72,37 +69,14 @@ def shown(location: Location) -> str:
     return urlsplit(text)._replace(query="").geturl() if "://" in text else text
 
 
-def open_file(
-    location: Location, size: int | None = None, access: Access = ACCESS, digest: str | None = None
-) -> StoredFile:
-    """Open an HDF5 file at a location.
-
-    Parameters
-    ----------
-    location : str or ResourcePath
-        Where it is; a path must be absolute.
-    size : int, optional
-        Its size if that is known.
-    access : Access, optional
-        How it is read.
-    digest : str, optional
-        What `container.source.check_bytes` compares with the bytes of the file before HDF5 sees them.
+def open_source(location: Location, size: int | None = None) -> FileSource | BlockSource:
+    """Open a file at a location; a path must be absolute.
 
     Raises
     ------
     OSError
-        As `StoredFile.open` does, and `TransferError` for what is remote.
-    DigestMismatchError
-        If the bytes of the file have another digest.
+        If it can't be opened; `TransferError` for what is remote.
     """
-    name = shown(location)
-    is_local = isinstance(location, str) and not is_url(location)
-    key: Hashable = identity(os.stat(name)) if is_local else name
-    return StoredFile.shared(key, lambda: open_source(location, size), name, access.limits, digest)
-
-
-def open_source(location: Location, size: int | None = None) -> FileSource | BlockSource:
-    """Open a file at a location; see `open_file`."""
     if isinstance(location, str):
         outer, member = split_member(location)
         if member is not None:

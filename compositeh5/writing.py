@@ -2,39 +2,151 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 import uuid
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from . import definition as definitions
 from . import links
-from .components import Components
-from .container.layout import ID_LENGTH, ID_NAMESPACE, file_root, long_text
-from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Later, Node, SoftLink, known, with_attrs
+from .container.layout import DEFAULT, ID_NAMESPACE, ORIGIN, check_file, composite_group, file_root, long_text
+from .container.nodes import ArrayNode, AttrValue, ExternalLink, Group, Node, SoftLink
 from .container.publish import Output, make_folders, publish
-from .container.threads import WORTHWHILE_BYTES, Aside
+from .container.quantized import QuantizedArray
+from .container.threads import in_order
+from .container.viewers import RANGE, image_attrs
 from .container.writer import write_image
-from .errors import EncodeError, NoSuchComponentError, WrongValueError, require_type, suggest
-from .integrity import DIGEST_LENGTH, canonical_json, composite_digest, digest
-from .parts import DigestOf, MemoryPart, Part, StoredPart, rounded_part
+from .errors import (
+    CompositeH5Error,
+    ConflictError,
+    EncodeError,
+    NoSuchComponentError,
+    WrongValueError,
+    require_type,
+    suggest,
+)
+from .integrity import canonical_json, composite_digest, digest
+from .links import DataId, Link
+from .parts import LinkedPart, Part, StoredPart, ValuePart, with_digest
 from .recipes import OTHERS, Recipe, Recipes
-from .targets import node_bytes
-
-if TYPE_CHECKING:
-    from .composite import Composite
+from .session import current, node_bytes
 
 KIND_VERSION = 1
 """Version of the encoding of a composite's group."""
 
 
+@dataclass
+class Contents:
+    """What is written of a composite.
+
+    Attributes
+    ----------
+    parts : dict of str to Part
+        The components by name.
+    absent : tuple of str
+        Names of the components that are known to be None.
+    definition, definition_version, data_id, dataset_type, run, stage, provenance
+        As those of a composite.
+    id : str
+        Id; empty if it is to be derived from the content.
+    signal : str
+        Name of the component that viewers show.
+    where : str
+        What messages call the composite.
+    is_stored : bool
+        Whether the composite is in a file already, so that its id is that of what is there.
+    digests : dict of str to str
+        Digests of the components, once they are known.
+    """
+
+    parts: dict[str, Part]
+    absent: tuple[str, ...] = ()
+    definition: str = ""
+    definition_version: int = 1
+    data_id: DataId = field(default_factory=dict)
+    dataset_type: str = ""
+    run: str = ""
+    stage: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    id: str = ""
+    signal: str = ""
+    where: str = "value"
+    is_stored: bool = False
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def group(self) -> Group:
+        """Return the group to write, complete with id, digests and the records of links.
+
+        The files of external links in it are absolute locations. Id and digests are those of this object from now on.
+        """
+        outputs = {name: part.output() for name, part in self.parts.items()}
+        unknown = {name: node for name, (node, known) in outputs.items() if not known}
+        found = in_order(digest, unknown.values(), sum(map(node_bytes, unknown.values())))
+        self.digests = {name: known for name, (_, known) in outputs.items()}
+        self.digests |= zip(unknown, found, strict=True)
+        records = {name: part.link.record() for name, part in self.parts.items() if isinstance(part, LinkedPart)}
+        attrs: dict[str, AttrValue] = {
+            "kind": "composite",
+            "kind_version": KIND_VERSION,
+            "definition": self.definition,
+            "definition_version": self.definition_version,
+            "data_id": canonical_json(self.data_id),
+            "dataset_type": self.dataset_type,
+            "run": self.run,
+            "stage": self.stage,
+            "title": " ".join([self.definition or "composite", *(f"{k}={v}" for k, v in self.data_id.items())]),
+            **long_text("absent", canonical_json(sorted(self.absent))),
+            **long_text("links", canonical_json(records)),
+            **long_text("provenance", canonical_json(self.provenance)),
+        }
+        if self.signal in self.parts:
+            attrs |= {"NX_class": "NXdata", "signal": self.signal}
+        children = {
+            name: node if isinstance(node, ExternalLink) else with_digest(node, self.digests[name])
+            for name, (node, _) in outputs.items()
+        }
+        group = Group(children, attrs, self.where)
+        whole = composite_digest(group)
+        self.id = self.id or str(uuid.uuid5(ID_NAMESPACE, whole))
+        group.attrs |= {"id": self.id, "digest": whole}
+        return group
+
+    def link(self, name: str, location: str) -> Link:
+        """Return a link to a component, for a composite whose digests are known, in a file at a location."""
+        part = self.parts[name]
+        return Link(
+            id=self.id,
+            component=name,
+            kind=part.kind,
+            digest=self.digests[name],
+            uri=location,
+            definition=self.definition,
+            dataset_type=self.dataset_type,
+            data_id=dict(self.data_id),
+            run=self.run,
+            stage=part.stage,
+        )
+
+
+@runtime_checkable
+class Writable(Protocol):
+    """What is written: a `Composite`."""
+
+    def contents(self) -> Contents:
+        """Return what is written of it."""
+
+    def become(self, contents: Contents, location: str | None) -> None:
+        """Be what was written, at a location if it has one."""
+
+
 def write_file(
     path: str | os.PathLike[str],
-    composites: Mapping[str, Composite],
+    composites: Mapping[str, Writable],
     /,
     *,
     share: bool = False,
@@ -76,61 +188,83 @@ def write_file(
     location = links.absolute_location(path)
     require_type(composites, Mapping, "a mapping of names to composites")
     for composite in composites.values():
-        require_type(composite, Components, "a composite")
+        require_type(composite, Writable, "a composite")
     if "://" in location:
         raise WrongValueError(f"{location}: only files on disk can be written")
-    plan = _Plan(composites, location, recipes, share)
+    contents = {name: composite.contents() for name, composite in composites.items()}
+    root = _root(contents, location, recipes, share)
     make_folders(os.path.dirname(location))
     try:
-        publish(location, partial(write_image, plan.root), replace=replace)
+        publish(location, partial(write_image, root), replace=replace)
     except FileExistsError as error:
-        from .opening import require_same
-
-        for name, composite in plan.written().items():
-            require_same(composite, location, error, name)
-    plan.adopt()
-    for composite in composites.values():
-        composite.location = location
-
-
-def _sharing(composites: Mapping[str, Composite], location: str) -> dict[str, Composite]:
-    """Return composites in which what is equal to a component of one before is a link to that."""
-    stored: dict[tuple[str, str], tuple[Composite, str]] = {}
-    result: dict[str, Composite] = {}
+        for name, own in contents.items():
+            _require_same(name, root.group(name).attr("digest", str), own.id, location, error)
     for name, composite in composites.items():
-        # The id may follow from the content.
-        composite.id = group_of(composite).attr("id", str)
-        found: dict[str, links.Link] = {}
-        for component in composite:
-            part = composite._part(component)
-            if part.state == "linked":
-                continue
-            first, there = stored.setdefault((part.kind, composite._digests[component]), (composite, component))
-            if first is not composite:
-                planned = first.replace(id=first.id)
-                planned._digests, planned.location = first._digests, location
-                link = planned.stored_link(there)
-                found[component] = dataclasses.replace(link, stage=part.stage)
-        result[name] = composite.replace(found, id=composite.id)
-    return result
+        composite.become(contents[name], location)
 
 
-def image_of(composites: Mapping[str, Composite], location: str, *, recipes: Recipes | None = None) -> bytes:
-    """Return the bytes of a file of composites, as they must be at ``location``; these get their ids.
+def write(
+    composite: Writable, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None
+) -> None:
+    """Write the composite to a file, all of it or nothing.
+
+    When this returns, the file is on the disk under its name, and `link` can refer to its components.
+
+    Parameters
+    ----------
+    composite : Composite
+        The composite.
+    path : path
+        The file; missing folders are made.
+    replace : bool, optional
+        Whether another composite that is there is replaced. An equal one is always accepted, so that many
+        processes can write a file that they share.
+    recipes : mapping of str to Recipe or str, optional
+        How components are laid out and compressed, by name; the one named ``"default"`` is for all others. A string
+        names one of ``"lossless"`` (the default), ``"archive"``, ``"raw"`` and ``"quantized"``. Without one, what
+        is copied from a file stays as it is there. Reading doesn't depend on it; nor does equality, but for
+        ``"quantized"``, which rounds images of floats: the composite then has the rounded ones.
 
     Raises
     ------
-    EncodeError, NoSuchComponentError
-        As `write_file` does.
+    NoSuchComponentError
+        If the composite can't have a component for which there is a recipe.
+    ConflictError
+        If the file exists and holds something else (a `FileExistsError`). It is untouched.
+    OSError
+        If it can't be written; nothing is left behind.
     """
-    image = io.BytesIO()
-    write_image_of(composites, location, image, recipes=recipes)
+    write_file(path, {DEFAULT: composite}, replace=replace, recipes=recipes)
+
+
+def file_image(composite: Writable, location: str | os.PathLike[str], *, recipes: Recipes | None = None) -> bytes:
+    """Return the bytes of the file that holds the composite, as they must be at ``location``.
+
+    Links are written relative to the location, so the bytes are valid only there, or where the files that
+    they link to have moved along.
+
+    Parameters
+    ----------
+    composite : Composite
+        The composite.
+    location : path
+        Where the file will be.
+    recipes : mapping, optional
+        How components are compressed and cut into chunks, as for `write`.
+
+    Raises
+    ------
+    NoSuchComponentError
+        If the composite can't have a component for which there is a recipe.
+    """
+    output = io.BytesIO()
+    write_image_of({DEFAULT: composite}, links.absolute_location(location), output, recipes=recipes)
     # Not a view of the buffer: Python 3.12.1 crashes when such a pair is garbage.
-    return image.getvalue()
+    return output.getvalue()
 
 
 def write_image_of(
-    composites: Mapping[str, Composite],
+    composites: Mapping[str, Writable],
     location: str,
     output: Output | io.BytesIO,
     *,
@@ -143,185 +277,121 @@ def write_image_of(
     EncodeError, NoSuchComponentError
         As `write_file` does.
     """
-    plan = _Plan(composites, location, recipes)
-    write_image(plan.root, output)
-    plan.adopt()
+    contents = {name: composite.contents() for name, composite in composites.items()}
+    write_image(_root(contents, location, recipes, share=False), output)
+    for name, composite in composites.items():
+        composite.become(contents[name], None)
 
 
-class _Plan:
-    """What a file of composites will have.
+def _root(composites: Mapping[str, Contents], location: str, recipes: Recipes | None, share: bool) -> Group:
+    """Return the root group of a file of composites, which become what is written."""
+    require_type({} if recipes is None else recipes, Mapping, "a mapping of components to recipes")
+    chosen = {name: Recipe.of(recipe) for name, recipe in (recipes or {}).items()}
+    _check_recipes(composites.values(), chosen)
+    for contents in composites.values():
+        _quantize(contents, chosen)
+    groups: dict[str, Group] = {}
+    names: dict[str, str] = {}
+    shared: dict[tuple[str, str], Link] = {}
+    for name, contents in composites.items():
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise EncodeError(f"the name of a composite should be letters, digits and '_', not {name!r}")
+        group = contents.group()
+        if share and _share(contents, location, shared):
+            group = contents.group()
+        groups[name] = group
+        found = {component: chosen.get(component, chosen.get(OTHERS)) for component in contents.parts}
+        group.recipes = {component: recipe for component, recipe in found.items() if recipe is not None}
+        other = names.setdefault(contents.id, name)
+        if other != name:
+            raise EncodeError(f"the composites {other!r} and {name!r} have the same id, {contents.id}")
+    if not groups:
+        raise EncodeError(f"{location}: a file needs at least one composite")
+    return file_root({name: (composites[name].id, relative_links(group, location)) for name, group in groups.items()})
 
-    Attributes
-    ----------
-    root : Group
-        Its root group.
+
+def _share(contents: Contents, location: str, shared: dict[tuple[str, str], Link]) -> bool:
+    """Replace what is equal to a component of a composite before by a link to that; return whether there is any.
+
+    The id stays: no digest depends on whether a component is stored or linked.
     """
-
-    def __init__(
-        self, composites: Mapping[str, Composite], location: str, recipes: Recipes | None, share: bool = False
-    ) -> None:
-        require_type({} if recipes is None else recipes, Mapping, "a mapping of components to recipes")
-        chosen = {name: Recipe.of(recipe) for name, recipe in (recipes or {}).items()}
-        _check_recipes(composites, chosen)
-        self._composites = composites
-        self._planned = {name: _quantized(composite, chosen) for name, composite in composites.items()}
-        self._groups: dict[str, _Described] = {}
-        names: dict[str, str] = {}
-        with closing(Aside()) as aside:
-            # The ids of several are compared before anything is written.
-            digest_of = partial(_digest_later, aside) if len(composites) == 1 else digest
-            for name, composite in (_sharing(self._planned, location) if share else self._planned).items():
-                if not (isinstance(name, str) and name.isidentifier()):
-                    raise EncodeError(f"the name of a composite should be letters, digits and '_', not {name!r}")
-                described = self._groups[name] = _described(composite, digest_of)
-                if chosen:
-                    found = {component: chosen.get(component, chosen.get(OTHERS)) for component in composite}
-                    described.group.recipes = {name: recipe for name, recipe in found.items() if recipe is not None}
-                if isinstance(described.id, str):
-                    other = names.setdefault(described.id, name)
-                    if other != name:
-                        raise EncodeError(f"the composites {other!r} and {name!r} have the same id, {described.id}")
-        if not self._groups:
-            raise EncodeError(f"{location}: a file needs at least one composite")
-        self.root = file_root(
-            {name: (found.id, relative_links(found.group, location)) for name, found in self._groups.items()}
-        )
-
-    def written(self) -> dict[str, Composite]:
-        """Return the composites as they are in the file, once it is written: with ids, and rounded images."""
-        for name, composite in self._planned.items():
-            described = self._groups[name]
-            composite.id = known(described.id)
-            composite._digests = {component: known(own) for component, own in described.digests.items()}
-        return self._planned
-
-    def adopt(self) -> None:
-        """Have the composites that were to be written be what was."""
-        for name, written in self.written().items():
-            composite = self._composites[name]
-            composite.id, composite._parts, composite._digests = written.id, written._parts, written._digests
+    found = False
+    for name, part in contents.parts.items():
+        if part.state == "linked":
+            continue
+        own = contents.link(name, location)
+        first = shared.setdefault((part.kind, own.digest), own)
+        if first is not own:
+            contents.parts[name] = LinkedPart(replace(first, stage=part.stage))
+            found = True
+    return found
 
 
-def _digest_later(aside: Aside, node: Node) -> str | Later:
-    """Return the digest of a component; that of a large one is made while it is being written."""
-    if node_bytes(node) < WORTHWHILE_BYTES:
-        return digest(node)
-    # Its attributes are added to.
-    content = with_attrs(node, {})
-    return Later(DIGEST_LENGTH, aside.begin(lambda: digest(content)))
-
-
-def _quantized(composite: Composite, recipes: Mapping[str, Recipe]) -> Composite:
-    """Return the composite with those images rounded of which the recipe demands it; the same one if there are none."""
+def _quantize(contents: Contents, recipes: Mapping[str, Recipe]) -> None:
+    """Round those images of which the recipe demands it."""
     others = recipes.get(OTHERS, Recipe())
-    parts: dict[str, Part] = {}
-    for name in composite if any(recipe.quantize for recipe in recipes.values()) else ():
-        part, recipe = composite._part(name), recipes.get(name, others)
+    rounded: dict[str, Part] = {}
+    for name, part in contents.parts.items():
+        recipe = recipes.get(name, others)
         if not recipe.quantize:
             continue
-        if isinstance(part, MemoryPart | StoredPart) and part.kind == "image":
+        if isinstance(part, ValuePart | StoredPart) and part.kind == "image":
             node, _ = part.open_node()
             if isinstance(node, ArrayNode) and node.dtype.kind == "f":
-                parts[name] = rounded_part(part, node, recipe.quantize)
-        if name in recipes and name not in parts:
+                rounded[name] = _rounded(part, node, recipe.quantize)
+        if name in recipes and name not in rounded:
             raise EncodeError(
-                f"{composite._where}: component {name!r} of kind {part.kind!r} can't be quantized: "
+                f"{contents.where}: component {name!r} of kind {part.kind!r} can't be quantized: "
                 f"it isn't an image of floats that this composite has itself"
             )
-    if not parts:
-        return composite
-    # An id names one content. One that was given for what isn't stored yet is that of what will be.
-    result = composite.replace(id=composite.id if composite.location is None else None)
-    result._parts |= parts
-    return result
+    if rounded:
+        contents.parts |= rounded
+        # An id names one content. One that was given for what isn't stored yet is that of what will be.
+        contents.id = "" if contents.is_stored else contents.id
 
 
-def group_of(composite: Composite) -> Group:
-    """Return the group of a composite, complete with id, digests and the records of links.
-
-    The files of external links in it are absolute locations.
-    """
-    described = _described(composite, digest)
-    composite._digests = {name: known(own) for name, own in described.digests.items()}
-    return described.group
-
-
-class _Described(NamedTuple):
-    """The group of a composite, its id, and the digests of its components."""
-
-    group: Group
-    id: str | Later
-    digests: dict[str, str | Later]
+def _rounded(part: Part, node: ArrayNode, fraction: float) -> StoredPart:
+    """Return the part of an image, whose node is given, with the pixels rounded."""
+    rounded = QuantizedArray(node, fraction)
+    attrs = {**rounded.attrs, **image_attrs(node), **({"stage": part.stage} if part.stage else {})}
+    if RANGE in attrs:
+        attrs[RANGE] = rounded.round(np.asarray(attrs[RANGE]))
+    # No longer what it was copied from.
+    rounded.attrs = {name: value for name, value in attrs.items() if name not in (ORIGIN, "digest")}
+    return StoredPart(rounded)
 
 
-def _described(composite: Composite, digest_of: DigestOf) -> _Described:
-    """Return the group of a composite; digests that are made later are, with what depends on them, in `Node.later`."""
-    parts = {name: composite._part(name) for name in composite}
-    children: dict[str, Node] = {}
-    digests: dict[str, str | Later] = {}
-    for name, part in parts.items():
-        children[name], digests[name] = part.output(digest_of)
-    own: dict[str, Any] = {
-        "definition": composite.definition,
-        "definition_version": composite.definition_version,
-        "data_id": composite.data_id,
-        "dataset_type": composite.dataset_type,
-        "run": composite.run,
-        "stage": composite.stage,
-        "absent": sorted(composite.absent),
-        "provenance": composite.provenance,
-    }
-
-    def whole() -> str:
-        return composite_digest(
-            own,
-            {
-                name: {"kind": part.kind, "digest": known(digests[name]), "stage": part.stage}
-                for name, part in parts.items()
-            },
-        )
-
-    def derived() -> str:
-        return str(uuid.uuid5(ID_NAMESPACE, known(whole_digest)))
-
-    is_later = any(isinstance(own, Later) for own in digests.values())
-    whole_digest = Later(DIGEST_LENGTH, whole) if is_later else whole()
-    id_ = composite.id or (Later(ID_LENGTH, derived) if is_later else derived())
-    title = " ".join([composite.definition or "composite", *(f"{k}={v}" for k, v in composite.data_id.items())])
-    attrs: dict[str, AttrValue] = {
-        "kind": "composite",
-        "kind_version": KIND_VERSION,
-        "definition": composite.definition,
-        "definition_version": composite.definition_version,
-        "data_id": canonical_json(composite.data_id),
-        "dataset_type": composite.dataset_type,
-        "run": composite.run,
-        "stage": composite.stage,
-        "title": title,
-        **long_text("absent", canonical_json(own["absent"])),
-        **long_text("links", canonical_json({name: link.record() for name, link in composite.links.items()})),
-        **long_text("provenance", canonical_json(composite.provenance)),
-    }
-    if composite._signal in children:
-        attrs |= {"NX_class": "NXdata", "signal": composite._signal}
-    texts = {"id": id_, "digest": whole_digest}
-    attrs |= {name: text for name, text in texts.items() if isinstance(text, str)}
-    later = {name: text for name, text in texts.items() if isinstance(text, Later)}
-    return _Described(Group(children, attrs, composite._where, later=later), id_, digests)
-
-
-def _check_recipes(composites: Mapping[str, Composite], recipes: Recipes) -> None:
-    possible = {OTHERS}
-    for composite in composites.values():
-        possible.update(composite, composite.absent)
-        if composite.definition in definitions.definition_names():
-            possible.update(definitions.get_definition(composite.definition).components)
+def _check_recipes(composites: Iterable[Contents], recipes: Recipes) -> None:
+    possible, where = {OTHERS}, ""
+    for contents in composites:
+        where = where or contents.where
+        possible.update(contents.parts, contents.absent)
+        if (definition := definitions.known_definition(contents.definition)) is not None:
+            possible.update(definition.components)
     for name in recipes:
         if name not in possible:
-            where = next((composite._where for composite in composites.values()), "")
             raise NoSuchComponentError(
                 f"{where}: there is a recipe for {name!r}, which isn't a component{suggest(name, possible)}"
             )
+
+
+def _require_same(name: str, whole: str, id_: str, location: str, error: FileExistsError) -> None:
+    """Raise `ConflictError` unless the file at ``location`` holds an equal composite with the same id."""
+    try:
+        file = current().open(location)
+        try:
+            check_file(file)
+            group = composite_group(file, name)
+            if group.attr("id", str) == id_ and composite_digest(group) == whole:
+                return
+            found = f"the composite {group.attr('id', str)} ({group.attr('title', str, '')})"
+        finally:
+            file.close()
+    except (OSError, CompositeH5Error) as problem:
+        found = f"something else ({problem})"
+    raise ConflictError(
+        f"{location}: holds {found}, so {id_} was not written; choose another path, or pass replace=True"
+    ) from error
 
 
 def relative_links(node: Node, location: str, before: str | None = None) -> Any:
@@ -333,5 +403,5 @@ def relative_links(node: Node, location: str, before: str | None = None) -> Any:
         return ExternalLink(links.relative_location(node.file, location), node.target)
     if isinstance(node, Group):
         children = {name: relative_links(child, location, before) for name, child in node.children.items()}
-        return dataclasses.replace(node, children=children)
+        return Group(children, node.attrs, node.where, node.recipes)
     return node

@@ -21,7 +21,6 @@ from postgres_server import copy_database
 from support import exposure, pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import targets
 from compositeh5.butler import (
     check,
     export_closure,
@@ -31,6 +30,7 @@ from compositeh5.butler import (
     register_dataset_type,
 )
 from compositeh5.butler.formatter import CompositeFormatter
+from compositeh5.session import current
 
 VISIT = {"instrument": "DemoCam", "visit": 903334}
 FILE_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
@@ -123,9 +123,9 @@ def butler(repositories: Repositories, root: Path) -> Butler:
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> Iterator[None]:
-    targets.cache.clear()
+    current().clear_cache()
     yield
-    targets.cache.clear()
+    current().clear_cache()
 
 
 def ccd_id(detector: int = 4) -> dict[str, int | str]:
@@ -165,7 +165,7 @@ def put_overlay_and_catalog(butler: Butler, base: DatasetRef) -> tuple[DatasetRe
 
 def content(butler: Butler, refs: list[DatasetRef]) -> dict[str, dict[str, str]]:
     """Return digests of all components of composites, read from where the links lead."""
-    targets.cache.clear()
+    current().clear_cache()
     return {str(ref.id): {name: digest_of(value) for name, value in butler.get(ref).items()} for ref in refs}
 
 

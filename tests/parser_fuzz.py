@@ -23,12 +23,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import compositeh5 as ch5
-from compositeh5 import CompositeH5Error, kinds, targets
+from compositeh5 import CompositeH5Error, kinds
 from compositeh5.artifact_index import files_of
+from compositeh5.composite import stored_composite
 from compositeh5.container.nodes import Array, Group, GroupNode, Node
 from compositeh5.definition_reader import read_file
 from compositeh5.links import absolute_location, joined_location, relative_location
-from compositeh5.opening import from_group
+from compositeh5.session import current
 
 count: Counter[str] = Counter()
 """How many examples each property was tried with."""
@@ -92,7 +93,7 @@ def samples() -> dict[str, Node]:
     values = sample_contents.kinds()
     found: dict[str, Node] = {}
     for name in values:
-        if values._part(name).state != "linked":
+        if values.part(name).state != "linked":
             found[name] = kinds.encode(values[name], values.kind(name))
     return found
 
@@ -168,7 +169,7 @@ def targets_of_links(uri: str, path: str, id_: str, component: str) -> None:
         (Path(folder) / "b.h5").write_bytes(b"not HDF5")
         link = ch5.Link(id_, component, "array", "sha256:0", uri)
         is_open = len(os.listdir("/proc/self/fd"))
-        ours("targets_of_links", lambda: targets.Target(link, os.path.join(folder, "a.h5"), path))
+        ours("targets_of_links", lambda: current().find(link, os.path.join(folder, "a.h5"), path))
         assert len(os.listdir("/proc/self/fd")) == is_open
 
 
@@ -255,7 +256,7 @@ def groups_of_composites(changes: dict[str, Any]) -> None:
         "provenance": "{}",
     }
     child = Array(np.arange(3), {"kind": "array", "kind_version": 1, "digest": "x"})
-    composite = from_group(Group({"x": child}, attrs | changes), None)
+    composite = stored_composite(Group({"x": child}, attrs | changes), None)
     for name in ("id", "data_id", "absent", "links", "provenance", "definition", "stage", "dataset_type", "digest"):
         ours("groups_of_composites", lambda name=name: getattr(composite, name))
     ours("groups_of_composites", lambda: (sorted(composite), composite["x"]))

@@ -20,6 +20,7 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 import compositeh5 as ch5
+from compositeh5.container.nodes import Group
 
 DATA = Path(os.environ.get("COMPOSITEH5_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -134,3 +135,8 @@ def write_visit(root: Path, visit: int = 903334, ccds: int = 2) -> tuple[Path, l
         exposure(visit_info=whole.link("visit_info")).write(path)
         paths.append(path)
     return visit_path, paths
+
+
+def group_of(composite: ch5.Composite) -> Group:
+    """Return the group that is written of a composite."""
+    return composite.contents().group()

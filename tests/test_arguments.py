@@ -115,8 +115,10 @@ METHODS: dict[str, tuple[Any, ...]] = {
     "read_version": ("image", "x"),
     "replace": (),
     "require_stage": ("x",),
-    "stored_link": ("image",),
-    "to_ccddata": (),
+    "opener": (),
+    "cutouts": ([(150, 250)], 8),
+    "with_parts": ({},),
+    "part": ("image",),
     "versions": ("image",),
     "write": (OUT,),
 }
@@ -239,13 +241,11 @@ def test_a_class(what: str) -> None:
     assert foreign_errors(MORE[what]) == {}
 
 
-VIEW = ["open", "read", "table", "shared", "containing", "to_dask"]
+VIEW = ["open", "opener", "read", "table", "shared", "containing"]
 
 
 @pytest.mark.parametrize("method", VIEW)
 def test_a_view_of_a_visit(folder: Path, method: str) -> None:
-    if method == "to_dask":
-        pytest.importorskip("dask", reason="needs dask (the extra `dask`)")
     with ch5.open_visit(VISIT, MEMBERS) as view:
         assert foreign_errors(lambda value: getattr(view, method)(value)) == {}
         if "detectors" in inspect.signature(getattr(view, method)).parameters and method != "containing":

@@ -20,6 +20,7 @@ from compositeh5 import definition as definitions
 from compositeh5.assembly import assemble, definitions_of, disassemble
 from compositeh5.definition import Definition, register_definition
 from compositeh5.errors import BrokenLinkError, DefinitionError, EncodeError
+from compositeh5.session import current
 
 
 def make(components: dict[str, Any], **top: Any) -> Definition:
@@ -215,7 +216,7 @@ def test_links_among_the_components(tmp_path: Path) -> None:
         assert list(stored.links) == ["info"]
         assert stored.assemble(definition=definition).info == visit["visit_info"]
     (tmp_path / "visit.h5").unlink()
-    ch5.targets.cache.clear()
+    current().clear_cache()
     with ch5.open(tmp_path / "s.h5") as stored, pytest.raises(BrokenLinkError):
         stored.assemble(definition=definition)
 
@@ -477,10 +478,10 @@ ERRORS = [TypeError("missing argument"), AttributeError("image"), ValueError("no
 
 
 def raising(what: Any) -> None:
-    raise current
+    raise raised
 
 
-current: Exception = Oops()
+raised: Exception = Oops()
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -510,7 +511,7 @@ def test_exceptions_come_out_unchanged(error: Exception, monkeypatch: pytest.Mon
         def image(self) -> Any:
             raise error
 
-    monkeypatch.setattr(sys.modules[__name__], "current", error)
+    monkeypatch.setattr(sys.modules[__name__], "raised", error)
     plain = make({"image": "array"})
     methods = make({"image": {"kind": "array", "getter": "getImage", "setter": "setImage"}})
     functions = make({"image": "array"}, assembler=here("raising"), disassembler=here("raising"))

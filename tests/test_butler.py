@@ -23,11 +23,12 @@ from astropy.wcs import WCS
 from support import counted_reads, data_file, exposure, pixels, tool, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import errors, kinds, targets
+from compositeh5 import errors, kinds
 from compositeh5.cli import main as compositeh5
 from compositeh5.convert.fits import fits_bytes, read_exposure
 from compositeh5.definition import definition_names, get_definition
 from compositeh5.operations.verify import verify
+from compositeh5.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -76,9 +77,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Butler:
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> Iterator[None]:
-    targets.cache.clear()
+    current().clear_cache()
     yield
-    targets.cache.clear()
+    current().clear_cache()
 
 
 def open_butler(root: Path) -> Butler:
@@ -403,7 +404,7 @@ def test_parameters_that_nothing_understands_are_errors(filled: Butler) -> None:
 def test_nine_detectors_share_one_record_that_is_decoded_once(butler: Butler, root: Path) -> None:
     visit_ref, refs = put_visit(butler, visit(), [ccd(d, visit_info=visit_info()) for d in DETECTORS])
     assert len(refs) == 9
-    targets.cache.clear()
+    current().clear_cache()
     fresh = open_butler(root)
     infos = [fresh.get(ref.makeComponentRef("visit_info")) for ref in refs]
     assert infos[0] == visit_info()
@@ -428,7 +429,7 @@ def test_plain_h5py_follows_the_link_in_the_repository(butler: Butler, root: Pat
 def test_a_moved_repository_still_works(butler: Butler, root: Path, tmp_path: Path) -> None:
     put_visit(butler, visit(), [ccd()])
     root.rename(tmp_path / "elsewhere")
-    targets.cache.clear()
+    current().clear_cache()
     moved = open_butler(tmp_path / "elsewhere")
     assert moved.get("calexp.visit_info", CCD) == visit_info()
     with h5py.File(moved.getURI("calexp", CCD).ospath) as file:
@@ -438,7 +439,7 @@ def test_a_moved_repository_still_works(butler: Butler, root: Path, tmp_path: Pa
 def test_another_file_in_the_place_of_the_visit_is_never_taken_for_it(butler: Butler) -> None:
     visit_ref, (ref,) = put_visit(butler, visit(), [ccd()])
     visit().write(butler.getURI(visit_ref).ospath, replace=True)
-    targets.cache.clear()
+    current().clear_cache()
     with pytest.raises(errors.WrongIdError, match="visit_metadata.visit_info .* is lost"):
         butler.get(ref.makeComponentRef("visit_info"))
     got = butler.get(ref)
@@ -453,7 +454,7 @@ def test_another_file_in_the_place_of_the_visit_is_never_taken_for_it(butler: Bu
 def test_a_removed_visit_leaves_a_named_lost_component(butler: Butler) -> None:
     visit_ref, (ref,) = put_visit(butler, visit(), [ccd()])
     butler.pruneDatasets([visit_ref], disassociate=True, unstore=True, purge=True)
-    targets.cache.clear()
+    current().clear_cache()
     with pytest.raises(FileNotFoundError, match="visit_metadata.visit_info"):
         butler.get(ref.makeComponentRef("visit_info"))
 

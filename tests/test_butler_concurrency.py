@@ -14,7 +14,7 @@ from astropy.table import Table
 from support import exposure, pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import targets
+from compositeh5.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -78,9 +78,9 @@ def expected() -> Answers:
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> Iterator[None]:
-    targets.cache.clear()
+    current().clear_cache()
     yield
-    targets.cache.clear()
+    current().clear_cache()
 
 
 def digest(value: Any) -> str:
@@ -107,7 +107,7 @@ def read_at_once(butler: Butler, barrier: Barrier) -> list[Answers]:
     answers = []
     for _ in range(ROUNDS):
         barrier.wait(60)
-        targets.cache.clear()
+        current().clear_cache()
         answers.append(read(butler))
     return answers
 

@@ -25,8 +25,9 @@ from astropy.table import QTable, Table
 from support import data_file, exposure
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
 from compositeh5.operations.verify import verify
+from compositeh5.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -308,7 +309,7 @@ def test_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert convert(tmp_path / "remote") == Conversion(present=6)
         butler = Butler.from_config(str(tmp_path / "remote"), collections="h5")
         assert butler.getURI("calexp", data_id(903335, 2)).scheme == "s3"
-        targets.cache.clear()
+        current().clear_cache()
         assert butler.get("calexp.visit_info", data_id(903335, 2))["id"] == 903335
 
 

@@ -23,9 +23,10 @@ from support import counted_reads, exposure, pixels, simple_wcs
 from support import visit_info as metadata
 
 import compositeh5 as ch5
-from compositeh5 import errors, kinds, targets
+from compositeh5 import errors, kinds
 from compositeh5.integrity import digest
 from compositeh5.operations.verify import verify
+from compositeh5.session import current
 
 daf_butler = pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -322,9 +323,9 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Mode:
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> Iterator[None]:
-    targets.cache.clear()
+    current().clear_cache()
     yield
-    targets.cache.clear()
+    current().clear_cache()
 
 
 # ---- The answers --------------------------------------------------------------------------------------------
@@ -590,7 +591,7 @@ def test_each_dataset_of_a_file_is_picked_by_its_data_id(tmp_path: Path) -> None
         assert mode.butler.get(ref).data_id == ref.dataId.required
         made = link(mode.butler, ref, "image")
         assert made.data_id["detector"] == ref.dataId["detector"]
-        assert made.read().box == ch5.Box(100, 130, 200, 240)
+        assert ch5.Composite(x=made)["x"].box == ch5.Box(100, 130, 200, 240)
     path = Path(mode.butler.getURI(refs[0]).ospath)
     mode.butler.pruneDatasets(refs[:-1], disassociate=True, unstore=True, purge=True)
     assert path.exists()
@@ -620,7 +621,7 @@ def test_the_datasets_of_a_file_link_to_each_other(tmp_path: Path, transfer: str
     butler.ingest(FileDataset(path, list(refs.values()), formatter=CompositeFormatter), transfer=transfer)
     if transfer != "direct":
         shutil.rmtree(path.parent)
-    targets.cache.clear()
+    current().clear_cache()
     mode = Mode(butler, {"visit_metadata": refs["visit"], "calexp": refs["ccd_4"]})
     assert (Path(butler.getURI(refs["ccd_4"]).ospath).name == path.name) is (transfer == "direct")
     assert content(mode.get("calexp.visit_info")) == content(visit()["visit_info"])
@@ -628,7 +629,7 @@ def test_the_datasets_of_a_file_link_to_each_other(tmp_path: Path, transfer: str
     assert linked_refs(butler, [refs["ccd_3"], refs["ccd_4"]]) == [refs["visit"]]
     # The file, and so what is linked, stays as long as one of them.
     butler.pruneDatasets([refs["visit"]], disassociate=True, unstore=True, purge=True)
-    targets.cache.clear()
+    current().clear_cache()
     assert mode.get("calexp.visit_info")["visit"] == 903334
 
 
@@ -643,7 +644,7 @@ def test_what_joins_the_pieces_of_a_disassembled_composite(apart: Mode) -> None:
 def test_the_piece_of_a_disassembled_composite_that_a_get_can_not_find(tmp_path: Path) -> None:
     mode = disassembled(tmp_path)
     mode.butler.pruneDatasets([mode.refs["visit_metadata"]], disassociate=True, unstore=True, purge=True)
-    targets.cache.clear()
+    current().clear_cache()
     for name in ("calexp", "calexp.visit_info"):
         with pytest.raises(FileNotFoundError, match="visit_metadata.visit_info"):
             mode.get(name)

@@ -15,8 +15,8 @@ from support import pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import definition as definitions
-from compositeh5 import targets
 from compositeh5.errors import BrokenLinkError, DefinitionError
+from compositeh5.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -122,7 +122,7 @@ def mode(request: pytest.FixtureRequest, tmp_path: Path) -> Mode:
 
 @pytest.fixture(autouse=True)
 def _nothing_fails() -> Iterator[None]:
-    targets.cache.clear()
+    current().clear_cache()
     yield
     observations.fails.clear()
 
@@ -176,7 +176,7 @@ def test_no_other_component_is_read(tmp_path: Path) -> None:
     visit = put_visit_info(butler)
     butler.put(observation(link(butler, visit, "visit_info")), "observation", CCD)
     butler.pruneDatasets([visit], disassociate=True, unstore=True, purge=True)
-    targets.cache.clear()
+    current().clear_cache()
     assert butler.get("observation.wcs", CCD).wcs.compare(simple_wcs((30, 40)).wcs)
     with pytest.raises(BrokenLinkError):
         butler.get("observation", CCD)

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from compositeh5 import targets
-
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 pytest.importorskip("psycopg", reason="needs a driver for PostgreSQL (lsst-daf-butler[postgres])")
 
@@ -48,6 +46,7 @@ from test_butler_components import (  # noqa: F401
 )
 
 from compositeh5.butler import register_dataset_type
+from compositeh5.session import current
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,7 @@ def filled(butler: Butler) -> Butler:
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> None:
-    targets.cache.clear()
+    current().clear_cache()
 
 
 def test_repositories_share_a_database(database: str, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ import pytest
 from support import exposure, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
 from compositeh5.artifact_index import MAP
+from compositeh5.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -209,7 +210,7 @@ def test_links_in_nested_composites_and_in_lists(butler: Butler) -> None:
     assert states(butler) == {
         ("nested", f"amplifiers/0/{name}/visit_info"): "mapped" for name in ("inner", "more/0", "more/1")
     }
-    targets.cache.clear()
+    current().clear_cache()
     assert butler.get(ref)["amplifiers"][0]["inner"]["visit_info"]["airmass"] == 1.0625
 
 

@@ -10,7 +10,8 @@ import pytest
 from support import exposure, pixels, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
+from compositeh5.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 object_store = pytest.importorskip("object_store")
@@ -63,7 +64,7 @@ def refs(butler: Butler) -> tuple[DatasetRef, DatasetRef]:
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> None:
-    targets.cache.clear()
+    current().clear_cache()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_full_gets_go_through_the_cache_but_links_do_not(
     butler: Butler, refs: tuple[DatasetRef, DatasetRef], store: object_store.ObjectStore
 ) -> None:
     assert butler.get(refs[1])["visit_info"] == INFO
-    targets.cache.clear()
+    current().clear_cache()
     visit_file, ccd_file = (Path(butler.getURI(ref).path).name for ref in refs)
     with store.counted() as count:
         got = butler.get(refs[1])
@@ -143,10 +144,10 @@ def test_presigned_urls_resolve_by_dataset_id(
     # What gives access isn't shown.
     assert "Signature=" not in str(caught.value)
     assert presigned.get(component, parameters={"resolver": presigned}) == INFO
-    targets.cache.clear()
+    current().clear_cache()
     with use_butler(presigned):
         assert presigned.get(component) == INFO
-        targets.cache.clear()
+        current().clear_cache()
         assert presigned.get(refs[1], parameters={"bbox": BOX})["visit_info"] == INFO
 
 

@@ -13,7 +13,8 @@ import pytest
 from support import exposure, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
+from compositeh5.session import current
 
 daf_butler = pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -68,7 +69,7 @@ def visit() -> ch5.Composite:
 def refs(butler: Butler) -> tuple[DatasetRef, DatasetRef]:
     """Return a visit and a CCD that links to it."""
     visit_ref, (ccd_ref,) = put_visit(butler, visit(), [ccd()])
-    targets.cache.clear()
+    current().clear_cache()
     return visit_ref, ccd_ref
 
 
@@ -77,7 +78,7 @@ def path_of(butler: Butler, ref: DatasetRef) -> Path:
 
 
 def info(butler: Butler, ref: DatasetRef, **parameters: Any) -> Any:
-    targets.cache.clear()
+    current().clear_cache()
     return butler.get(ref.makeComponentRef("visit_info"), parameters=parameters or None)
 
 
@@ -151,7 +152,7 @@ def test_export_and_import(butler: Butler, refs: Refs, tmp_path: Path, template:
             info(other, refs[1])
     with use_butler(other):
         assert info(other, refs[1]) == INFO
-        targets.cache.clear()
+        current().clear_cache()
         whole = other.get(refs[1])
     assert whole["visit_info"] == INFO
 
@@ -164,7 +165,7 @@ def test_retrieved_files(butler: Butler, refs: Refs, tmp_path: Path, preserve_pa
     found = butler.retrieveArtifacts(refs, f"{tmp_path}/out/", transfer="copy", preserve_path=preserve_path)
     delete_source(butler, tmp_path)
     (path,) = (uri.ospath for uri in found if "calexp" in uri.basename())
-    targets.cache.clear()
+    current().clear_cache()
     with ch5.open(path) as c:
         assert c["visit_info"] == INFO
 
@@ -194,7 +195,7 @@ def test_a_zip_file_after_its_source_is_gone(butler: Butler, refs: Refs, tmp_pat
     delete_source(butler, tmp_path)
     assert "zip-path=" in other.getURI(refs[1]).fragment
     assert info(other, refs[1]) == INFO
-    targets.cache.clear()
+    current().clear_cache()
     assert other.get(refs[1])["visit_info"] == INFO
     # What is put next to it can link into the zip file.
     given = ccd(visit_info=link(other, refs[0], "visit_info")).replace(data_id={**CCD, "detector": 5})
@@ -243,13 +244,13 @@ def test_a_butler_is_asked_for_each_kind_of_get(butler: Butler, refs: Refs, tmp_
     with pytest.raises(errors.BrokenLinkError):
         info(other, refs[1])
     assert info(other, refs[1], resolver=other, fields=["airmass"]) == {"airmass": 1.0625}
-    targets.cache.clear()
+    current().clear_cache()
     part = other.get(refs[1], parameters={"resolver": other, "bbox": box})
     assert (part["visit_info"], part["image"].box) == (INFO, box)
-    targets.cache.clear()
+    current().clear_cache()
     handle = other.getDeferred(refs[1])
     assert handle.get(component="visit_info", parameters={"resolver": other}) == INFO
-    targets.cache.clear()
+    current().clear_cache()
     assert other.get(refs[1], parameters={"resolver": other})["visit_info"] == INFO
 
 
@@ -257,8 +258,8 @@ def test_use_butler_ends_with_its_block(butler: Butler) -> None:
     with use_butler(butler):
         with use_butler(butler):
             pass
-        assert targets.resolver.get() is not None
-    assert targets.resolver.get() is None
+        assert current().resolver is not None
+    assert current().resolver is None
 
 
 def test_a_disassembled_target(tmp_path: Path) -> None:
@@ -275,6 +276,6 @@ def test_a_disassembled_target(tmp_path: Path) -> None:
     found = butler.retrieveArtifacts([base], f"{tmp_path}/out/", transfer="copy", preserve_path=False)
     assert len(found) > 3
     shutil.rmtree(tmp_path / "repo")
-    targets.cache.clear()
+    current().clear_cache()
     with ch5.open(tmp_path / "out/alone.h5") as c:
         assert c["wcs"].wcs.crval.tolist() == [150.1, 2.2]

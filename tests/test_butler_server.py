@@ -8,7 +8,7 @@ import pytest
 from support import exposure, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import targets
+from compositeh5.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 pytest.importorskip("moto", reason="needs moto[server] (the extra `test`)")
@@ -44,11 +44,11 @@ def test_a_remote_butler_resolves_links_by_dataset_id(tmp_path: Path) -> None:
         _, (ref,) = put_visit(server.direct_butler, visit, [ccd], run=RUN)
         component = ref.makeComponentRef("visit_info")
         remote = server.remote_butler
-        targets.cache.clear()
+        current().clear_cache()
         assert remote.get(ref.makeComponentRef("wcs")).wcs.crval.tolist() == [150.1, 2.2]
         with pytest.raises(FileNotFoundError, match="is lost"):
             remote.get(component)
         assert remote.get(component, parameters={"resolver": remote}) == visit_info()
-        targets.cache.clear()
+        current().clear_cache()
         with use_butler(remote):
             assert remote.get(ref)["visit_info"] == visit_info()

@@ -16,8 +16,8 @@ import pytest
 from astropy.table import QTable
 
 import compositeh5 as ch5
-from compositeh5 import targets
 from compositeh5.demo.simulate import Camera, simulate_exposure, simulate_visit
+from compositeh5.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -58,14 +58,14 @@ def open_repository(root: Path) -> Butler:
 
 @pytest.fixture
 def story(tmp_path: Path) -> Iterator[Story]:
-    targets.cache.clear()
+    current().clear_cache()
     simulated = [simulate_exposure(CAMERA, detector, seed=1) for detector in range(CAMERA.detectors)]
     roots = [tmp_path / name for name in ("observatory", "catalogs", "colleague")]
     for root in roots:
         Butler.makeRepo(str(root), config=Config(SEED))
     exposures, tables = zip(*simulated, strict=True)
     yield Story(*roots, simulate_visit(CAMERA), list(exposures), list(tables))
-    targets.cache.clear()
+    current().clear_cache()
 
 
 def test_the_story(story: Story) -> None:
@@ -255,10 +255,10 @@ def not_ok(butler: Butler) -> set[tuple[DatasetRef, str, str]]:
 @contextmanager
 def out_of_reach(*roots: Path) -> Iterator[None]:
     """Have repositories elsewhere for a while, so that nothing finds them."""
-    targets.cache.clear()
+    current().clear_cache()
     for root in roots:
         root.rename(root.with_name(f"{root.name}, out of reach"))
     yield
-    targets.cache.clear()
+    current().clear_cache()
     for root in roots:
         root.with_name(f"{root.name}, out of reach").rename(root)

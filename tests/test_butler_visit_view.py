@@ -12,10 +12,11 @@ from astropy.wcs import WCS
 from support import exposure, pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import targets
+from compositeh5.dask import stack
 from compositeh5.errors import BrokenLinkError, DefinitionError, NotACompositeFileError
 from compositeh5.operations.index import index, open_index
 from compositeh5.operations.visit_files import open_visit as open_files
+from compositeh5.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -90,7 +91,7 @@ def test_the_detectors_of_a_visit(butler: Butler) -> None:
 def test_stacked_pixels(butler: Butler) -> None:
     pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
     with open_visit(butler, "calexp", VISIT) as view:
-        stacked = view.to_dask("image").compute()
+        stacked = stack(view, "image").compute()
     assert np.array_equal(stacked, [pixels((20, 30), detector) for detector in DETECTORS])
 
 
@@ -137,11 +138,11 @@ def test_the_butler_knows_where_the_visit_is(tmp_path: Path) -> None:
     (visit,) = butler.query_datasets("visit_metadata")
     other.registry.registerDatasetType(visit.datasetType)
     other.ingest(FileDataset(butler.getURI(visit).ospath, [visit]), transfer="move")
-    targets.cache.clear()
+    current().clear_cache()
     with open_visit(other, "calexp", VISIT, visit_dataset_type="unknown") as view:
         assert view.visit is None
         assert view.visit_info["visit"] == 903334
-    targets.cache.clear()
+    current().clear_cache()
     with open_files(list(view.locations.values())) as files, pytest.raises(BrokenLinkError):
         files.visit_info
 
@@ -149,7 +150,7 @@ def test_the_butler_knows_where_the_visit_is(tmp_path: Path) -> None:
 def test_a_disassembled_visit(tmp_path: Path) -> None:
     butler = create_repo_with(tmp_path / "repo", {"datastore.composites.default": True})
     put_visits(butler, 903334)
-    targets.cache.clear()
+    current().clear_cache()
     with open_visit(butler, "calexp", VISIT) as view:
         assert view.table("photo_calib")["mean"].value.tolist() == [1.0 + d for d in DETECTORS]
         assert view.visit_info["visit"] == 903334
@@ -169,7 +170,7 @@ def test_a_deleted_visit_is_lost(tmp_path: Path) -> None:
     butler = Butler.from_config(str(tmp_path / "repo"), run=RUN)
     put_visits(butler, 903334)
     butler.pruneDatasets(butler.query_datasets("visit_metadata"), purge=True, unstore=True, disassociate=True)
-    targets.cache.clear()
+    current().clear_cache()
     with open_visit(butler, "calexp", VISIT) as view:
         assert view.visit is None
         assert set(view.table("visit_info", missing="keep")["missing"]) == {"lost"}

@@ -15,13 +15,12 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import QTable, Table
 from astropy.wcs import WCS
-from support import data_file, exposure, pixels, simple_wcs, write_visit
+from support import data_file, exposure, group_of, pixels, simple_wcs, write_visit
 
 import compositeh5 as ch5
 from compositeh5.cli import main
 from compositeh5.container.layout import file_root
 from compositeh5.container.writer import file_image
-from compositeh5.writing import group_of
 
 HERE = Path(ch5.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE)}

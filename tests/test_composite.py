@@ -331,9 +331,10 @@ def test_composites_nest_and_list(tmp_path: Path) -> None:
 
 
 def test_several_composites_in_one_file_are_found_by_name_and_id(tmp_path: Path) -> None:
+    from support import group_of
+
     from compositeh5.container.layout import file_root
     from compositeh5.container.writer import file_image
-    from compositeh5.writing import group_of
 
     groups = {f"ccd{i}": group_of(ch5.Composite("visit", visit_info=visit_info(i))) for i in range(3)}
     image = file_image(file_root({name: (group.attrs["id"], group) for name, group in groups.items()}))

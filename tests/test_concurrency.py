@@ -18,7 +18,8 @@ import pytest
 from support import benchmark, exposure, write_visit
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
+from compositeh5.session import current
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,9 @@ def concurrency() -> ModuleType:
 
 @pytest.fixture(autouse=True)
 def _nothing_kept() -> Iterator[None]:
-    targets.cache.clear()
+    current().clear_cache()
     yield
-    targets.cache.clear()
+    current().clear_cache()
 
 
 def not_right(module: ModuleType, counts: dict[str, int]) -> dict[str, int]:
@@ -86,7 +87,7 @@ def test_threads_read_write_and_close_the_same_files(tmp_path: Path) -> None:
                 right &= bool((c["image"].array == expected).all()) and c["visit_info"]["visit"] == 903334
             exposure((20, 20)).write(tmp_path / "new" / f"{i}.h5")
             if number % 2:
-                targets.cache.clear()
+                current().clear_cache()
         return right
 
     with ThreadPoolExecutor(6) as pool:

@@ -28,6 +28,7 @@ from compositeh5.container.reader import StoredFile
 from compositeh5.container.writer import file_image
 from compositeh5.integrity import digest
 from compositeh5.recipes import Recipe
+from compositeh5.session import current
 
 
 def write(path: Path, root: Group) -> Path:
@@ -108,7 +109,7 @@ def test_what_compresses_is_compressed_after_what_does_not(tmp_path: Path, level
     values[300:600] = 7
     values[600:800] &= 0xFF00FF00
     path = write(tmp_path / "x.h5", Group({"x": Array(values)}, recipes={"x": Recipe(gzip=level)}))
-    assert same_bits(StoredFile.open(str(path)).root.array("x").read(), values)
+    assert same_bits(current().open(str(path)).root.array("x").read(), values)
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["x"][...], values)
         stored = {
@@ -125,11 +126,11 @@ def test_what_compresses_is_compressed_after_what_does_not(tmp_path: Path, level
 def test_what_is_left_of_a_closed_file_is_never_taken_for_another(tmp_path: Path) -> None:
     """The numbers by which HDF5 knows objects aren't given to new ones, also after many files."""
     path = write(tmp_path / "x.h5", Group({"g": Group({"x": Array(np.arange(9))})}))
-    first = StoredFile.open(str(path))
+    first = current().open(str(path))
     left = [first.root, first.root["g"], first.root.group("g").array("x")]
     first.close()
     for _ in range(300):
-        with closing(StoredFile.open(str(path))) as file:
+        with closing(current().open(str(path))) as file:
             assert file.root.group("g").array("x").read().sum() == 36
             for node in left:
                 with pytest.raises(errors.ClosedError, match="the file is closed"):
@@ -152,7 +153,7 @@ def test_large_arrays_of_every_sort_are_read_by_us_and_by_h5py(tmp_path: Path) -
         "bytes": np.array([b"ab", b"", b"a\0b"] * 9_000),
     }
     path = write(tmp_path / "x.h5", Group({name: Array(value) for name, value in values.items()}))
-    root = StoredFile.open(str(path)).root
+    root = current().open(str(path)).root
     with h5py.File(path) as file:
         for name, value in values.items():
             assert same_bits(root.array(name).read(), value), name
@@ -164,7 +165,7 @@ def test_large_arrays_of_every_sort_are_read_by_us_and_by_h5py(tmp_path: Path) -
 def test_a_long_text_is_stored_and_comes_back(tmp_path: Path) -> None:
     text = "line of text é\n" * 20_000
     path = write(tmp_path / "x.h5", Group({"x": Array(np.array(text))}))
-    node = StoredFile.open(str(path)).root.array("x")
+    node = current().open(str(path)).root.array("x")
     assert node.shape == ()
     assert str(node.read()) == text
     assert path.stat().st_size < len(text) / 10
@@ -193,7 +194,7 @@ def test_incompressible_chunks_keep_their_checksum(tmp_path: Path) -> None:
     raw[info.byte_offset + info.size // 2] ^= 1
     path.write_bytes(raw)
     with pytest.raises(errors.CorruptFileError, match="/x: the chunk at"):
-        StoredFile.open(str(path)).root.array("x").read()
+        current().open(str(path)).root.array("x").read()
 
 
 SPOILS = {
@@ -260,7 +261,7 @@ def test_a_selection_reads_only_its_chunks(tmp_path: Path) -> None:
     values = np.random.default_rng(1).normal(size=(2048, 2048)).astype("f4")
     path = write(tmp_path / "x.h5", Group({"x": Array(values)}))
     with counted_reads() as count:
-        node = StoredFile.open(str(path)).root.array("x")
+        node = current().open(str(path)).root.array("x")
         node.read((slice(250, 260), slice(250, 260)))
         assert count() < 4 * 256 * 256 * 4 + 50_000
 
@@ -289,7 +290,7 @@ def test_too_large_an_attribute_is_an_error() -> None:
 def hostile(path: Path, make) -> StoredFile:
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
         make(file)
-    return StoredFile.open(str(path))
+    return current().open(str(path))
 
 
 def _with_external_data(file: h5py.File) -> None:
@@ -360,7 +361,7 @@ def test_what_a_file_may_not_hold_is_refused(tmp_path: Path, name: str) -> None:
 def test_external_links_are_seen_and_not_followed(tmp_path: Path) -> None:
     write(tmp_path / "b.h5", Group({"x": Array(np.arange(3))}))
     path = write(tmp_path / "a.h5", Group({"x": ExternalLink("b.h5", "/x")}))
-    node = StoredFile.open(str(path)).root["x"]
+    node = current().open(str(path)).root["x"]
     assert isinstance(node, ExternalLink)
     assert (node.file, node.target) == ("b.h5", "/x")
     with h5py.File(path) as file:
@@ -378,14 +379,14 @@ def test_names_are_never_taken_for_paths(name: str) -> None:
 def test_a_fifo_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.h5")
     with pytest.raises(errors.RefusedError, match="regular file"):
-        StoredFile.open(str(tmp_path / "x.h5"))
+        current().open(str(tmp_path / "x.h5"))
 
 
 def test_a_truncated_file_is_an_error_of_ours(tmp_path: Path) -> None:
     path = write(tmp_path / "x.h5", Group({"x": Array(np.arange(9999.0))}))
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(errors.CorruptFileError, match="damaged"):
-        StoredFile.open(str(path))
+        current().open(str(path))
 
 
 def test_a_file_is_opened_once_and_closed_by_its_last_user(tmp_path: Path) -> None:
@@ -394,7 +395,7 @@ def test_a_file_is_opened_once_and_closed_by_its_last_user(tmp_path: Path) -> No
     def descriptors() -> int:
         return len([fd for fd in os.listdir("/proc/self/fd") if _target(fd).endswith("once.h5")])
 
-    first, second = StoredFile.open(path), StoredFile.open(path)
+    first, second = current().open(path), current().open(path)
     assert first is second
     assert descriptors() == 1
     first.close()
@@ -409,10 +410,11 @@ def test_a_file_is_opened_once_and_closed_by_its_last_user(tmp_path: Path) -> No
 def test_a_file_left_open_does_not_crash_the_end_of_the_process(tmp_path: Path, source: str) -> None:
     path = write(tmp_path / "x.h5", Group({"x": Array(np.arange(3))}))
     code = (
-        "import io, sys; from compositeh5.container.reader import StoredFile; path = sys.argv[1]\n"
+        "import io, sys; from compositeh5.container.reader import StoredFile\n"
+        "from compositeh5.session import current; path = sys.argv[1]\n"
         "class Stream(io.BytesIO):\n    def readinto(self, b): return super().readinto(b)\n"
         f"source = {source}\n"
-        "file = StoredFile.open(source) if source == path else StoredFile(source, 'stream')\n"
+        "file = current().open(source) if source == path else StoredFile(source, 'stream')\n"
         "x = file.root['x']"
     )
     args = [sys.executable, "-c", code, str(path)]
@@ -423,8 +425,8 @@ def test_an_error_of_opening_that_is_never_freed_does_not_crash_the_end_of_the_p
     path = write(tmp_path / "x.h5", Group({"x": Array(np.arange(9999.0))}))
     path.write_bytes(path.read_bytes()[:-100])
     code = (
-        "import ctypes, sys; from compositeh5.container.reader import StoredFile\n"
-        "try: StoredFile.open(sys.argv[1])\n"
+        "import ctypes, sys; from compositeh5.session import current\n"
+        "try: current().open(sys.argv[1])\n"
         "except OSError as error: ctypes.pythonapi.Py_IncRef(ctypes.py_object(error))\n"
         "else: sys.exit(1)"
     )

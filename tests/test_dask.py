@@ -25,6 +25,7 @@ from support import counted_reads
 import compositeh5 as ch5
 from compositeh5 import errors, index, open_index, subset, verify_files
 from compositeh5.convert import convert_files
+from compositeh5.dask import to_dask
 from compositeh5.operations.running import each
 
 distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
@@ -166,7 +167,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_table_is_a_data_frame(catalog: Path) -> None:
     pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
     with ch5.open(catalog) as c:
-        frame = c.to_dask("table", chunks=300)
+        frame = to_dask(c, "table", chunks=300)
         expected = c["table"].to_pandas()
     assert frame.npartitions == 4
     assert frame.divisions == (0, 300, 600, 900, 999)
@@ -188,7 +189,7 @@ def test_only_the_columns_that_are_needed_are_read(tmp_path: Path) -> None:
     table = QTable({f"x{i}": column for i, column in enumerate(noise)})
     ch5.Composite(table=table).write(tmp_path / "wide.h5")
     with ch5.open(tmp_path / "wide.h5") as c:
-        frame = c.to_dask("table")
+        frame = to_dask(c, "table")
     with dask.config.set(scheduler="synchronous"), counted_reads() as count:
         assert frame["x7"].mean().compute() == pytest.approx(noise[7].mean())
         assert count() < noise.nbytes / 8
@@ -197,27 +198,27 @@ def test_only_the_columns_that_are_needed_are_read(tmp_path: Path) -> None:
 def test_columns_can_be_chosen(catalog: Path, tmp_path: Path) -> None:
     pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
     with ch5.open(catalog) as c:
-        assert list(c.to_dask("table", columns=["flux", "id"]).columns) == ["flux", "id"]
-        assert list(c.to_dask("table", columns="coord").columns) == ["coord.ra", "coord.dec"]
+        assert list(to_dask(c, "table", columns=["flux", "id"]).columns) == ["flux", "id"]
+        assert list(to_dask(c, "table", columns="coord").columns) == ["coord.ra", "coord.dec"]
         with pytest.raises(errors.NoSuchComponentError, match="no column 'mag'"):
-            c.to_dask("table", columns="mag")
+            to_dask(c, "table", columns="mag")
         with pytest.raises(ValueError, match="a number of rows, not 0"):
-            c.to_dask("table", chunks=0)
+            to_dask(c, "table", chunks=0)
     deep = ch5.Composite(table=QTable({"id": [1], "moments": np.zeros((1, 3))}), image=ch5.Image(np.zeros((2, 2))))
     with pytest.raises(errors.ConversionError, match="choose other `columns`"):
-        deep.to_dask("table")
-    assert deep.to_dask("table", columns="id").compute()["id"].tolist() == [1]
+        to_dask(deep, "table")
+    assert to_dask(deep, "table", columns="id").compute()["id"].tolist() == [1]
     with pytest.raises(errors.UnsupportedParameterError, match="component 'image' is no table"):
-        deep.to_dask("image", columns="id")
+        to_dask(deep, "image", columns="id")
     empty = ch5.Composite(table=QTable({"id": np.zeros(0, int)}))
     empty.write(tmp_path / "empty.h5")
-    assert len(empty.to_dask("table").compute()) == 0
+    assert len(to_dask(empty, "table").compute()) == 0
 
 
 def test_workers_read_the_rows_of_a_table(catalog: Path, client: distributed.Client) -> None:
     pytest.importorskip("dask.dataframe", reason="needs dask[dataframe]")
     with ch5.open(catalog) as c:
-        frame = c.to_dask("table", chunks=200)
+        frame = to_dask(c, "table", chunks=200)
     assert client.compute(frame[frame["id"] % 10 == 3]["flux"].sum()).result() == sum(i / 2 for i in range(3, 1000, 10))
 
 

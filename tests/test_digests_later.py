@@ -69,7 +69,7 @@ def test_what_stands_there_is_compared(tmp_path: Path) -> None:
 def test_what_the_digest_can_not_read_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     large().write(tmp_path / "bad.h5")
     with ch5.open(tmp_path / "bad.h5") as stored:
-        offset, size = list(stored._part("image").open_node()[0].extents())[-1]
+        offset, size = list(stored.part("image").open_node()[0].extents())[-1]
     data = bytearray((tmp_path / "bad.h5").read_bytes())
     data[offset + size - 1] ^= 1
     (tmp_path / "bad.h5").write_bytes(data)

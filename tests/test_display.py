@@ -17,9 +17,10 @@ from terminal import compositeh5_shows
 
 import compositeh5 as ch5
 from compositeh5.cli import main
-from compositeh5.display import COLOURS, html, picture, png
+from compositeh5.display import COLOURS, picture
 from compositeh5.errors import NoSuchComponentError
 from compositeh5.kinds.mask import MaskPlaneError
+from compositeh5.pictures import png
 
 
 def decoded(data: bytes) -> NDArray[np.uint8]:
@@ -163,7 +164,7 @@ def test_a_composite_in_a_notebook(tmp_path: Path) -> None:
 def test_a_thumbnail_shows_the_image(tmp_path: Path) -> None:
     image = np.zeros((100, 150), np.float32)
     image[:50] = 1
-    page = Texts(html(ch5.Composite(None, image=ch5.Image(image, (10, 20)))))
+    page = Texts(ch5.Composite(None, image=ch5.Image(image, (10, 20)))._repr_html_())
     assert (page.thumbnail()[50:] > page.thumbnail()[:50]).all()  # the first rows are the lower ones
     assert any(text.startswith("image: ") for text in page.texts)
 
@@ -172,9 +173,9 @@ def test_a_thumbnail_of_a_large_image_reads_its_middle(tmp_path: Path) -> None:
     path = tmp_path / "large.h5"
     ch5.Composite(None, image=ch5.Image(pixels((3000, 3500)), origin=(100, 200))).write(path)
     with ch5.open(path) as c:
-        html(ch5.Composite(None, image=ch5.Image(pixels((9, 9)))))  # loads what it needs
+        ch5.Composite(None, image=ch5.Image(pixels((9, 9))))._repr_html_()  # loads what it needs
         with counted_reads() as count:
-            page = Texts(html(c))
+            page = Texts(c._repr_html_())
     assert count() < 0.25 * path.stat().st_size
     assert page.thumbnail().shape == (171, 171)
     assert any("image, rows 1088 to 2112, columns 1438 to 2462: " in text for text in page.texts)
@@ -189,7 +190,7 @@ def test_text_from_files_is_escaped(tmp_path: Path) -> None:
     new.write(tmp_path / "new.h5")
     for place in (path, tmp_path / "new.h5"):
         with ch5.open(place) as c:
-            page = Texts(html(c))
+            page = Texts(c._repr_html_())
         assert not {"script", "b>"} & set(page.tags)
         assert page.tags.count("b") == 1
         assert any(evil in text for text in page.texts)
@@ -203,14 +204,14 @@ def test_what_is_damaged_is_shown_without_thumbnail(tmp_path: Path) -> None:
     data[middle : middle + 64] = bytes(64)
     path.write_bytes(data)
     with ch5.open(path) as c:
-        page = Texts(html(c))
+        page = Texts(c._repr_html_())
     assert "image" in page.texts
     assert not page.images
 
 
 def test_composites_without_image_have_no_thumbnail() -> None:
     for components in ({"text": "a"}, {"cube": ch5.Image(np.zeros((2, 3, 4)))}, {"none": ch5.Image(np.zeros((0, 4)))}):
-        assert not Texts(html(ch5.Composite(None, components))).images
+        assert not Texts(ch5.Composite(None, components)._repr_html_()).images
 
 
 # ---- The verb ----------------------------------------------------------------------------------------------

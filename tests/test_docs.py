@@ -137,7 +137,7 @@ def sections(doc: str) -> dict[str, list[str]]:
 
 def parameters(value: Any) -> list[str]:
     """Return the names of the parameters of a function, or of the constructor of a class."""
-    if isinstance(value, property) or (inspect.isclass(value) and issubclass(value, BaseException)):
+    if not callable(value) or (inspect.isclass(value) and issubclass(value, BaseException)):
         return []
     given = [name for each in get_overloads(value) or [value] for name in inspect.signature(each).parameters]
     return [name for name in dict.fromkeys(given) if name != "self" and not name.startswith("_")]

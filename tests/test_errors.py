@@ -327,7 +327,7 @@ PATHS: dict[str, Callable[[Any, Path], Any]] = {
     "open": lambda value, out: ch5.open(value),
     "open, location": lambda value, out: ch5.open(_sample(), location=value or 1),
     "open, id": lambda value, out: ch5.open(_sample(), id=value or 1),
-    "open, limits": lambda value, out: ch5.open(_sample(), limits=value),
+    "open, limits": lambda value, out: ch5.open(_sample(), limits=value or 1),
     "open_dataset": lambda value, out: open_dataset(value, "7280c70e-0000-0000-0000-000000000000", {"visit": 1}),
     "file_info": lambda value, out: file_info(value),
     "refs": lambda value, out: ch5.refs(value),

@@ -157,16 +157,9 @@ COMPOSITE = (
 
 def examples() -> dict[str, str]:
     found = {name: digest(node) for name, node in EXAMPLES.items()}
-    own = {
-        "definition": "d",
-        "definition_version": 1,
-        "data_id": {"visit": 7},
-        "dataset_type": "",
-        "run": "",
-        "stage": "",
-    }
-    first = {"kind": "array", "digest": next(iter(found.values())), "stage": ""}
-    return {**found, COMPOSITE: composite_digest({**own, "absent": [], "provenance": {}}, {"x": first})}
+    first = Array(np.zeros(0), {"kind": "array", "digest": next(iter(found.values()))})
+    attrs = {"definition": "d", "definition_version": 1, "data_id": '{"visit":7}', "absent": "[]", "provenance": "{}"}
+    return {**found, COMPOSITE: composite_digest(Group({"x": first}, attrs))}
 
 
 def test_the_worked_examples_of_the_specification() -> None:

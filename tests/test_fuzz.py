@@ -13,9 +13,10 @@ from mutants import Mutator, lookup3, structures
 from support import benchmark
 
 import compositeh5 as ch5
-from compositeh5 import errors, kinds, targets
+from compositeh5 import errors, kinds
 from compositeh5.container.nodes import Group
 from compositeh5.container.source import BlockSource, FileSource
+from compositeh5.session import current
 
 SAMPLES = Path(__file__).parent / "samples" / "1.0"
 
@@ -83,7 +84,7 @@ def test_what_is_no_place_at_all(tmp_path: Path, place: str) -> None:
         ch5.open(place)
     link = ch5.Link("7280c70e-0000-5000-8000-000000000000", "x", "array", "sha256:0", place)
     with pytest.raises(errors.BrokenLinkError, match="neither a path nor a URL"):
-        targets.Target(link, str(tmp_path / "a.h5"), place)
+        current().find(link, str(tmp_path / "a.h5"), place)
 
 
 @pytest.mark.parametrize("attribute", ["kind", "kind_version"])

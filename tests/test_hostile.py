@@ -20,6 +20,7 @@ import hostile_files
 import pytest
 
 from compositeh5 import errors
+from compositeh5.session import current
 
 SPECS = Path(__file__).parents[1] / "specs"
 SECONDS = 20
@@ -41,10 +42,9 @@ def key(line: str) -> str:
 def examine(location: str) -> dict[str, Any]:
     """Read all of a file, and return the errors by what raised them."""
     import compositeh5 as ch5
-    from compositeh5 import targets
     from compositeh5.operations.verify import verify
 
-    targets.cache.clear()
+    current().clear_cache()
     found: dict[str, str] = {}
     values: list[str] = []
 

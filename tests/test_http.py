@@ -16,9 +16,10 @@ from range_server import RangeServer, range_server
 from support import exposure, pixels, write_visit
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
 from compositeh5.container.source import BLOCK
 from compositeh5.remote import member_location
+from compositeh5.session import current
 
 pytest.importorskip("lsst.resources.http", reason="needs lsst-resources[https] (the extra `remote`)")
 
@@ -47,7 +48,7 @@ def running(files: Path) -> Iterator[RangeServer]:
 
 @pytest.fixture
 def server(running: RangeServer) -> Iterator[RangeServer]:
-    targets.cache.clear()
+    current().clear_cache()
     running.reset()
     running.latency = 0.03
     yield running

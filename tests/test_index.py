@@ -22,10 +22,10 @@ from support import counted_reads, exposure, simple_wcs, write_visit
 from visits import DETECTORS, VISIT, detector_path, write_simulated_visit
 
 import compositeh5 as ch5
-from compositeh5 import targets
 from compositeh5.cli import main
 from compositeh5.errors import ConflictError, FormatError
 from compositeh5.operations.index import index, open_index
+from compositeh5.session import current
 
 NAME = "compositeh5-index.h5"
 
@@ -160,7 +160,7 @@ def test_a_moved_tree_is_not_read_again(tree: Path, tmp_path: Path) -> None:
 def test_no_pixel_is_read_and_what_is_shared_only_once(tmp_path: Path) -> None:
     visit, ccds = write_visit(tmp_path, ccds=12)
     pixels = sum(path.stat().st_size for path in ccds)
-    targets.cache.clear()
+    current().clear_cache()
     with counted_reads() as count, files_opened() as opened:
         index(tmp_path)
     assert count() < 0.1 * pixels
@@ -197,7 +197,7 @@ def test_what_can_not_be_read_is_said_and_tried_again(tmp_path: Path) -> None:
     damaged.write_bytes(data[:20_000])
     (tmp_path / "visit").rename(tmp_path / "elsewhere")
     (tmp_path / "notes.h5").write_bytes(b"no HDF5")
-    targets.cache.clear()
+    current().clear_cache()
     report = index(tmp_path)
     problems = {"calexp/calexp_903334_0.h5": "visit_info: BrokenLink", "calexp/calexp_903334_1.h5": "CorruptFile"}
     assert report.problems == problems

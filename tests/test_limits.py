@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import compositeh5 as ch5
-from compositeh5 import targets
 from compositeh5.errors import ConfigurationError, DigestMismatchError, RefusedError
+from compositeh5.session import current
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_limits_are_those_that_were_passed(own: Path) -> None:
                     refused.add(name)
         return refused
 
-    targets.cache.clear()
+    current().clear_cache()
     assert not names(ch5.Limits())
     assert names(ch5.Limits(read_bytes=200_000)) == {"image", "mask"}
     with pytest.raises(RefusedError, match="more than 3 attributes"):
@@ -95,10 +95,10 @@ def test_limits_are_those_that_were_passed(own: Path) -> None:
 
 
 def test_limits_hold_for_what_is_linked(own: Path) -> None:
-    targets.cache.clear()
+    current().clear_cache()
     with ch5.open(own / "calexp.h5", limits=ch5.Limits(children=20)) as c:
         assert c["visit_info"]["visit"] == 7
-    targets.cache.clear()
+    current().clear_cache()
     with ch5.open(own / "visit.h5") as whole:
         assert len(whole._group["visit_info"]) == 3
 
@@ -112,7 +112,7 @@ def test_limits_are_positive_integers(wrong: dict[str, Any]) -> None:
 
 
 def test_files_of_links_that_are_kept_open_are_limited(tree: Path) -> None:
-    targets.cache.clear()
+    current().clear_cache()
     before = len(os.listdir("/proc/self/fd"))
     with ch5.open(tree / "calexp.h5", limits=ch5.Limits(open_files=2)) as composite:
         first, second = composite.lazy("values_0"), composite.lazy("values_1")

@@ -18,10 +18,10 @@ from support import counted_reads, exposure, pixels
 from visits import DETECTORS, SIZE, VISIT, detector_path, write_simulated_visit
 
 import compositeh5 as ch5
-from compositeh5 import targets
 from compositeh5.container import selections
 from compositeh5.container.nodes import Array
 from compositeh5.errors import BrokenLinkError, NoSuchComponentError, NotACompositeFileError, OutsideError
+from compositeh5.session import current
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_folders_patterns_and_parts(tree: Path, paths: list[Path]) -> None:
 
 
 def test_what_is_shared_is_decoded_once_and_its_file_opened_once(tree: Path, paths: list[Path]) -> None:
-    targets.cache.clear()
+    current().clear_cache()
     visit = tree / "visit" / "visit.h5"
     with counted_opens() as opens, counted_reads() as read:
         records = list(ch5.read_many(paths, "visit_info"))
@@ -121,7 +121,7 @@ def test_parts_of_what_is_shared_keep_its_file_open(tree: Path, paths: list[Path
     for detector in range(5):
         ch5.Composite(None, camera=link, data_id={"detector": detector}).write(tmp_path / f"{detector}.h5")
         files.append(tmp_path / f"{detector}.h5")
-    targets.cache.clear()
+    current().clear_cache()
     with counted_opens() as opens:
         tables = list(ch5.read_many(files, "camera", columns=["gain"]))
         assert opens(tree / "visit" / "visit.h5") == 1
@@ -158,7 +158,7 @@ def test_the_error_of_a_lost_link_names_the_file_that_has_it(tmp_path: Path) -> 
     whole.write(tmp_path / "visit.h5")
     ch5.Composite("exposure", image=pixels((4, 4)), visit_info=whole.link("visit_info")).write(tmp_path / "ccd.h5")
     (tmp_path / "visit.h5").unlink()
-    targets.cache.clear()
+    current().clear_cache()
     with pytest.raises(BrokenLinkError, match=f"^{tmp_path / 'ccd.h5'}: "):
         next(ch5.read_many([tmp_path / "ccd.h5"], "visit_info"))
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import compositeh5 as ch5
-from compositeh5 import targets
+from compositeh5.session import current
 
 SIDE = 2400
 
@@ -21,7 +21,6 @@ EXPOSURE = f"""
 import resource, sys
 import numpy as np
 import compositeh5 as ch5
-from compositeh5 import targets
 from compositeh5.kinds import wcs  # noqa: F401
 
 def peak():
@@ -121,7 +120,6 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
 import resource, sys
 import numpy as np
 import compositeh5 as ch5
-from compositeh5 import targets
 import signal
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -144,7 +142,7 @@ composite.write(sys.argv[1])
 
 def test_what_is_kept_of_linked_components_is_bounded(tmp_path: Path) -> None:
     """In a process that reads the linked images of many visits, the memory for what it has read doesn't grow."""
-    targets.cache.clear()
+    current().clear_cache()
     tracemalloc.start()
     try:
         for number in range(24):
@@ -156,6 +154,6 @@ def test_what_is_kept_of_linked_components_is_bounded(tmp_path: Path) -> None:
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-        targets.cache.clear()
+        current().clear_cache()
     # Some are kept, but not all 96 MiB.
     assert 16 * 1024**2 <= held <= 72 * 1024**2

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import compositeh5 as ch5
+from compositeh5.dask import to_dask
 from compositeh5.errors import ClosedError, DigestMismatchError, EncodeError, WrongIdError
-from compositeh5.stored import nested_composite
 
 COMPONENTS = ("image", "mask", "psf", "visit_info")
 
@@ -65,7 +65,7 @@ def test_the_copy_opens_the_file_when_it_is_used_and_keeps_all_options(tree: Pat
     with copy:
         assert content(copy) == wanted
         assert (copy.location, copy.data_id, copy.stage) == (str(tree / "calexp.h5"), data_id, "single_frame")
-        assert (copy._access.anywhere, copy._access.limits, copy._file.limits) == (True, limits, limits)
+        assert (copy.session.anywhere, copy.session.limits) == (True, limits)
         assert content(pickle.loads(pickle.dumps(copy))) == wanted
     assert len(os.listdir("/proc/self/fd")) == open_files
     with pytest.raises(ClosedError):
@@ -128,7 +128,7 @@ def test_what_is_in_memory_is_pickled_by_value(tree: Path) -> None:
 def test_a_file_object_is_not_pickled(tree: Path) -> None:
     with (
         ch5.open(io.BytesIO((tree / "calexp.h5").read_bytes()), location=tree / "calexp.h5") as c,
-        pytest.raises(EncodeError, match="opened from a file object"),
+        pytest.raises(EncodeError, match=r"load\(\)"),
     ):
         pickle.dumps(c)
 
@@ -138,9 +138,8 @@ def test_a_composite_within_one_is_pickled_by_value(tree: Path, tmp_path: Path) 
     ch5.Composite(None, {"inner": inner}).write(tmp_path / "outer.h5")
     with ch5.open(tmp_path / "outer.h5") as outer:
         found = pickle.loads(pickle.dumps(outer["inner"]))
-        stored = nested_composite(outer._part("inner"))
         with pytest.raises(EncodeError, match=r"outer\.h5:/composite/inner: .*load\(\)"):
-            pickle.dumps(stored)
+            pickle.dumps(outer.part("inner"))
     assert found["text"] == "inside"
 
 
@@ -201,7 +200,7 @@ def test_a_dask_array_opens_what_it_was_made_of(tree: Path, tmp_path: Path) -> N
         link = c.links["visit_info"]
     make(link, 1).replace(id="6d2c1a52-1f0e-4c57-9a3b-3d0c3f3f1a11").write(tmp_path / "c.h5")
     with ch5.open(tmp_path / "c.h5") as c:
-        array, total = c.to_dask("image"), c["image"].array.sum(dtype="f8")
+        array, total = to_dask(c, "image"), c["image"].array.sum(dtype="f8")
     assert array.sum(dtype="f8").compute(scheduler="synchronous") == pytest.approx(total)
     make(link, 2).replace(id="6d2c1a52-1f0e-4c57-9a3b-3d0c3f3f1a11").write(tmp_path / "c.h5", replace=True)
     with pytest.raises(DigestMismatchError):

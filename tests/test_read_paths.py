@@ -23,6 +23,7 @@ from compositeh5.container.source import BlockSource
 from compositeh5.container.writer import file_image
 from compositeh5.errors import CorruptFileError
 from compositeh5.recipes import Recipe
+from compositeh5.session import current
 
 DTYPES = st.sampled_from(["u1", "<i2", ">i4", "<i8", ">u8", "<f2", "<f4", ">f4", "<f8", ">c8", "c16", "?"])
 LAYOUTS = st.sampled_from(["packed", "packed without shuffle", "kept as it is", "fletcher32", "contiguous", "compact"])
@@ -87,7 +88,7 @@ def test_all_ways_to_read_give_the_same(
         patch.setattr(source, "BLOCK", 512)
         patch.setattr(source, "GAP", 1024)
         files = {
-            "past HDF5": StoredFile.open(str(path)),
+            "past HDF5": current().open(str(path)),
             "by HDF5": StoredFile(io.BytesIO(content), "stream"),
             "remote": StoredFile(BlockSource(lambda at, size: content[at : at + size], "remote"), "remote"),
         }
@@ -130,7 +131,7 @@ def test_large_arrays_are_the_same_by_one_thread_and_by_two(
     assert image == file_image(root)
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     (tmp_path / "x.h5").write_bytes(image)
-    file = StoredFile.open(str(tmp_path / "x.h5"))
+    file = current().open(str(tmp_path / "x.h5"))
     array = file.root.array("x")
     np.testing.assert_array_equal(array.read(), values)
     np.testing.assert_array_equal(array.read((slice(3, 1400, 2), slice(11, 1699))), values[3:1400:2, 11:1699])
@@ -162,7 +163,7 @@ def test_damage_that_a_thread_finds_is_an_error_of_the_read(tmp_path: Path) -> N
     content = bytearray(file_image(Group({"x": Array(values)})))
     content[len(content) // 2] ^= 4
     (tmp_path / "x.h5").write_bytes(content)
-    file = StoredFile.open(str(tmp_path / "x.h5"))
+    file = current().open(str(tmp_path / "x.h5"))
     with pytest.raises(CorruptFileError, match="/x: the chunk at .* is damaged"):
         file.root.array("x").read()
     file.close()
@@ -192,7 +193,7 @@ def test_threads_read_one_file_at_once(tmp_path: Path) -> None:
 
     values = np.random.default_rng(1).normal(size=(700, 900)).astype("<f4")
     (tmp_path / "x.h5").write_bytes(file_image(Group({"x": Array(values)})))
-    file = StoredFile.open(str(tmp_path / "x.h5"))
+    file = current().open(str(tmp_path / "x.h5"))
     node = file.root.array("x")
     with ThreadPoolExecutor(8) as pool:
         rows = list(pool.map(lambda y: node.read((slice(y, y + 100), slice(None))), range(0, 700, 10)))

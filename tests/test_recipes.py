@@ -196,7 +196,7 @@ def test_raw_pixels_are_mapped_without_a_copy(tmp_path: Path) -> None:
         verify(opened)
         with pytest.raises(TypeError, match="recipe 'raw'"):
             opened.memmap("mask")
-        with pytest.raises(TypeError, match="'wcs' of kind 'wcs' isn't"):
+        with pytest.raises(TypeError, match="'wcs' of kind 'wcs': it isn't"):
             composite.memmap("wcs")
         assert opened.component_digest("image") == composite.component_digest("image")
     np.testing.assert_array_equal(mapped, composite["image"].array)

@@ -18,18 +18,19 @@ from linked_trees import ccd, ccd_path, visit_path, write_shared, write_tree
 from support import counted_reads, exposure
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
 from compositeh5.cli import main
 from compositeh5.operations.pruning import prune, remove
 from compositeh5.operations.references import refs, refs_to
 from compositeh5.operations.relinking import relink
 from compositeh5.operations.tree import files_under
 from compositeh5.operations.verify import verify_files
+from compositeh5.session import current
 
 
 @pytest.fixture(autouse=True)
 def _no_values_from_other_tests() -> None:
-    targets.cache.clear()
+    current().clear_cache()
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def test_links_within_a_file(tree: Path) -> None:
     path = tree / "both.h5"
     path = path.rename(tree / "renamed.h5")
     assert [(found.composite, found.state) for found in refs(path)] == [("ccd", "moved")]
-    targets.cache.clear()
+    current().clear_cache()
     with ch5.open(path, "ccd") as c:
         assert c["visit_info"]["visit"] == 5
     assert [file.path for file in relink(tree).files] == [str(path)]
@@ -386,7 +387,7 @@ def test_a_file_in_use_is_only_deleted_by_force_and_its_users_are_named(tree: Pa
     (deleted,) = remove([path], tree, delete=True, force=True).files
     assert not path.exists()
     assert [(user.component, user.state) for user in deleted.users] == [("visit_info", "lost")] * 3
-    targets.cache.clear()
+    current().clear_cache()
     with ch5.open(ccd_path(tree)) as c:
         assert c["image"].shape == (6, 8)
         with pytest.raises(errors.BrokenLinkError, match=r"visit\.visit_info"):

@@ -13,9 +13,10 @@ import pytest
 from support import exposure, pixels, visit_info, write_visit
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
 from compositeh5.container.source import BLOCK
-from compositeh5.remote import member_location, open_file
+from compositeh5.remote import member_location
+from compositeh5.session import current
 
 object_store = pytest.importorskip("object_store")
 
@@ -33,13 +34,13 @@ def store() -> Iterator[object_store.ObjectStore]:
 def tree(tmp_path: Path, store: object_store.ObjectStore) -> Path:
     write_visit(tmp_path / "tree")
     store.upload(tmp_path / "tree")
-    targets.cache.clear()
+    current().clear_cache()
     return tmp_path / "tree"
 
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> None:
-    targets.cache.clear()
+    current().clear_cache()
 
 
 # ---- Object store -------------------------------------------------------------------------------------------
@@ -243,7 +244,7 @@ def beside(tree: Path, tmp_path: Path) -> Path:
     """Return a local file whose link leads to the object store."""
     with ch5.open(VISIT) as visit:
         ch5.Composite(None, visit_info=visit.link("visit_info")).write(tmp_path / "local.h5")
-    targets.cache.clear()
+    current().clear_cache()
     return tmp_path / "local.h5"
 
 
@@ -341,7 +342,7 @@ def test_a_map_may_lead_to_another_folder(tree: Path, tmp_path: Path, store: obj
     (tmp_path / "root/a/_compositeh5_map.json").write_text(json.dumps(index))
     with ch5.open(ccd) as c:
         assert c["visit_info"]["visit"] == 903334
-    targets.cache.clear()
+    current().clear_cache()
     for name in ("root/a/_compositeh5_map.json", "root/a/b/a.h5", "flat/b.h5"):
         store.client().upload_file(str(tmp_path / name), "data", name)
     with ch5.open("s3://data/root/a/b/a.h5") as c:
@@ -384,23 +385,13 @@ def test_a_bad_index_is_told_among_the_places_tried(tree: Path, tmp_path: Path, 
 def test_an_index_is_only_read_up_to_a_size(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ccd, visit = moved_apart(tree, tmp_path / "flat")
     write_index(ccd.parent, {visit.name: id_of(visit)})
-    monkeypatch.setattr(targets, "INDEX_BYTES", 50)
+    monkeypatch.setattr("compositeh5.session.INDEX_BYTES", 50)
     with ch5.open(ccd) as c, pytest.raises(errors.BrokenLinkError, match="larger than 50 bytes"):
         c["visit_info"]
 
 
-def test_a_target_that_is_open_is_found_wherever_it_is(tree: Path, tmp_path: Path) -> None:
-    ccd, visit = moved_apart(tree, tmp_path / "flat")
-    with ch5.open(ccd) as c:
-        with open(visit, "rb") as stream, ch5.open(stream):
-            assert c["visit_info"]["visit"] == 903334
-        targets.cache.clear()
-        with pytest.raises(errors.BrokenLinkError):
-            c["visit_info"]
-
-
 def test_opening_a_url_gives_it_as_the_name(tree: Path) -> None:
-    file = open_file(VISIT)
+    file = current().open(VISIT)
     assert file.name == VISIT
     file.close()
     assert file.closed

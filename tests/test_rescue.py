@@ -16,7 +16,6 @@ from support import exposure, tool, visit_info
 import compositeh5 as ch5
 from compositeh5 import errors
 from compositeh5.cli import main
-from compositeh5.container.reader import StoredFile
 from compositeh5.operations.rescue import Rescue
 
 SHAPE = (600, 700)
@@ -363,4 +362,3 @@ def test_files_are_closed(bad: Path, tmp_path: Path) -> None:
     links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
     open_files = [os.readlink(link) for link in links if os.path.lexists(link)]
     assert not [name for name in open_files if str(tmp_path) in name]
-    assert not [file for file in StoredFile._open_files.values() if str(tmp_path) in file.name]

@@ -11,15 +11,16 @@ import pytest
 from support import exposure, simple_wcs, tool, visit_info, write_visit
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
 from compositeh5.operations.verify import verify
+from compositeh5.session import current
 
 KEYS = {"instrument": "DemoCam", "visit": 903334}
 
 
 @pytest.fixture(autouse=True)
 def _nothing_cached() -> None:
-    targets.cache.clear()
+    current().clear_cache()
 
 
 def ccds(count: int = 3, **deviating: object) -> dict[int, ch5.Composite]:
@@ -130,7 +131,7 @@ def test_a_flattened_file_is_the_same_composite_without_links(overlaid: Path, tm
     for folder in ("calexp", "visit", "over"):
         for path in (tmp_path / folder).iterdir():
             path.unlink()
-    targets.cache.clear()
+    current().clear_cache()
     with ch5.open(moved) as flat:
         verify(flat)
         assert flat.links == {}
@@ -269,7 +270,7 @@ def test_links_within_what_is_nested_are_flattened_from_memory_too(tmp_path: Pat
     assert "Link" not in tool("h5ls", "-r", tmp_path / "flat/flat.h5").stdout.replace("Soft Link", "")
     for path in tmp_path.glob("*.h5"):
         path.unlink()
-    targets.cache.clear()
+    current().clear_cache()
     with ch5.open(tmp_path / "flat/flat.h5") as c:
         verify(c)
         assert c.digest == digest

@@ -18,10 +18,11 @@ from astropy.wcs import WCS
 from support import data_file
 
 import compositeh5 as ch5
-from compositeh5 import errors, prune, remove, subset, targets, verify_files
+from compositeh5 import errors, prune, remove, subset, verify_files
 from compositeh5.convert.fits import read_exposure
 from compositeh5.demo.simulate import Camera, simulate_exposure, simulate_visit
 from compositeh5.operations.verify import Problem
+from compositeh5.session import current
 
 CAMERA = Camera(12, 64)
 TRACTS = {9812: range(1, 5), 9813: range(4, 8)}
@@ -61,7 +62,7 @@ class Story:
 @pytest.fixture(params=["simulated", "real"])
 def story(request: pytest.FixtureRequest, tmp_path: Path) -> Story:
     """Exposures of a simulated visit of twelve detectors; and maybe a real one, which is then the one that is sent."""
-    targets.cache.clear()
+    current().clear_cache()
     visit = simulate_visit(CAMERA)
     exposures: dict[Name, ch5.Composite] = {}
     tables: dict[Name, QTable] = {}
@@ -277,10 +278,10 @@ def problems(*roots: Path) -> tuple[Problem, ...]:
 @contextmanager
 def out_of_reach(*roots: Path) -> Iterator[None]:
     """Have trees elsewhere for a while, so that nothing finds them."""
-    targets.cache.clear()
+    current().clear_cache()
     for root in roots:
         root.rename(root.with_name(f"{root.name}, out of reach"))
     yield
-    targets.cache.clear()
+    current().clear_cache()
     for root in roots:
         root.with_name(f"{root.name}, out of reach").rename(root)

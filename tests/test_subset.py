@@ -16,11 +16,12 @@ from astropy.table import QTable
 from support import counted_reads, exposure, tool, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
 from compositeh5.cli import main
 from compositeh5.operations.promote import promote
 from compositeh5.operations.subset import subset
 from compositeh5.operations.verify import verify
+from compositeh5.session import current
 
 KEYS = {"instrument": "DemoCam", "visit": 903334}
 
@@ -38,7 +39,7 @@ def build(root: Path, detectors: int = 3, shape: tuple[int, int] = (300, 400)) -
         table = QTable({"flux": np.arange(5.0) + detector})
         links = {"photo_calib": ccd.link("photo_calib"), "wcs": ccd.link("wcs"), "visit_info": info}
         ch5.Composite("source_catalog", table=table, **links, data_id=data_id).write(root / f"src/src_{detector}.h5")
-    targets.cache.clear()
+    current().clear_cache()
     return root
 
 
@@ -151,7 +152,7 @@ def test_what_is_outside_of_the_source_comes_too(tmp_path: Path) -> None:
     assert len(found) == 7
     for path in (tmp_path / "all").rglob("*.h5"):
         path.unlink()
-    targets.cache.clear()
+    current().clear_cache()
     with ch5.open(tmp_path / "new/src_2.h5") as c:
         assert c["photo_calib"].mean == 4.5
         assert c["visit_info"]["visit"] == 903334
@@ -250,7 +251,7 @@ def test_a_promoted_component_outlives_its_parent(tmp_path: Path, capsys: pytest
     assert main(["promote", f"{root}/calexp/ccd_1.h5", "wcs", f"{root}/wcs/ccd_1.h5", "--users", str(root)]) == 0
     assert "to which 1 files link now" in capsys.readouterr().out
     (root / "calexp/ccd_1.h5").unlink()
-    targets.cache.clear()
+    current().clear_cache()
     for path, (id_, digest) in known.items():
         with ch5.open(path) as c:
             verify(c)

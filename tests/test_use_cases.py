@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pages import blocks, needs_the_command, run
 
-from compositeh5 import targets
+from compositeh5.session import current
 
 PAGE = (Path(__file__).parents[1] / "specs" / "use-cases.md").read_text()
 SECTIONS = dict(re.findall(r"^## (Before|U\d+): .*?\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
@@ -55,7 +55,7 @@ def test_use_case(
     folder, namespace = made
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    targets.cache.clear()
+    current().clear_cache()
     assert run_section(name, dict(namespace), tmp_path, butler=False) or name == "U4"
 
 

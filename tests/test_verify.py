@@ -10,20 +10,20 @@ import h5py
 import numpy as np
 import pytest
 from linked_trees import ccd, ccd_path, visit_path, write_shared, write_tree
-from support import exposure
+from support import exposure, group_of
 
 import compositeh5 as ch5
-from compositeh5 import errors, targets
+from compositeh5 import errors
 from compositeh5.cli import main
 from compositeh5.container.layout import file_root
 from compositeh5.container.writer import file_image
 from compositeh5.operations.verify import Problem, verify, verify_files
-from compositeh5.writing import group_of
+from compositeh5.session import current
 
 
 @pytest.fixture(autouse=True)
 def _no_values_from_other_tests() -> None:
-    targets.cache.clear()
+    current().clear_cache()
 
 
 @pytest.fixture

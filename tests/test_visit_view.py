@@ -18,8 +18,8 @@ from support import counted_reads, exposure, pixels, simple_wcs, visit_info, wri
 from visits import CAMERA, DETECTORS, SIZE, VISIT, detector_path, write_simulated_visit
 
 import compositeh5 as ch5
-from compositeh5 import targets
 from compositeh5.cli import main
+from compositeh5.dask import stack
 from compositeh5.demo.simulate import make_wcs
 from compositeh5.errors import (
     AbsentComponentError,
@@ -34,6 +34,7 @@ from compositeh5.errors import (
 from compositeh5.operations.index import index, open_index
 from compositeh5.operations.visit_files import open_visit
 from compositeh5.operations.visit_view import VisitView
+from compositeh5.session import current
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,7 @@ def test_what_is_shared_is_read_once(simulated: Path) -> None:
         with counted_reads() as count:
             view.shared("camera")
         assert count() == 0 < once
-    targets.cache.clear()
+    current().clear_cache()
     with open_visit(simulated / "calexp") as view:
         assert view.visit is None
         assert view.visit_info["exposure_time"] == 30 * u.s
@@ -270,7 +271,7 @@ def test_a_lost_component_is_not_an_absent_one(tmp_path: Path) -> None:
         with pytest.raises(BrokenLinkError, match="'wcs' is lost for detector 1"):
             view.containing(SkyCoord(150.1, 2.2, unit="deg"))
     (tmp_path / "visit" / "903334.h5").unlink()
-    targets.cache.clear()
+    current().clear_cache()
     with open_visit(folder) as view:
         assert view.table("visit_info", missing="keep")["missing"].tolist() == ["lost"] * 3
         with pytest.raises(BrokenLinkError, match="'visit_info' is lost for detector 0"):
@@ -309,7 +310,7 @@ def test_files_are_open_only_while_they_are_read(simulated: Path) -> None:
         view["image"]
         assert files() == [str(simulated / "visit" / "visit.h5")]
     assert files() == []
-    for use in (lambda: view["wcs"], lambda: view.visit_info, lambda: view.open(1), view.to_dask):
+    for use in (lambda: view["wcs"], lambda: view.visit_info, lambda: view.open(1), lambda: stack(view)):
         with pytest.raises(ClosedError, match="was closed"):
             use()
     with pytest.raises(FileNotFoundError):
@@ -410,7 +411,7 @@ def test_positions_and_tables_read_no_pixel(tmp_path: Path) -> None:
 
 def test_stacked_pixels(view: VisitView, simulated: Path) -> None:
     pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
-    stacked = view.to_dask("image")
+    stacked = stack(view, "image")
     assert stacked.shape == (12, SIZE, SIZE)
     assert stacked.chunks == ((1,) * 12, (SIZE,), (SIZE,))
     images = {d: image.array for d, image in view["image"].items()}
@@ -421,18 +422,18 @@ def test_stacked_pixels(view: VisitView, simulated: Path) -> None:
     assert np.array_equal(stacked[[2, 0], 5].compute(), expected[[2, 0], 5])
     assert np.array_equal(stacked[1:4, [7, 1, 100]].compute(), expected[1:4, [7, 1, 100]])
     assert stacked[5:5].compute().shape == (0, SIZE, SIZE)
-    assert np.array_equal(view.to_dask("mask", detectors=[5, 3]).compute()[1], view["mask"][3].array)
-    assert view.to_dask("image", chunks=(64, 32)).numblocks == (12, 2, 4)
+    assert np.array_equal(stack(view, "mask", detectors=[5, 3]).compute()[1], view["mask"][3].array)
+    assert stack(view, "image", chunks=(64, 32)).numblocks == (12, 2, 4)
     # What is sent to workers is where the pixels are.
     assert len(pickle.dumps(stacked)) < 100_000
-    assert view.to_dask("image").name == stacked.name
+    assert stack(view, "image").name == stacked.name
     with pytest.raises(TypeError, match="isn't one array"):
-        view.to_dask("psf")
+        stack(view, "psf")
 
 
 def test_workers_of_dask_read_pixels_and_components(view: VisitView, simulated: Path) -> None:
     distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
-    stacked = view.to_dask("image")
+    stacked = stack(view, "image")
     expected = np.mean([image.array for image in view["image"].values()], axis=0, dtype=np.float64)
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
@@ -449,7 +450,7 @@ def test_part_of_a_stack_reads_little(tmp_path: Path) -> None:
         image = ch5.Image(pixels((1500, 1500), detector))
         ch5.Composite(None, image=image, data_id={"detector": detector}).write(tmp_path / f"{detector}.h5")
     with open_visit(tmp_path) as view:
-        stacked = view.to_dask("image")
+        stacked = stack(view, "image")
         with counted_reads() as count:
             stacked[:, 100:120, 100:120].compute(scheduler="synchronous")
     assert count() < 0.15 * sum(path.stat().st_size for path in tmp_path.iterdir())
@@ -461,8 +462,8 @@ def test_only_equal_boxes_are_stacked(tmp_path: Path) -> None:
     folder = write_detectors(tmp_path, d1=other)
     with open_visit(folder) as view:
         with pytest.raises(FormatError, match=r"most have .* first pixel \(100, 200\).* but 1: .*\(0, 0\)"):
-            view.to_dask("image")
-        assert view.to_dask("image", detectors=[0, 2]).shape == (2, 20, 30)
+            stack(view, "image")
+        assert stack(view, "image", detectors=[0, 2]).shape == (2, 20, 30)
 
 
 # ---- The command -------------------------------------------------------------------------------------------

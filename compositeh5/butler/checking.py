@@ -11,7 +11,7 @@ from lsst.daf.butler import Butler, DatasetRef
 from ..errors import CompositeH5Error, DigestMismatchError, WrongIdError
 from ..links import Link
 from ..operations.references import StoredLink
-from ..targets import open_target
+from ..session import current
 from .relinking import Places, read_map
 from .stored import composite_refs, describe, links_if_stored, located, target_ref
 
@@ -130,7 +130,7 @@ def _state(butler: Butler, found: StoredLink, mapped: Places) -> tuple[State, st
     failures: list[Exception] = []
     for place, state in places.items():
         try:
-            open_target(link, place)[0].close()
+            current().target_at(place, link).file.close()
         except (OSError, CompositeH5Error) as error:
             failures.append(error)
         else:

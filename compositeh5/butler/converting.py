@@ -185,7 +185,7 @@ def _links(butler: Butler, visit: DatasetRef | None) -> dict[str, Link]:
     if visit is None:
         return {}
     with open_ref(butler, visit) as stored:
-        return {name: stored.stored_link(name) for name in stored}
+        return {name: stored.link(name) for name in stored}
 
 
 def _shared(definition: Definition, dataset_type: DatasetType) -> list[str]:

@@ -24,6 +24,7 @@ from lsst.resources import ResourcePath
 from .. import kinds
 from ..assembly import definitions_of
 from ..composite import Composite
+from ..cutout import image_box
 from ..definition import VERSIONS, Definition, definition_names, get_definition
 from ..errors import (
     DefinitionError,
@@ -37,8 +38,7 @@ from ..errors import (
 )
 from ..geometry import Box
 from ..opening import open_composite, open_dataset
-from ..operations.cutout import image_box
-from ..parts import MemoryPart
+from ..parts import ValuePart
 from ..remote import ZIP_PATH, member_location, shown
 from .dataset_types import storage_class_name
 
@@ -109,14 +109,12 @@ def read_composite(composite: Composite, parameters: Mapping[str, Any]) -> Compo
         return composite.load()
     part, rest = chosen(composite, parameters)
     check_understood(rest, map(part.kind, part), f"{part!r}")
-    result = part.replace()
-    if BBOX in rest:
-        result._parts |= part.cutout(as_box(rest[BBOX]))._parts
+    changed = dict(part.cutout(as_box(rest[BBOX])).parts) if BBOX in rest else {}
     for name in part:
         kind = kinds.get(part.kind(name))
         if own := {key: value for key, value in rest.items() if key in kind.parameters}:
-            result._parts[name] = MemoryPart(part.read(name, **own), kind.name, part.component_stage(name))
-    return result.load()
+            changed[name] = ValuePart(part.read(name, **own), kind.name, part.component_stage(name))
+    return part.with_parts({**part.parts, **changed}).load()
 
 
 def chosen(composite: Composite, parameters: Mapping[str, Any]) -> tuple[Composite, dict[str, Any]]:
@@ -139,9 +137,8 @@ def chosen(composite: Composite, parameters: Mapping[str, Any]) -> tuple[Composi
     for name in names:
         if name not in known:
             raise NoSuchComponentError(f"{composite!r}: there is no component {name!r}{suggest(name, known)}")
-    result._parts = {name: composite._part(name) for name in names if name in composite}
-    result._absent = [name for name in names if name not in composite]
-    return result, rest
+    parts = {name: composite.part(name) for name in names if name in composite}
+    return composite.with_parts(parts, [name for name in names if name not in composite]), rest
 
 
 def as_box(box: Any) -> Box:

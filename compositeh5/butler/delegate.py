@@ -11,7 +11,7 @@ from .. import kinds
 from ..composite import Composite
 from ..definition import VERSIONS
 from ..errors import DefinitionError
-from ..parts import MemoryPart
+from ..parts import ValuePart
 from .datasets import (
     ASSEMBLY,
     COMPONENTS,
@@ -108,10 +108,15 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
     def copy(self, inMemoryDataset: Any) -> Composite:
         """Return a composite of copies of the values; those that can't be changed are shared."""
         copied = as_composite(inMemoryDataset, self.storageClass).load()
-        for name, part in copied._parts.items():
-            if isinstance(part, MemoryPart):
-                copied._parts[name] = MemoryPart(kinds.get(part.kind).share(part.value), part.kind, part.stage)
-        return copied
+        parts = {
+            name: ValuePart(kinds.get(part.kind).share(part.value), part.kind, part.stage)
+            if isinstance(part, ValuePart)
+            else part
+            for name, part in copied.parts.items()
+        }
+        result = copied.with_parts(parts, id=copied.id)
+        result.location = copied.location
+        return result
 
 
 class ComponentDelegate(StorageClassDelegate):  # type: ignore[misc]

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..composite import Composite
 from ..links import Link
-from ..parts import LinkedPart, MemoryPart
+from ..parts import LinkedPart, ValuePart
 from .datasets import ASSEMBLY, BBOX, COMPONENTS, as_box, check_understood, chosen, parameter_names, read_component
 
 
@@ -43,7 +43,7 @@ class Piece:
         """Remember where the piece is; ``composite`` is what was written."""
         if self.component in composite:
             composite.location = location
-            self.links[self.component] = composite.stored_link(self.component)
+            self.links[self.component] = composite.link(self.component)
 
 
 def take_apart(whole: Composite, names: Iterable[str]) -> dict[str, Piece]:
@@ -55,13 +55,9 @@ def take_apart(whole: Composite, names: Iterable[str]) -> dict[str, Piece]:
     links: dict[str, Link] = {}
     pieces = {}
     for name in names:
-        content = Composite(None, dict.fromkeys({name}.intersection(whole.absent)))
-        if name in whole:
-            content._parts[name] = whole._part(name)
-        pieces[name] = Piece(name, content, links)
-    frame = whole.replace()
-    frame._parts = {}
-    return {**pieces, ASSEMBLY: Piece(ASSEMBLY, frame, links)}
+        own = {name: whole.part(name)} if name in whole else dict.fromkeys({name}.intersection(whole.absent))
+        pieces[name] = Piece(name, Composite(None, own), links)
+    return {**pieces, ASSEMBLY: Piece(ASSEMBLY, whole.with_parts({}), links)}
 
 
 @dataclass(frozen=True)
@@ -81,13 +77,12 @@ class Assembly:
 
     def joined(self, values: Mapping[str, Any]) -> Composite:
         """Return the composite with the values of its pieces."""
-        result = self.frame.replace(id=self.frame.id or None)
-        for name, (kind, stage) in self.awaited.items():
-            result._parts[name] = MemoryPart(values[name], kind, stage)
-        for name, part in result._parts.items():
-            if isinstance(part, LinkedPart):
-                result._parts[name] = part.with_value(values[name])
-        return result
+        parts = {
+            name: part.with_value(values[name]) if isinstance(part, LinkedPart) else part
+            for name, part in self.frame.parts.items()
+        }
+        parts |= {name: ValuePart(values[name], kind, stage) for name, (kind, stage) in self.awaited.items()}
+        return self.frame.with_parts(parts, id=self.frame.id or None)
 
 
 def read_piece(composite: Composite, name: str, parameters: Mapping[str, Any]) -> Any:
@@ -114,14 +109,14 @@ def _read_assembly(composite: Composite, parameters: Mapping[str, Any]) -> Assem
     # The pieces are cut by those who read them; only a WCS needs to know from which box.
     part, rest = chosen(composite, parameters)
     check_understood(rest, map(part.kind, part), f"{part!r}")
-    frame = part.replace(id=None if parameters else composite.id)
+    parts = dict(part.parts)
     if BBOX in rest:
         worlds = [name for name in part if part.kind(name) == "wcs"]
-        frame._parts |= part.cutout(as_box(rest[BBOX]), components=worlds)._parts
+        parts |= part.cutout(as_box(rest[BBOX]), components=worlds).parts
     awaited = {}
     for name, own in composite.links.items():
         is_cut = not parameter_names(own.kind).isdisjoint(rest)
-        if isinstance(frame._parts.get(name), LinkedPart) and (own.id == composite.id or is_cut):
+        if isinstance(parts.get(name), LinkedPart) and (own.id == composite.id or is_cut):
             awaited[name] = (own.kind, own.stage)
-            del frame._parts[name]
-    return Assembly(frame, awaited)
+            del parts[name]
+    return Assembly(part.with_parts(parts, id=None if parameters else composite.id), awaited)

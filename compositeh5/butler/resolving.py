@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from lsst.daf.butler import Butler
 from lsst.resources import ResourcePath
 
-from .. import targets
 from ..errors import BrokenLinkError
 from ..links import Link
+from ..session import current
 from .datasets import source_of
 
 RESOLVER = "resolver"
@@ -52,11 +53,8 @@ def use_butler(butler: Butler) -> Iterator[None]:
             raise BrokenLinkError(f"{butler} has no dataset {link.id}")
         return source_of(uri)
 
-    token = targets.resolver.set(locate)
-    try:
+    with replace(current(), resolver=locate).use():
         yield
-    finally:
-        targets.resolver.reset(token)
 
 
 @contextmanager

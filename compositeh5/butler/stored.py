@@ -85,12 +85,13 @@ def open_joined(butler: Butler, ref: DatasetRef) -> Iterator[Composite]:
         if uris.primaryURI is not None:
             yield assembly
             return
-        whole = assembly.replace(id=assembly.id)
-        whole.location = assembly.location
+        pieces = {}
         for name, target in assembly.links.items():
             if target.id == assembly.id:
                 piece = stack.enter_context(open_uri(uris.componentURIs[name], ref=ref))
-                whole._parts[name] = piece._part(name)
+                pieces[name] = piece.part(name)
+        whole = assembly.with_parts({**assembly.parts, **pieces}, id=assembly.id)
+        whole.location = assembly.location
         yield whole
 
 

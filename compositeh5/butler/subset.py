@@ -24,6 +24,7 @@ from lsst.daf.butler import (
 )
 
 from .. import kinds
+from ..composite import stored_composite
 from ..container.layout import composite_names
 from ..errors import BrokenLinkError, ConfigurationError, ConflictError, NoSuchComponentError, UnknownKindError
 from ..links import Link
@@ -31,8 +32,6 @@ from ..operations.references import StoredLink, part_links
 from ..operations.rewriting import relinked_group
 from ..operations.subset import reduced
 from ..parts import StoredPart
-from ..stored import from_group
-from ..writing import group_of
 from .datasets import location_of
 from .relinking import relink
 from .stored import Missing, describe, is_composite, open_joined, stored_among, stored_targets
@@ -228,7 +227,7 @@ def _looked_at(butler: Butler, ref: DatasetRef) -> _Dataset:
     links: dict[str, tuple[StoredLink, ...]] = {}
     with open_joined(butler, ref) as composite:
         for name in composite:
-            part = composite._part(name)
+            part = composite.part(name)
             location = part.location if isinstance(part, StoredPart) else None
             links[name] = tuple(part_links(name, part, location))
         pixels = {name for name in composite if _is_pixels(composite.kind(name))}
@@ -321,8 +320,8 @@ def _put(source: Butler, target: Butler, datasets: Sequence[_Dataset]) -> None:
     for dataset in missing:
         with open_joined(source, dataset.ref) as stored:
             location = stored.location or ""
-            group, _ = relinked_group(group_of(stored), location, partial(_new_link, target, dataset))
-            composite, provenance = from_group(group, location), None
+            group, _ = relinked_group(stored.contents().group(), location, partial(_new_link, target, dataset))
+            composite, provenance = stored_composite(group, location), None
             if dataset.is_reduced:
                 composite, provenance = reduced(composite, dataset.needed), DatasetProvenance()
                 provenance.add_input(dataset.ref)

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..describe import columns, printable
 from ..export import to_text
-from ..report import columns, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -51,7 +51,7 @@ def preview(arguments: argparse.Namespace) -> None:
 
 def _written(arguments: argparse.Namespace) -> Picture:
     from ..container.publish import publish
-    from ..display import png
+    from ..pictures import png
 
     if not arguments.output.endswith(".png"):
         raise EncodeError(f"{arguments.output}: pictures are written as .png")

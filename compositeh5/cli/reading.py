@@ -10,8 +10,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .. import export
+from ..describe import CELLS, cells
 from ..errors import EncodeError
-from ..report import CELLS, cells
 from .common import COMPONENT, FILE, argument, force, opened, verb
 from .output import Outline, Table, report
 from .progress import progress

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..report import human_bytes
+from ..describe import human_bytes
 from . import completion
 from .common import COULD_NOT, FINE, FOUND, JOBS, argument, force, names_option, number_option, verb, working
 from .output import Table, report

@@ -20,7 +20,7 @@ from ..errors import (
     WrongIdError,
 )
 from .chunks import BLOCK_CRC, BLOCK_ROWS
-from .nodes import AttrValue, Group, GroupNode, Later, Node, SoftLink
+from .nodes import AttrValue, Group, GroupNode, Node, SoftLink
 from .quantized import FRACTION, STEP
 from .reader import StoredFile, StoredGroup
 
@@ -34,9 +34,6 @@ DEFAULT = "composite"
 """Name of the group of the composite of a file that holds one."""
 
 BY_ID = "by-id"
-
-ID_LENGTH = 36
-"""Characters of an id."""
 
 ID_NAMESPACE = uuid.UUID("0b2a2d0e-6f0b-5d6c-9f46-6f1c2c6a3d5e")
 """Namespace of the ids that are derived from a composite's digest (UUID version 5)."""
@@ -90,7 +87,7 @@ def joined_text(node: Node, name: str) -> str:
     return "".join(parts)
 
 
-def file_root(composites: Mapping[str, tuple[str | Later, GroupNode]]) -> Group:
+def file_root(composites: Mapping[str, tuple[str, GroupNode]]) -> Group:
     """Return the root group of a file that holds composites.
 
     Parameters
@@ -98,11 +95,7 @@ def file_root(composites: Mapping[str, tuple[str | Later, GroupNode]]) -> Group:
     composites : mapping
         For the name of each group its id (a UUID) and its node. The first is the default one.
     """
-    links = {id_: SoftLink(f"/{name}") for name, (id_, _) in composites.items()}
-    by_id = Group(
-        {id_: link for id_, link in links.items() if isinstance(id_, str)},
-        later_links={id_: link for id_, link in links.items() if isinstance(id_, Later)},
-    )
+    by_id = Group({id_: SoftLink(f"/{name}") for name, (id_, _) in composites.items()})
     default = next(iter(composites))
     attrs: dict[str, AttrValue] = {
         "compositeh5_format": FORMAT,

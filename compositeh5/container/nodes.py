@@ -8,7 +8,7 @@ decodes both with the same code.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar
@@ -26,35 +26,6 @@ _T = TypeVar("_T")
 _REQUIRED: Any = object()
 
 
-class Later:
-    """A text of which only the length is known while what is described by it is being written.
-
-    Parameters
-    ----------
-    length : int
-        Number of its characters, which are ASCII.
-    make : callable
-        Returns the text, when it is needed.
-    """
-
-    def __init__(self, length: int, make: Callable[[], str]) -> None:
-        self.length = length
-        self._make: Callable[[], str] | None = make
-        self._text = ""
-
-    def text(self) -> str:
-        """Return the text; the first call may have to wait for it."""
-        if self._make is not None:
-            # What makes it may hold the node that holds this.
-            self._text, self._make = self._make(), None
-        return self._text
-
-
-def known(text: str | Later) -> str:
-    """Return a text that may have to be waited for."""
-    return text if isinstance(text, str) else text.text()
-
-
 class Node(ABC):
     """An array or a group, with attributes.
 
@@ -63,9 +34,6 @@ class Node(ABC):
 
     attrs: Mapping[str, AttrValue]
     """The attributes by name."""
-
-    later: Mapping[str, Later] = MappingProxyType({})
-    """Attributes that are written last, by name."""
 
     where: str
     """File and HDF5 path, for messages."""
@@ -157,9 +125,6 @@ class GroupNode(Node, Mapping[str, Node]):
     recipes: Mapping[str, Recipe] = MappingProxyType({})
     """How the arrays in a child are written, by the child's name; others as those in this group. No content."""
 
-    later_links: Mapping[Later, SoftLink] = MappingProxyType({})
-    """Children that are written last, by their names."""
-
     def array(self, name: str, ndim: int | None = None, dtype_kinds: str | None = None) -> ArrayNode:
         """Return a child that must be an array.
 
@@ -235,8 +200,6 @@ class Group(GroupNode):
     attrs: dict[str, AttrValue] = field(default_factory=dict)
     where: str = "value"
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
-    later: Mapping[str, Later] = field(default_factory=dict)
-    later_links: Mapping[Later, SoftLink] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Node:
         return self.children[name]
@@ -270,7 +233,7 @@ class SoftLink(Node):
 def with_attrs(node: Node, attrs: Mapping[str, AttrValue]) -> Node:
     """Return an array or a group with more attributes; it is not read."""
     if isinstance(node, GroupNode):
-        return Group(dict(node.items()), {**node.attrs, **attrs}, node.where, later=node.later)
+        return Group(dict(node.items()), {**node.attrs, **attrs}, node.where)
     if isinstance(node, ArrayNode):
         return Described(node, attrs)
     raise TypeError(f"{node.where}: a {type(node).__name__} has no attributes")
@@ -280,7 +243,7 @@ class Described(ArrayNode):
     """An array with attributes of its own beside those of another node."""
 
     def __init__(self, node: ArrayNode, attrs: Mapping[str, AttrValue]) -> None:
-        self._node, self.where, self.later = node, node.where, node.later
+        self._node, self.where = node, node.where
         self.attrs = {**node.attrs, **attrs}
 
     @property

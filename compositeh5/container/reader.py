@@ -11,7 +11,7 @@ import mmap
 import os
 import re
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any, ClassVar
 from weakref import WeakSet
@@ -25,7 +25,7 @@ from .arrays import StoredArray
 from .attributes import StoredAttrs, checked_name, reading
 from .limits import LIMITS, Limits
 from .nodes import AttrValue, ExternalLink, GroupNode, Node, Selection
-from .source import BlockSource, FileSource, ReadAt, check_bytes, check_signature, identity
+from .source import BlockSource, FileSource, ReadAt, check_bytes, check_signature
 
 OpenSource = Callable[[], FileSource | BlockSource]
 
@@ -35,9 +35,6 @@ _WITHIN = re.compile(rb"/by-id/[0-9a-f-]{36}/[A-Za-z_][A-Za-z0-9_]*")
 
 class StoredFile:
     """An HDF5 file open for reading.
-
-    Use `open` or `shared`: while a file is open in this process, it is opened once for each of the limits, however many
-    composites use it.
 
     Parameters
     ----------
@@ -51,17 +48,13 @@ class StoredFile:
         What `check_bytes` compares with the bytes of the file, before HDF5 sees them.
     """
 
-    _open_files: ClassVar[dict[Hashable, StoredFile]] = {}
     _all: ClassVar[WeakSet[StoredFile]] = WeakSet()
-    # h5py's own lock: with another one, a thread that closes a file while h5py collects garbage could wait for a
-    # thread that waits for it.
-    _lock: ClassVar[Any] = phil
 
     def __init__(self, source: Any, name: str, limits: Limits = LIMITS, digest: str | None = None) -> None:
         self.name, self.limits = name, limits
         self._source = source
         self._users = 1
-        self._key: Hashable = None
+        self._on_close: Callable[[], object] | None = None
         if digest is not None:
             check_bytes(source, digest, name)
         check_signature(source, name)
@@ -76,71 +69,9 @@ class StoredFile:
             fapl.close()
         self._all.add(self)
 
-    @classmethod
-    def open(cls, path: str, limits: Limits = LIMITS) -> StoredFile:
-        """Open a file, or return the one that is open already if it is still the same file.
-
-        Raises
-        ------
-        OSError
-            If it can't be opened: `FileNotFoundError`, `PermissionError`, `NotACompositeFileError`,
-            `CorruptFileError`, `RefusedError`.
-        """
-        return cls.shared(identity(os.stat(path)), lambda: FileSource(path), path, limits)
-
-    @classmethod
-    def shared(
-        cls,
-        key: Hashable,
-        open_source: OpenSource,
-        name: str,
-        limits: Limits = LIMITS,
-        digest: str | None = None,
-    ) -> StoredFile:
-        """Return the file whose source has an identity: the one that is open already, or one opened for it.
-
-        Parameters
-        ----------
-        key : hashable
-            Identity of the source.
-        open_source : callable
-            Returns the source; the file closes it.
-        name, limits, digest
-            As for the class.
-
-        Raises
-        ------
-        OSError
-            As `open` does.
-        """
-        if (known := cls._known((key, limits, digest))) is not None:
-            return known
-        # Without the lock: this may wait for a network.
-        source = open_source()
-        try:
-            file = cls(source, name, limits, digest)
-        except BaseException:
-            source.close()
-            raise
-        file._key = source.identity, limits, digest
-        with cls._lock:
-            if (known := cls._known(file._key)) is None:
-                cls._open_files[file._key] = file
-                return file
-        file.close()
-        return known
-
-    @classmethod
-    def _known(cls, key: Hashable) -> StoredFile | None:
-        with cls._lock:
-            known = cls._open_files.get(key)
-            if known is not None:
-                known._users += 1
-            return known
-
     def again(self) -> bool:
         """Become one more user of the file; return whether it was still open."""
-        with self._lock:
+        with phil:
             if self._users:
                 self._users += 1
             return self._users > 0
@@ -152,7 +83,9 @@ class StoredFile:
 
     def close(self) -> None:
         """Give the file up; it is closed when its last user does so."""
-        with self._lock:
+        # h5py's own lock: with another one, a thread that closes a file while h5py collects garbage could wait for a
+        # thread that waits for it.
+        with phil:
             if self._users == 0:
                 return
             self._users -= 1
@@ -165,10 +98,10 @@ class StoredFile:
                 h5i.dec_ref(self._fid)
             # It refers to the file: without this, both would wait for the garbage collector, with all that was kept.
             vars(self).pop("root", None)
-            if self._key is not None:
-                if self._open_files.get(self._key) is self:
-                    del self._open_files[self._key]
-                self._source.close()
+            # It refers to the file, too.
+            on_close, self._on_close = self._on_close, None
+            if on_close is not None:
+                on_close()
 
     @classmethod
     def close_all(cls) -> None:
@@ -228,6 +161,91 @@ class StoredFile:
 
 # HDF5 closes what is left open when the process ends, and would then call a source that is gone.
 atexit.register(StoredFile.close_all)
+
+
+KEPT_OPEN = 8
+"""So many files an `OpenFiles` keeps open without users."""
+
+
+class OpenFiles:
+    """The files that a session has open: each is opened once for each of the limits, however many use it."""
+
+    def __init__(self) -> None:
+        self._open: dict[Hashable, StoredFile] = {}
+        self._kept: dict[int, StoredFile] = {}
+        self._keepers = 0
+
+    def open(
+        self, key: Hashable, open_source: OpenSource, name: str, limits: Limits = LIMITS, digest: str | None = None
+    ) -> StoredFile:
+        """Return the file whose source has an identity: the one that is open already, or one opened for it.
+
+        Parameters
+        ----------
+        key : hashable
+            Identity of the source.
+        open_source : callable
+            Returns the source; the file closes it.
+        name, limits, digest
+            As for `StoredFile`.
+
+        Raises
+        ------
+        OSError
+            If it can't be opened: `FileNotFoundError`, `PermissionError`, `NotACompositeFileError`,
+            `CorruptFileError`, `RefusedError`.
+        """
+        if (known := self._known((key, limits, digest))) is not None:
+            return known
+        # Without the lock: this may wait for a network.
+        source = open_source()
+        try:
+            file = StoredFile(source, name, limits, digest)
+        except BaseException:
+            source.close()
+            raise
+        # A file may have been replaced since its identity was asked for.
+        own_key = source.identity if isinstance(source, FileSource) else key, limits, digest
+        with phil:
+            if (known := self._known(own_key)) is None:
+                self._open[own_key] = file
+
+        def closed() -> None:
+            if self._open.get(own_key) is file:
+                del self._open[own_key]
+            source.close()
+
+        file._on_close = closed
+        if known is None:
+            return file
+        file.close()
+        return known
+
+    def _known(self, key: Hashable) -> StoredFile | None:
+        with phil:
+            known = self._open.get(key)
+            return known if known is not None and known.again() else None
+
+    @contextmanager
+    def keep(self) -> Iterator[None]:
+        """Keep the files that are told to `used` open within the block, no more than `KEPT_OPEN` of them."""
+        with phil:
+            self._keepers += 1
+        try:
+            yield
+        finally:
+            with phil:
+                self._keepers -= 1
+                while self._kept and not self._keepers:
+                    self._kept.popitem()[1].close()
+
+    def used(self, file: StoredFile) -> None:
+        """Keep a file open, within `keep`; of too many, that which was not used for the longest is given up."""
+        with phil:
+            if self._keepers and (self._kept.pop(id(file), None) is file or file.again()):
+                self._kept[id(file)] = file
+                if len(self._kept) > KEPT_OPEN:
+                    self._kept.pop(next(iter(self._kept))).close()
 
 
 class StoredGroup(GroupNode):

@@ -172,7 +172,6 @@ class BlockSource(_Source):
     ) -> None:
         super().__init__()
         self._read, self._name, self._on_close = read_at, name, close
-        self.identity: Hashable = name
         first = read_at(0, BLOCK if size is None else min(BLOCK, size))
         if size is None:
             size = len(first) if len(first) < BLOCK else stated_size(first) or (measure() if measure else None)

@@ -46,7 +46,7 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], nbytes: 
         What the function raises for the first item that fails, or what making the items raises. Items that were not
         begun by then are left out.
     """
-    pool = _pool(available()) if nbytes >= WORTHWHILE_BYTES else None
+    pool = _pool() if nbytes >= WORTHWHILE_BYTES else None
     if pool is None:
         yield from map(function, items)
         return
@@ -77,9 +77,9 @@ def batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _pool(threads: int) -> ThreadPoolExecutor | None:
+def _pool() -> ThreadPoolExecutor | None:
     """Return what starts threads; None where all is done by one, or if the interpreter ends, and has none any more."""
-    if available() == 1:
+    if (threads := available()) == 1:
         return None
     try:
         # Loaded where it is needed.
@@ -87,28 +87,6 @@ def _pool(threads: int) -> ThreadPoolExecutor | None:
     except NO_THREADS:
         return None
     return ThreadPoolExecutor(threads)
-
-
-class Aside:
-    """Has another thread make texts, one after the other; with one processor they are made when they are needed."""
-
-    def __init__(self) -> None:
-        self._thread: ThreadPoolExecutor | None = None
-
-    def begin(self, make: Callable[[], str]) -> Callable[[], str]:
-        """Have a text made, and return what waits for it."""
-        self._thread = self._thread or _pool(1)
-        if self._thread is None:
-            return make
-        try:
-            return self._thread.submit(make).result
-        except NO_THREADS:
-            return make
-
-    def close(self) -> None:
-        """Let the thread end when it has done what it was given."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
 
 
 def available() -> int:

@@ -7,11 +7,9 @@ HDF5 itself never writes to a disk, where a full one can crash it, but to a file
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator, Mapping
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import h5py
 import numpy as np
@@ -23,7 +21,7 @@ from ..recipes import Recipe
 from . import chunks as _chunks
 from .h5types import SCALAR, text_type, to_stored
 from .limits import LIMITS
-from .nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Later, Node, SoftLink
+from .nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, SoftLink
 from .publish import Output
 from .threads import batches, in_order
 
@@ -52,15 +50,8 @@ GROUP_BYTES = 2 * 1024 * 1024
 """Chunks of so much in memory are packed together by one thread."""
 
 
-@dataclass
-class _Rest:
-    """What is written when all that is in front of it in the file has its place."""
-
-    arrays: list[tuple[int, Iterator[None]]] = field(default_factory=list)
-    """Sizes of arrays in memory, and what writes one of their chunks at each step."""
-
-    texts: list[Callable[[], object]] = field(default_factory=list)
-    """What writes the texts that are only known when the arrays have been read."""
+_Pending: TypeAlias = list[tuple[int, Iterator[None]]]
+"""Sizes of arrays in memory, and what writes one of their chunks at each step, when all in front has its place."""
 
 
 def file_image(root: GroupNode) -> bytes:
@@ -98,19 +89,17 @@ def write_image(root: GroupNode, output: io.RawIOBase | io.BytesIO) -> None:
     _keep_lean(fcpl)
     file = h5f.create(b"image", h5f.ACC_TRUNC, fcpl, fapl)
     try:
-        rest = _Rest()
+        pending: _Pending = []
         group = h5g.open(file, b"/")
         marked = _LAST in root.attrs
-        _write_attrs(group, root, rest, {_LAST: 0} if marked else {})
-        _write_children(group, root, rest, None)
+        _write_attrs(group, root, {_LAST: 0} if marked else {})
+        _write_children(group, root, pending, None)
         # Parts of the metadata only get their places now, in front of the chunks.
         h5f.flush(file)
-        for _, chunks in sorted(rest.arrays, key=lambda pending: pending[0] > EARLY_BYTES):
+        for _, chunks in sorted(pending, key=lambda array: array[0] > EARLY_BYTES):
             for _ in chunks:
                 if isinstance(output, Output):
                     output.check()
-        for write_text in rest.texts:
-            write_text()
         if marked:
             # A value, not a new attribute: that would be behind the chunks.
             h5a.open(group, _LAST.encode()).write(np.asarray(root.attrs[_LAST], np.int64))
@@ -121,7 +110,9 @@ def write_image(root: GroupNode, output: io.RawIOBase | io.BytesIO) -> None:
         fapl.close()
 
 
-def _write_children(parent: h5g.GroupID, node: GroupNode, rest: _Rest, recipe: Recipe | None, depth: int = 0) -> None:
+def _write_children(
+    parent: h5g.GroupID, node: GroupNode, pending: _Pending, recipe: Recipe | None, depth: int = 0
+) -> None:
     if depth > LIMITS.depth:
         raise EncodeError(f"{node.where}: nested deeper than the {LIMITS.depth} groups that a reader accepts")
     for name in node:
@@ -131,25 +122,19 @@ def _write_children(parent: h5g.GroupID, node: GroupNode, rest: _Rest, recipe: R
         elif isinstance(child, SoftLink):
             parent.links.create_soft(link, child.target.encode())
         elif isinstance(child, ArrayNode):
-            _write_array(parent, link, child, rest, own)
+            _write_array(parent, link, child, pending, own)
         elif isinstance(child, GroupNode):
             gcpl = h5p.create(h5p.GROUP_CREATE)
             gcpl.set_link_creation_order(h5p.CRT_ORDER_TRACKED | h5p.CRT_ORDER_INDEXED)
             _keep_lean(gcpl)
             group = h5g.create(parent, link, gcpl=gcpl)
-            _write_attrs(group, child, rest)
-            _write_children(group, child, rest, own, depth + 1)
+            _write_attrs(group, child)
+            _write_children(group, child, pending, own, depth + 1)
         else:
             raise EncodeError(f"{child.where}: a {type(child).__name__} can't be written")
-    for later, target in node.later_links.items():
-        rest.texts.append(partial(_write_later_link, parent, later, target))
 
 
-def _write_later_link(parent: h5g.GroupID, name: Later, link: SoftLink) -> None:
-    parent.links.create_soft(name.text().encode(), link.target.encode())
-
-
-def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, rest: _Rest, recipe: Recipe | None) -> None:
+def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, pending: _Pending, recipe: Recipe | None) -> None:
     dcpl = h5p.create(h5p.DATASET_CREATE)
     _keep_lean(dcpl)
     # Strings are encoded at once, since the size of each depends on all of them.
@@ -162,13 +147,13 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, rest: _Rest,
         dataset = h5d.create(parent, link, tid, _space(node.shape), dcpl=dcpl)
         if values.size:
             dataset.write(h5s.ALL, h5s.ALL, np.ascontiguousarray(values), tid)
-        _write_attrs(dataset, node, rest)
+        _write_attrs(dataset, node)
         return
     shape = node.shape or (1,)
     # What is copied is stored as it was, if nothing else is asked for.
     recipe = recipe or node.recipe or Recipe()
     if recipe.contiguous and not is_text:
-        rest.arrays.append((size, _write_contiguous(parent, link, node, dcpl, tid, rest)))
+        pending.append((size, _write_contiguous(parent, link, node, dcpl, tid)))
         return
     chunks = _chunks.chunk_shape(shape, tid.get_size(), recipe.chunks)
     if prod(chunks) * tid.get_size() > CHUNK_LIMIT:
@@ -180,7 +165,7 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, rest: _Rest,
     dcpl.set_deflate(recipe.gzip)
     dcpl.set_fill_time(h5d.FILL_TIME_NEVER)
     dataset = h5d.create(parent, link, tid, _space(shape), dcpl=dcpl)
-    _write_attrs(dataset, node, rest, {} if node.shape else {SCALAR: True})
+    _write_attrs(dataset, node, {} if node.shape else {SCALAR: True})
     # The index of the chunks gets its place with the first of them: in front, before any that is large.
     dataset.write_direct_chunk((0,) * len(shape), b"\0")
 
@@ -197,11 +182,11 @@ def _write_array(parent: h5g.GroupID, link: bytes, node: ArrayNode, rest: _Rest,
             for index, packed in group:
                 yield dataset.write_direct_chunk(tuple(s.start for s in index), packed)
 
-    rest.arrays.append((size, write_chunks()))
+    pending.append((size, write_chunks()))
 
 
 def _write_contiguous(
-    parent: h5g.GroupID, link: bytes, node: ArrayNode, dcpl: h5p.PropDCID, tid: h5py.h5t.TypeID, rest: _Rest
+    parent: h5g.GroupID, link: bytes, node: ArrayNode, dcpl: h5p.PropDCID, tid: h5py.h5t.TypeID
 ) -> Iterator[None]:
     """Make an array that is to be stored in one piece, and return what writes its values and then their checksums."""
     rows = _chunks.block_rows(node.shape, tid.get_size())
@@ -210,7 +195,7 @@ def _write_contiguous(
     dcpl.set_fill_time(h5d.FILL_TIME_NEVER)
     dataset = h5d.create(parent, link, tid, _space(node.shape), dcpl=dcpl)
     sums = np.zeros(len(starts), np.uint32)
-    _write_attrs(dataset, node, rest, {_chunks.BLOCK_ROWS: rows, _chunks.BLOCK_CRC: sums})
+    _write_attrs(dataset, node, {_chunks.BLOCK_ROWS: rows, _chunks.BLOCK_CRC: sums})
 
     def write_blocks() -> Iterator[None]:
         space = dataset.get_space()
@@ -234,14 +219,13 @@ def _space(shape: tuple[int, ...]) -> h5s.SpaceID:
     return h5s.create_simple(shape) if shape else h5s.create(h5s.SCALAR)
 
 
-def _write_attrs(owner: Any, node: Node, rest: _Rest, more: Mapping[str, AttrValue] | None = None) -> None:
+def _write_attrs(owner: Any, node: Node, more: Mapping[str, AttrValue] | None = None) -> None:
     # Checksums of blocks are of the file from which a node is copied.
     own = {name: value for name, value in node.attrs.items() if name not in (_chunks.BLOCK_ROWS, _chunks.BLOCK_CRC)}
-    attrs: dict[str, AttrValue | Later] = {**own, **(more or {}), **node.later}
+    attrs = {**own, **(more or {})}
     for name in sorted(attrs):
-        value = attrs[name]
         where = f"{node.where}@{name}"
-        stored, tid = _stored_attr("0" * value.length if isinstance(value, Later) else value, where)
+        stored, tid = _stored_attr(attrs[name], where)
         if stored.size * tid.get_size() > ATTRIBUTE_BYTES:
             raise EncodeError(
                 f"{where}: an attribute of {stored.size * tid.get_size()} bytes is too large "
@@ -249,8 +233,6 @@ def _write_attrs(owner: Any, node: Node, rest: _Rest, more: Mapping[str, AttrVal
             )
         attribute = h5a.create(owner, name.encode(), tid, _space(stored.shape))
         attribute.write(np.ascontiguousarray(stored), tid)
-        if isinstance(value, Later):
-            rest.texts.append(partial(_write_later_attr, attribute, value, where))
 
 
 def _stored_attr(value: AttrValue, where: str) -> tuple[NDArray[Any], h5py.h5t.TypeID]:
@@ -259,11 +241,6 @@ def _stored_attr(value: AttrValue, where: str) -> tuple[NDArray[Any], h5py.h5t.T
         # Readers of the HDF5 Image conventions compare ASCII text.
         tid = text_type(tid.get_size() - 1, ascii_only=True)
     return stored, tid
-
-
-def _write_later_attr(attribute: h5a.AttrID, text: Later, where: str) -> None:
-    # A value, not a new attribute: that would be behind the chunks.
-    attribute.write(*_stored_attr(text.text(), where))
 
 
 def _is_mapped(node: Node) -> bool:
@@ -277,8 +254,7 @@ def _is_mapped(node: Node) -> bool:
 
 def _metadata_bytes(node: Node, recipe: Recipe | None) -> int:
     """Return a generous estimate of the metadata of a tree: headers, attributes, small arrays, chunk indexes."""
-    values = {**node.attrs, **{name: "0" * text.length for name, text in node.later.items()}}
-    size = 512 + sum(64 + len(name) + np.asarray(value).nbytes for name, value in values.items())
+    size = 512 + sum(64 + len(name) + np.asarray(value).nbytes for name, value in node.attrs.items())
     if isinstance(node, ArrayNode):
         # Of text only the number is known before it is encoded.
         itemsize = 16 if node.dtype.kind in "US" else node.dtype.itemsize
@@ -288,6 +264,5 @@ def _metadata_bytes(node: Node, recipe: Recipe | None) -> int:
         return size + 24 * (2 + prod(-(-n // c) for n, c in zip(node.shape, chunks, strict=True)))
     if isinstance(node, GroupNode):
         own = node.recipes
-        size += sum(64 + name.length + _metadata_bytes(link, None) for name, link in node.later_links.items())
         return size + sum(64 + len(name) + _metadata_bytes(node[name], own.get(name, recipe)) for name in node)
     return size

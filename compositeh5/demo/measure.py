@@ -12,10 +12,10 @@ from astropy import units as u
 from astropy.table import QTable
 from lsst.daf.butler import Butler
 
-from .. import targets
 from ..composite import Composite
+from ..cutout import image_box
 from ..opening import open_composite
-from ..operations.cutout import image_box
+from ..session import current
 
 if TYPE_CHECKING:
     from .repository import Stored
@@ -62,7 +62,7 @@ def measure_reads(butler: Butler, stored: Stored) -> list[Read]:
     # Modules are loaded, and connections made, when they are first needed: that isn't counted.
     for read in (component("wcs"), component("visit_info"), cutout):
         read(len(exposures) - 1)
-    targets.cache.clear()
+    current().clear_cache()
 
     size = [os.path.getsize(dataset.path) for dataset in exposures]
     visit_size = os.path.getsize(stored.visit.path)

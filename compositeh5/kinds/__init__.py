@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 BUILTIN = (
-    "array", "bytes", "composite", "image", "list", "mask", "photo_calib", "psf", "record", "table", "text", "wcs",
+    "array", "bytes", "image", "list", "mask", "photo_calib", "psf", "record", "table", "text", "wcs",
 )  # fmt: skip
 
 # The types that have a kind of their own, named so that none of their modules must be imported to look them up.
@@ -60,7 +60,6 @@ _BUILTIN_TYPES = {
     "builtins.list": "list",
     "builtins.str": "text",
     "builtins.tuple": "list",
-    "compositeh5.composite.Composite": "composite",
     "compositeh5.kinds.image.Image": "image",
     "compositeh5.kinds.mask.Mask": "mask",
     "compositeh5.kinds.photo_calib.PhotoCalib": "photo_calib",
@@ -168,8 +167,9 @@ def register(name: str, module: Any) -> None:
         If the name is that of a built-in kind or can't be one, or a function is missing.
     """
     require_type(name, str, "the name of a kind")
-    if name in BUILTIN or not name.isidentifier():
-        why = "is built in" if name in BUILTIN else "should be letters, digits and '_'"
+    is_own = name in BUILTIN or getattr(_registered.get(name), "__package__", "") == "compositeh5"
+    if is_own or not name.isidentifier():
+        why = "is built in" if is_own else "should be letters, digits and '_'"
         raise ConfigurationError(f"a kind can't be registered as {name!r}, which {why}")
     if missing := _missing(module):
         raise ConfigurationError(f"the kind {name!r} ({module!r}) has no function {missing}")

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from .. import kinds
-from ..access import access_of, location_of
 from ..container.nodes import Group, GroupNode, Node
 from ..errors import EncodeError, FormatError, OutsideError
-from ..parts import is_list_of_links, list_part
 from ._values import count_items, nested
 
 
@@ -63,9 +61,6 @@ def decode(node: Node, *, items: Iterable[int] | None = None) -> list[Any]:
     """
     if not isinstance(node, GroupNode):
         raise FormatError(f"{node.where}: a list should be a group")
-    if is_list_of_links(node):
-        # Nested, or itself at the end of a link: a composite knows better where its file is from.
-        return list_part(node, location_of(node), access_of(node)).read(items=items)
     count = count_items(node)
     try:
         chosen = range(count) if items is None else [range(count)[item] for item in items]

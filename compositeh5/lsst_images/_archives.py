@@ -266,7 +266,7 @@ class CompositeInputArchive(InputArchive):  # type: ignore[misc]
 
     @property
     def _where(self) -> str:
-        return self._tree.composite._where
+        return self._tree.composite.where
 
     def _index(self, pointer: Any) -> int:
         try:

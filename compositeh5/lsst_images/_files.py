@@ -80,7 +80,7 @@ def to_composite(
     composite = Composite(None, components, **attributes)
     schema, _, version = tree["schema_url"].rpartition("/")[2].rpartition("-")
     composite.definition, composite.definition_version = schema.replace("-", "_"), int(version.split(".")[0])
-    composite._signal = "image" if "image" in composite else ""
+    composite.signal = "image" if "image" in composite else ""
     for name, link in (links or {}).items():
         if name not in composite:
             raise NoSuchComponentError(f"{type(obj).__name__} has no component {name!r}{suggest(name, composite)}")
@@ -165,7 +165,7 @@ def open(source: Source | Composite, cls: type[Any] | None = None, **parameters:
     with CompositeInputArchive.open_tree(source, **parameters) as (archive, tree, info):
         found = public_type_for_schema(info.schema_name)
         if cls is not None and found is not None and not issubclass(found, cls):
-            raise TypeError(f"{archive._where}: holds a {found.__name__}, not a {cls.__name__}")
+            raise TypeError(f"{archive.where}: holds a {found.__name__}, not a {cls.__name__}")
         yield Reader(archive, tree, info, cls)
 
 

@@ -226,12 +226,12 @@ class Tree:
         self._nodes: dict[str, Node] = {}
         self._opened = ExitStack()
         if TREE not in composite or composite.kind(TREE) != "record":
-            raise FormatError(f"{composite._where}: isn't an object of lsst.images: it has no record {TREE!r}")
+            raise FormatError(f"{composite.where}: isn't an object of lsst.images: it has no record {TREE!r}")
         self._rest = self._fields(TREE)
         for name in STAMPS:
             expected = int if name == "min_read_version" else str
             if not isinstance(self._rest.get(name), expected):
-                raise FormatError(f"{composite._where}/{TREE}: {name!r} should be {expected.__name__}")
+                raise FormatError(f"{composite.where}/{TREE}: {name!r} should be {expected.__name__}")
 
     def stamp(self, name: str) -> Any:
         """Return one of the `STAMPS`."""
@@ -270,7 +270,7 @@ class Tree:
                 return _reference(own, node)
             return np.asarray(self.composite[own]).tolist()
         if kind != "record":
-            raise FormatError(f"{self.composite._where}/{own}: a component of kind {kind!r} is no field of a tree")
+            raise FormatError(f"{self.composite.where}/{own}: a component of kind {kind!r} is no field of a tree")
         fields = self._fields(own)
         if prefix := PER_DETECTOR.get(name):
             rest = f"{own}_{prefix.rstrip('_')}"
@@ -289,8 +289,8 @@ class Tree:
         """Return what reads a part of the array that a reference means; a `FormatError` says that there is none."""
         name, _, path = source.partition("/")
         if name not in self.composite:
-            raise FormatError(f"{self.composite._where}: has no array {source!r}")
-        if path and not isinstance(self.composite._part(name), StoredPart):
+            raise FormatError(f"{self.composite.where}: has no array {source!r}")
+        if path and not isinstance(self.composite.part(name), StoredPart):
             # Linked ones are decoded once per process.
             value = self.composite[name]
             if isinstance(value, Record) and isinstance(value.get(path), np.ndarray):
@@ -301,11 +301,11 @@ class Tree:
                 node = node.get(escape_name(path))
             if isinstance(node, ArrayNode):
                 return node.read
-        raise FormatError(f"{self.composite._where}: {source!r} isn't an array")
+        raise FormatError(f"{self.composite.where}: {source!r} isn't an array")
 
     def _node(self, name: str) -> Node:
         if name not in self._nodes:
-            self._nodes[name], target = self.composite._part(name).open_node()
+            self._nodes[name], target = self.composite.part(name).open_node()
             if target is not None:
                 self._opened.callback(target.close)
         return self._nodes[name]
@@ -319,13 +319,13 @@ class Tree:
         try:
             nested = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
-            raise FormatError(f"{self.composite._where}/{name}/{_JSON}: isn't valid JSON: {error}") from error
+            raise FormatError(f"{self.composite.where}/{name}/{_JSON}: isn't valid JSON: {error}") from error
         if not isinstance(nested, dict):
-            raise FormatError(f"{self.composite._where}/{name}/{_JSON}: should be a JSON object")
+            raise FormatError(f"{self.composite.where}/{name}/{_JSON}: should be a JSON object")
         return {**fields, **nested}
 
     def _plain_fields(self, name: str) -> Iterator[tuple[str, Any]]:
-        if not isinstance(self.composite._part(name), StoredPart):
+        if not isinstance(self.composite.part(name), StoredPart):
             for key, value in self.composite[name].items():
                 if not isinstance(value, np.ndarray):
                     yield key, value
@@ -350,7 +350,7 @@ class Tree:
     def _plane(self, model: Mapping[str, Any]) -> dict[str, Any]:
         """Return the fields of the model of an image or a mask that follow from its components."""
         names = model[_PLANE]
-        where = self.composite._where
+        where = self.composite.where
         if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
             raise FormatError(f"{where}/{TREE}: {_PLANE!r} should be a list of components, not {names!r}")
         references = []

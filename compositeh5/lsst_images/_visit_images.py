@@ -99,7 +99,7 @@ class _Converter:
             if name not in {"image", "mask", "variance", "wcs", "metadata", *MADE_OF, *self._drop}:
                 self._problems.append(f"{name} has no place in a VisitImage (drop it)")
         if self._problems:
-            raise ConversionError(f"{self._exposure._where}: no VisitImage can be made: {'; '.join(self._problems)}")
+            raise ConversionError(f"{self._exposure.where}: no VisitImage can be made: {'; '.join(self._problems)}")
         arguments |= {name: value for name, value in self._given.items() if name in arguments}
         if unknown := self._given.keys() - arguments.keys():
             raise TypeError(f"to_visit_image has no argument {', '.join(sorted(unknown))}")
@@ -233,7 +233,7 @@ class _Converter:
         ]
         if wrong:
             raise ConversionError(
-                f"{self._exposure._where}: metadata.{', metadata.'.join(wrong)}: the metadata of a VisitImage are "
+                f"{self._exposure.where}: metadata.{', metadata.'.join(wrong)}: the metadata of a VisitImage are "
                 f"numbers and text (drop them)"
             )
         return {name: value for name, value in self._metadata.items() if f"metadata.{name}" not in self._drop}

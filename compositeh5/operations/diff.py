@@ -202,7 +202,7 @@ def _component(name: str, a: Composite, b: Composite) -> Iterator[Difference]:
         )
     elif (one := a.component_digest(name)) != (other := b.component_digest(name)):
         with ExitStack() as stack:
-            sides = [_opened_node(c._part(name), stack) for c in (a, b)]
+            sides = [_opened_node(c.part(name), stack) for c in (a, b)]
             # There is always something to tell.
             yield from list(_compare(name, *sides)) or [Difference(name, "digest", one, other)]
 

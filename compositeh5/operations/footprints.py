@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cutout import image_box
 from ..errors import FormatError, OutsideError, WrongTypeError, WrongValueError
 from ..geometry import Box
-from .cutout import image_box
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord

@@ -67,12 +67,12 @@ def gather(
             composite = source if isinstance(source, Composite) else opened.enter_context(open_composite(source))
             rest = {name: value for name, value in composite.data_id.items() if name != key}
             if key not in composite.data_id:
-                raise DefinitionError(f"{composite._where}: its data ID {composite.data_id} has no {key!r}")
+                raise DefinitionError(f"{composite.where}: its data ID {composite.data_id} has no {key!r}")
             value = composite.data_id[key]
             if common is not None and rest != common:
-                raise ConflictError(f"{composite._where}: is of {rest}, but the others are of {common}")
+                raise ConflictError(f"{composite.where}: is of {rest}, but the others are of {common}")
             if value in found:
-                raise ConflictError(f"{composite._where}: there is another one with {key}={value!r}")
+                raise ConflictError(f"{composite.where}: there is another one with {key}={value!r}")
             common = rest
             found[value] = None if component in composite.absent else composite.link(component)
             opened.pop_all().close()

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 import numpy as np
 
 from ..composite import Composite
+from ..cutout import cutouts as cut
+from ..cutout import is_position
 from ..errors import CompositeH5Error, WrongTypeError, WrongValueError, require_type
 from ..geometry import Box
 from ..links import absolute_location
 from ..opening import open_composite
 from ..remote import Location, shown
-from ..targets import KeepOpen
-from .cutout import cut, is_position
+from ..session import current
 from .running import Progress, check_running, each, silent
 from .scanning import Files, files_of
 
@@ -215,10 +216,10 @@ def _source(one: Any) -> Source:
 
 def _read(component: str, parameters: dict[str, Any], sources: Sequence[Source]) -> Generator[Any]:
     """Yield a component of each, or the exception."""
-    with closing(KeepOpen()) as keep:
+    with current().keep_open():
         for source in sources:
             try:
-                with keep, _opened(source) as composite:
+                with _opened(source) as composite:
                     value = composite.read(component, **parameters)
             except Exception as error:
                 value = _naming(error, source)
@@ -231,7 +232,7 @@ def _cut(size: Any, components: Sequence[str] | None, groups: Sequence[Group]) -
         left = len(wheres)
         try:
             with _opened(source) as composite:
-                for part in cut(composite, wheres, size, components):
+                for part in cut(composite, wheres, size, components=components):
                     left -= 1
                     yield part
         except Exception as error:
@@ -245,7 +246,7 @@ def _opened(source: Source) -> AbstractContextManager[Composite]:
 
 def _naming(error: Exception, source: Source) -> Exception:
     """Return the error with the name of the file."""
-    where = source._where if isinstance(source, Composite) else shown(source)
+    where = source.where if isinstance(source, Composite) else shown(source)
     if where not in str(error):
         if isinstance(error, CompositeH5Error):
             error.args = (f"{where}: {error}",)

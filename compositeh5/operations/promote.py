@@ -11,7 +11,7 @@ from ..composite import Composite
 from ..errors import CompositeH5Error, ConflictError
 from ..links import Link, absolute_location
 from ..opening import open_composite
-from ..parts import CopiedPart, StoredPart
+from ..parts import StoredPart
 from .references import StoredLink, refs_to
 from .rewriting import rewrite
 from .running import Progress, each, silent
@@ -80,14 +80,13 @@ def promote(
         If it is a link already, or another composite is at the path.
     """
     with open_composite(source, name) as composite:
-        old = composite.stored_link(component)
-        part = composite._part(component)
+        old = composite.link(component)
+        part = composite.part(component)
         if not isinstance(part, StoredPart):
             raise ConflictError(f"{composite.location}: {component!r} is stored elsewhere already: {old} in {old.uri}")
-        own = Composite(data_id=composite.data_id, stage=part.stage)
-        own._parts[component] = CopiedPart(part.node, old, part.location)
+        own = Composite(None, {component: part.copied_from(old)}, data_id=composite.data_id, stage=part.stage)
         own.write(path)
-        new = own.stored_link(component)
+        new = own.link(component)
     referrers = refs_to(absolute_location(source), *users, executor=executor, progress=progress)
     found = sorted(
         {

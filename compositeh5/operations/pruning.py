@@ -10,14 +10,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from numbers import Real
 
-from ..composite import Composite
+from ..composite import Composite, stored_composite
 from ..container.layout import composite_group, composite_names
 from ..container.reader import StoredFile
 from ..container.source import identity
 from ..errors import InUseError, checked_names, require_type
 from ..links import Paths, checked_paths
 from ..parts import StoredPart
-from ..stored import from_group
 from .references import Reference, composite_links, find_references, link_state, meant
 from .running import Progress, silent
 from .tree import Root, Visited, files_under, visit
@@ -224,7 +223,7 @@ class _Outline:
 
 def _outline(path: str, file: StoredFile) -> _Outline:
     status = os.stat(path)
-    composites = [from_group(composite_group(file, name), path) for name in composite_names(file)]
+    composites = [stored_composite(composite_group(file, name), path) for name in composite_names(file)]
     return _Outline(
         path,
         identity(status),
@@ -240,7 +239,7 @@ def _outline(path: str, file: StoredFile) -> _Outline:
 def _is_promoted(composite: Composite) -> bool:
     if composite.definition or len(composite) != 1:
         return False
-    part = composite._part(next(iter(composite)))
+    part = composite.part(next(iter(composite)))
     return isinstance(part, StoredPart) and part.origin is not None
 
 

@@ -12,18 +12,14 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from .. import links
-from ..access import ACCESS, Access
-from ..composite import Composite
+from ..composite import Composite, stored_composite
 from ..container.layout import BY_ID, check_file, composite_group, composite_names
-from ..container.nodes import ExternalLink, GroupNode, Node
+from ..container.nodes import GroupNode, Node
 from ..container.reader import StoredFile
 from ..errors import BrokenLinkError, CompositeH5Error, DigestMismatchError, WrongIdError
-from ..integrity import read_json
 from ..links import Link, checked_path
-from ..parts import LinkedPart, Part, StoredPart, linked_part
-from ..remote import open_file
-from ..stored import from_group
-from ..targets import Target, open_target
+from ..parts import LinkedPart, Part, StoredPart, stored_parts
+from ..session import Session, current
 from .running import Progress, silent
 from .tree import Root, Tree, Visited, files_under, visit
 
@@ -106,7 +102,7 @@ def composite_links(composite: Composite) -> Iterator[StoredLink]:
         If a part of the file isn't as it should be.
     """
     for name in composite:
-        yield from part_links(name, composite._part(name), composite.location)
+        yield from part_links(name, composite.part(name), composite.location)
 
 
 def part_links(name: str, part: Part, location: str | None) -> Iterator[StoredLink]:
@@ -120,16 +116,11 @@ def part_links(name: str, part: Part, location: str | None) -> Iterator[StoredLi
 def _nested_links(path: str, node: Node, location: str | None) -> Iterator[StoredLink]:
     if not isinstance(node, GroupNode) or node.attr("kind", str, "") not in HOLDERS:
         return
-    records = read_json(node, "links", dict)
-    for name, child in node.items():
-        if isinstance(child, ExternalLink):
-            part = linked_part(child, records.get(name), location)
-            yield StoredLink(f"{path}/{name}", part.link, part.place)
-        else:
-            yield from _nested_links(f"{path}/{name}", child, location)
+    for name, part in stored_parts(node, location).items():
+        yield from part_links(f"{path}/{name}", part, location)
 
 
-def link_state(found: StoredLink, location: str | None, *, access: Access = ACCESS) -> tuple[State, str]:
+def link_state(found: StoredLink, location: str | None, session: Session | None = None) -> tuple[State, str]:
     """Return whether a link finds what it is meant to, and where, or what was found instead. No component is read.
 
     Parameters
@@ -138,16 +129,17 @@ def link_state(found: StoredLink, location: str | None, *, access: Access = ACCE
         The link.
     location : str or None
         Where the file is that has it.
-    access : Access, optional
-        How files are read, and whether it may lead to any host.
+    session : Session, optional
+        How it is followed.
     """
+    session = session or current()
     try:
-        with (target := Target(found.link, location, found.place, access, stored=True)):
+        with session.find(found.link, location, found.place) as target:
             if target.place == found.place:
                 return "ok", target.place
             return "moved", f"it isn't {found.place}, but {target.place}"
     except (BrokenLinkError, DigestMismatchError) as error:
-        if location is not None and has_target(location, found.link, access):
+        if location is not None and has_target(location, found.link, session):
             # From one composite of a file to another: a reader has that open.
             return "moved", f"it isn't {found.place}, but in the file of the link"
         if isinstance(error, DigestMismatchError):
@@ -155,13 +147,12 @@ def link_state(found: StoredLink, location: str | None, *, access: Access = ACCE
         return "stale id" if isinstance(error, WrongIdError) else "lost", str(error)
 
 
-def has_target(place: str, link: Link, access: Access = ACCESS) -> bool:
+def has_target(place: str, link: Link, session: Session | None = None) -> bool:
     """Return whether a file has what a link must find."""
     try:
-        file, _ = open_target(link, place, access)
+        (session or current()).target_at(place, link).file.close()
     except (OSError, CompositeH5Error):
         return False
-    file.close()
     return True
 
 
@@ -179,7 +170,7 @@ def refs(path: str | os.PathLike[str]) -> tuple[Reference, ...]:
         As `compositeh5.open` does.
     """
     location = links.absolute_location(path)
-    file = open_file(location)
+    file = current().open(location)
     try:
         check_file(file)
         return tuple(reference(location, name, found) for name, found in file_links(location, file))
@@ -228,7 +219,7 @@ def file_links(location: str, file: StoredFile) -> Iterator[tuple[str, StoredLin
         If the file isn't as it should be.
     """
     for name in composite_names(file):
-        for found in composite_links(from_group(composite_group(file, name), location)):
+        for found in composite_links(stored_composite(composite_group(file, name), location)):
             yield name, found
 
 
@@ -239,7 +230,7 @@ def meant(target: str) -> tuple[frozenset[str], str]:
     """
     place = os.path.realpath(target)
     try:
-        file = StoredFile.open(place)
+        file = current().open(place)
     except FileNotFoundError:
         with suppress(ValueError):
             return frozenset({str(uuid.UUID(target))}), ""

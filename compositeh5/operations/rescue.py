@@ -9,27 +9,26 @@ from functools import partial
 from typing import Any
 
 from .._version import __version__
-from ..access import access_of
-from ..composite import Composite
+from ..composite import Composite, stored_composite
 from ..container.layout import check_file, composite_group, composite_names, file_root, is_copy
-from ..container.limits import LIMITS, Limits
+from ..container.limits import Limits
 from ..container.nodes import GroupNode
 from ..container.publish import make_folders, publish
 from ..container.reader import StoredFile
 from ..container.writer import write_image
-from ..errors import CompositeH5Error, ConflictError, CorruptFileError, WrongValueError, require_type
+from ..errors import CompositeH5Error, ConflictError, CorruptFileError, WrongValueError
 from ..links import absolute_location
 from ..parts import Part, StoredPart
-from ..stored import from_group
-from ..writing import group_of, relative_links
+from ..session import Session, current
+from ..writing import relative_links
 from .verify import check_composite_digest, stored_content
 
 _DAMAGE = (OSError, CompositeH5Error, MemoryError)
 """What reading a damaged file raises."""
 
 _ATTRIBUTES = (
-    "definition", "definition_version", "data_id", "dataset_type", "run", "stage", "id", "provenance", "_absent",
-    "_signal",
+    "definition", "definition_version", "data_id", "dataset_type", "run", "stage", "id", "provenance", "absent",
+    "signal",
 )  # fmt: skip
 
 
@@ -58,7 +57,7 @@ def rescue(
     target: str | os.PathLike[str],
     *,
     replace: bool = False,
-    limits: Limits = LIMITS,
+    limits: Limits | None = None,
 ) -> Rescue:
     """Write a new file with all components of a damaged one that verify.
 
@@ -95,14 +94,14 @@ def rescue(
         If the source can't be read, or the new file not be written; nothing is left behind.
     """
     location, place = absolute_location(source), absolute_location(target)
-    require_type(limits, Limits, "Limits")
+    session = current().with_policy(limits=limits)
     if "://" in location or "://" in place:
         raise WrongValueError(
             f"{location if '://' in location else place}: only files on disk can be rescued; fetch it"
         )
     if os.path.realpath(location) == os.path.realpath(place):
         raise ConflictError(f"{place}: is the damaged file itself, of which others may still get more")
-    with closing(_opened(location, limits)) as file:
+    with closing(_opened(location, session)) as file:
         groups: dict[str, tuple[str, GroupNode]] = {}
         saved: list[str] = []
         lost: dict[str, str] = {}
@@ -112,8 +111,9 @@ def rescue(
             lost |= {f"{name}/{component}".removesuffix("/"): reason for component, reason in missing.items()}
             if composite is not None:
                 saved += (f"{name}/{component}" for component in composite)
-                group = group_of(composite)
-                groups[name] = group.attr("id", str), group
+                contents = composite.contents()
+                group = contents.group()
+                groups[name] = contents.id, group
         if not groups:
             reasons = "; ".join(dict.fromkeys(lost.values()))
             raise CorruptFileError(f"{location}: nothing of it can be rescued: {reasons}")
@@ -126,9 +126,9 @@ def rescue(
     return Rescue(location, place, tuple(saved), lost)
 
 
-def _opened(location: str, limits: Limits) -> StoredFile:
+def _opened(location: str, session: Session) -> StoredFile:
     try:
-        file = StoredFile.open(location, limits)
+        file = session.open(location)
         try:
             if not is_copy(file):
                 check_file(file)
@@ -149,7 +149,7 @@ def _rescued(file: StoredFile, name: str, location: str) -> tuple[Composite | No
     parts: dict[str, Part] = {}
     try:
         group = composite_group(file, name)
-        stored = from_group(group, location, access_of(group))
+        stored = stored_composite(group, location)
         for component in group:
             try:
                 parts[component] = _verified(component, stored)
@@ -161,13 +161,12 @@ def _rescued(file: StoredFile, name: str, location: str) -> tuple[Composite | No
         lost[""] = _reason(error)
     if lost and not parts:
         return None, lost
-    result = Composite()
+    result = Composite().with_parts(parts)
     for attribute in _ATTRIBUTES:
         try:
             setattr(result, attribute, getattr(stored, attribute))
         except _DAMAGE as error:
             lost[""] = "; ".join(dict.fromkeys([*filter(None, [lost.get("")]), _reason(error)]))
-    result._parts = parts
     if lost:
         result.provenance["rescued"] = _record(result, lost, location)
     return result, lost
@@ -175,7 +174,7 @@ def _rescued(file: StoredFile, name: str, location: str) -> tuple[Composite | No
 
 def _verified(component: str, composite: Composite) -> Part:
     """Return a component if it is a link, or all its content is what was written."""
-    part = composite._part(component)
+    part = composite.part(component)
     if isinstance(part, StoredPart):
         for _, error in stored_content(component, part.node, composite.location):
             if error is not None:

@@ -16,7 +16,8 @@ from ..container.writer import file_image
 from ..errors import ConflictError
 from ..integrity import canonical_json, read_json
 from ..links import Link
-from ..parts import linked_part
+from ..parts import LinkedPart, stored_part
+from ..session import current
 from ..writing import relative_links
 from .references import HOLDERS, StoredLink
 
@@ -35,7 +36,7 @@ def rewrite(path: str, link_of: LinkOf) -> bool:
         If it can't be read, or written; it is as it was.
     """
     before = identity(os.stat(path))
-    file = StoredFile.open(path)
+    file = current().open(path)
     try:
         check_file(file)
         image = relinked_image(file, path, link_of)
@@ -111,7 +112,8 @@ def relinked_group(
     for name, child in group.items():
         own = f"{path}/{name}".removeprefix("/")
         if isinstance(child, ExternalLink):
-            part = linked_part(child, records.get(name), location)
+            part = stored_part(group, name, location, None, lambda: records)
+            assert isinstance(part, LinkedPart)
             link = link_of(StoredLink(own, part.link, part.place))
             if link is None or (link.target, link.uri) == (part.link.target, part.place):
                 children[name] = ExternalLink(part.place, part.link.target)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from ..cutout import image_box
 from ..errors import OutsideError
 from ..kinds._units import unit_to_text
-from .cutout import image_box
 
 if TYPE_CHECKING:
     from astropy.table import QTable

@@ -23,7 +23,7 @@ from ..links import Link, Paths, absolute_location, checked_path, checked_paths
 from ..opening import open_composite
 from ..parts import LinkedPart, ListPart
 from ..recipes import Recipes
-from ..targets import Target
+from ..session import current
 from .running import Progress, check_running, silent
 
 Deviating: TypeAlias = Literal["error", "keep"]
@@ -195,7 +195,7 @@ def _shared_files(paths: Mapping[str, Composite], template: str) -> list[_Shared
     for path, composite in paths.items():
         definition = known_definition(composite.definition)
         for name, keys in (definition.shared if definition else {}).items():
-            if name not in composite or isinstance(composite._part(name), LinkedPart | ListPart):
+            if name not in composite or isinstance(composite.part(name), LinkedPart | ListPart):
                 continue
             if missing := [key for key in keys if key not in composite.data_id]:
                 raise DefinitionError(
@@ -238,11 +238,12 @@ def _common(file: _Shared, paths: Mapping[str, Composite], opened: ExitStack) ->
         if any(found.data_id.get(name) != value for name, value in file.key):
             raise ConflictError(f"{file.path}: is there already, with the data ID {found.data_id}")
         return found
-    common = Composite(None, data_id=dict(file.key))
+    parts = {}
     for name, users in file.users.items():
         digests = [paths[user].component_digest(name) for user in users]
         most = max(dict.fromkeys(digests), key=digests.count)
-        common._parts[name] = paths[users[digests.index(most)]]._part(name)
+        parts[name] = paths[users[digests.index(most)]].part(name)
+    common = Composite(None, parts, data_id=dict(file.key))
     definition = _definition_of(common, {name for name, _ in file.key})
     if definition is not None:
         common.definition, common.definition_version = definition.name, definition.version
@@ -261,7 +262,7 @@ def _definition_of(common: Composite, keys: set[str]) -> Definition | None:
 
 def _deviation(own: Composite, common: Composite, name: str, path: str) -> str:
     if name not in common:
-        return f"{path}: {name} isn't in {common._where}"
+        return f"{path}: {name} isn't in {common.where}"
     nodes = [kinds.encode(composite[name], composite.kind(name)) for composite in (own, common)]
     fields = ", ".join(differing_fields(*nodes)) or "its values"
     ids = " ".join(f"{key}={value}" for key, value in own.data_id.items() if key not in common.data_id)
@@ -273,7 +274,7 @@ def _linked_again(composite: Composite, path: str) -> Composite:
     """Return a composite with links to where its copied components are from, where these are still the same."""
     found: dict[str, Link] = {}
     for name in composite:
-        link = composite._part(name).origin
+        link = composite.part(name).origin
         if name in composite.links or link is None or link.uri == path:
             continue
         # A cutout, or what was changed since, has another digest.
@@ -284,7 +285,7 @@ def _linked_again(composite: Composite, path: str) -> Composite:
 
 def _is_there(link: Link, base: str | None) -> bool:
     try:
-        Target(link, base, None).close()
+        current().find(link, base).file.close()
     except (BrokenLinkError, DigestMismatchError):
         return False
     return True

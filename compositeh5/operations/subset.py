@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from .. import kinds
-from ..composite import Composite
+from ..composite import Composite, stored_composite
 from ..container.layout import check_file, composite_group, composite_names
 from ..container.nodes import GroupNode
 from ..container.publish import make_folders, publish, settle
@@ -23,10 +23,9 @@ from ..container.reader import StoredFile
 from ..definition import known_definition
 from ..errors import BrokenLinkError, CompositeH5Error, ConflictError, NoSuchComponentError, checked_names, require_type
 from ..links import Link, checked_path, relative_location
-from ..parts import CopiedPart, StoredPart
-from ..stored import from_group
-from ..targets import Target
-from ..writing import group_of, write_file
+from ..parts import StoredPart
+from ..session import current
+from ..writing import write_file
 from .references import StoredLink, part_links
 from .rewriting import relinked_group
 from .running import Progress, each, silent
@@ -150,7 +149,7 @@ def _selected(definition: str | None, wanted: frozenset[str] | None, path: str, 
     """Return what of a file is selected."""
     needs: Needs = {}
     for name in composite_names(file):
-        composite = from_group(composite_group(file, name), path)
+        composite = stored_composite(composite_group(file, name), path)
         if definition is not None and composite.definition != definition:
             continue
         if wanted is None or wanted >= {*composite, *composite.absent}:
@@ -163,7 +162,7 @@ def _selected(definition: str | None, wanted: frozenset[str] | None, path: str, 
 def _located(want: Want) -> Found | str:
     """Return where the target of a link is, or why it is lost."""
     try:
-        with (target := Target(want.link, want.base, relative_location(want.place, want.base), stored=True)):
+        with current().find(want.link, want.base, relative_location(want.place, want.base)) as target:
             for name in composite_names(target.file):
                 if composite_group(target.file, name).attr("id", str) == want.link.id:
                     return Found(os.path.realpath(target.place), name)
@@ -178,11 +177,11 @@ def _needed(want: tuple[str, Needs, frozenset[str]]) -> Wanted:
     Of the composites named last that is all, but for the sake of pixels that aren't needed.
     """
     path, needs, widened = want
-    file = StoredFile.open(path)
+    file = current().open(path)
     try:
         check_file(file)
         for name in widened & needs.keys():
-            composite, parts = from_group(composite_group(file, name), path), needs[name] or frozenset()
+            composite, parts = stored_composite(composite_group(file, name), path), needs[name] or frozenset()
             if not any(kinds.get(composite.kind(other)).is_pixels for other in composite if other not in parts):
                 needs = {**needs, name: None}
         return _file(path, file, needs)
@@ -193,21 +192,21 @@ def _needed(want: tuple[str, Needs, frozenset[str]]) -> Wanted:
 def _file(path: str, file: StoredFile, needs: Needs) -> Wanted:
     links: list[tuple[str, StoredLink]] = []
     for name, parts in needs.items():
-        composite = from_group(composite_group(file, name), path)
+        composite = stored_composite(composite_group(file, name), path)
         for component in composite if parts is None else parts:
-            links += ((name, found) for found in part_links(component, composite._part(component), path))
+            links += ((name, found) for found in part_links(component, composite.part(component), path))
     return Wanted(path, composite_names(file), needs, tuple(links))
 
 
 def _new_ids(wanted: Wanted) -> dict[str, str]:
     """Return the ids that the composites of a file will have: others than now for those of which parts are left out."""
-    file = StoredFile.open(wanted.path)
+    file = current().open(wanted.path)
     try:
         ids = {}
         for name, parts in wanted.needs.items():
             group: GroupNode = composite_group(file, name)
             if parts is not None:
-                group = group_of(reduced(from_group(group, wanted.path), parts))
+                group = reduced(stored_composite(group, wanted.path), parts).contents().group()
             ids[name] = group.attr("id", str)
         return ids
     finally:
@@ -223,7 +222,7 @@ def _write(job: Job) -> None:
     if job.transfer is not None:
         _transfer(job.source, job.destination, job.transfer)
         return
-    file = StoredFile.open(job.source)
+    file = current().open(job.source)
     try:
         composites: dict[str, Composite] = {}
         for name, parts in job.needs.items():
@@ -232,7 +231,7 @@ def _write(job: Job) -> None:
                 return job.links.get((name, found.component))
 
             group, _ = relinked_group(composite_group(file, name), job.source, link_of)
-            whole = from_group(group, job.source)
+            whole = stored_composite(group, job.source)
             composites[name] = whole if parts is None else reduced(whole, parts)
         write_file(job.destination, composites)
     finally:
@@ -244,18 +243,12 @@ def reduced(whole: Composite, names: Collection[str]) -> Composite:
 
     What it stores tells where it is from. It has the definition only if it has all components that this requires.
     """
-    result = whole.replace()
+    parts = {name: whole.part(name) for name in whole if name in names}
+    copies = {n: part.copied_from(whole.link(n)) if isinstance(part, StoredPart) else part for n, part in parts.items()}
+    result = whole.with_parts(copies, [name for name in whole.absent if name in names])
     definition = known_definition(whole.definition)
     if definition is None or not set(definition.required).issubset(names):
         result.definition, result.definition_version = "", 1
-    result._absent = [name for name in whole.absent if name in names]
-    result._parts = {}
-    for name in whole:
-        if name in names:
-            part = whole._part(name)
-            if isinstance(part, StoredPart):
-                part = CopiedPart(part.node, whole.stored_link(name), part.location)
-            result._parts[name] = part
     return result
 
 
@@ -268,7 +261,7 @@ def _is_there(job: Job) -> bool:
         If there is something else.
     """
     try:
-        file = StoredFile.open(job.destination)
+        file = current().open(job.destination)
         try:
             check_file(file)
             ids = {name: composite_group(file, name).attr("id", str) for name in composite_names(file)}

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TypeAlias, TypeVar
 
 from ..container.layout import check_file
-from ..container.limits import LIMITS, Limits
 from ..container.reader import StoredFile
 from ..errors import CompositeH5Error, CorruptFileError, NotACompositeFileError
 from ..links import checked_path
+from ..session import Session, current
 from .running import Progress, each, silent
 
 Result = TypeVar("Result")
@@ -168,7 +168,7 @@ def visit(
     executor: Executor | None = None,
     progress: Progress = silent,
     step: str = "",
-    limits: Limits = LIMITS,
+    session: Session | None = None,
 ) -> tuple[list[Result], Visited]:
     """Open each file of a tree, one at a time in each process, and return what a function says of it.
 
@@ -180,8 +180,8 @@ def visit(
         The files.
     executor, progress, step
         As for `each`.
-    limits : Limits, optional
-        What the files may ask for.
+    session : Session, optional
+        How the files are read.
 
     Returns
     -------
@@ -193,7 +193,9 @@ def visit(
     results: list[Result] = []
     unread = list(tree.unread)
     foreign: list[str] = []
-    found = each(partial(_visit, function, limits), tree.files, executor=executor, progress=progress, step=step)
+    found = each(
+        partial(_visit, function, session or current()), tree.files, executor=executor, progress=progress, step=step
+    )
     for path, result in zip(tree.files, found, strict=True):
         if result is None:
             foreign.append(path)
@@ -205,11 +207,11 @@ def visit(
     return results, Visited(len(results), tuple(unread), tuple(foreign))
 
 
-def _visit(function: Callable[[str, StoredFile], Result], limits: Limits, path: str) -> tuple[Result] | Unread | None:
+def _visit(function: Callable[[str, StoredFile], Result], session: Session, path: str) -> tuple[Result] | Unread | None:
     """Return the result for a file, in a tuple of its own; None if it is no file of this format."""
     try:
         try:
-            file = StoredFile.open(path, limits)
+            file = session.open(path)
         except NotACompositeFileError:
             if path.lower().endswith(_HDF5):
                 raise

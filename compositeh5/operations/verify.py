@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from ..access import Access, access_of
+from ..composite import stored_composite
 from ..container.layout import BY_ID, composite_group, composite_group_by_id, composite_names
-from ..container.limits import LIMITS, Limits
+from ..container.limits import Limits
 from ..container.nodes import GroupNode, Node
 from ..container.reader import StoredFile
 from ..definition import known_definition
@@ -21,8 +21,7 @@ from ..errors import CompositeH5Error, DigestMismatchError, FormatError, WrongId
 from ..integrity import check_digest
 from ..links import Link
 from ..parts import LIST, StoredPart
-from ..stored import from_group
-from ..targets import open_target
+from ..session import Session, current
 from .references import State, StoredLink, link_state, part_links
 from .running import Progress, each, silent
 from .tree import Root, Visited, files_under, visit
@@ -100,7 +99,7 @@ def verify(composite: Composite) -> None:
 def verify_files(
     *paths: Root,
     quick: bool = False,
-    limits: Limits = LIMITS,
+    limits: Limits | None = None,
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> Verification:
@@ -129,10 +128,10 @@ def verify_files(
     FileNotFoundError
         If one of the paths isn't there.
     """
-    tree, access = files_under(*paths), Access(limits=limits)
+    tree, session = files_under(*paths), current().with_policy(limits=limits)
     step = "reading attributes" if quick else "reading files"
     checks, visited = visit(
-        partial(_check, quick), tree, executor=executor, progress=progress, step=step, limits=limits
+        partial(_check, quick, session), tree, executor=executor, progress=progress, step=step, session=session
     )
     problems = [problem for check in checks for problem in check.problems]
     problems.extend(Problem(item.path, "", "", "unread", item.reason) for item in visited.unread)
@@ -143,7 +142,7 @@ def verify_files(
         outside = _outside(checks, frozenset(tree.names))
         step = "reading what links lead to"
         for count, faults in each(
-            partial(_check_targets, access), outside, executor=executor, progress=progress, step=step
+            partial(_check_targets, session), outside, executor=executor, progress=progress, step=step
         ):
             components += count
             problems.extend(faults)
@@ -178,7 +177,7 @@ class _Check(NamedTuple):
     targets: frozenset[tuple[str, Link]]
 
 
-def _check(quick: bool, path: str, file: StoredFile) -> _Check:
+def _check(quick: bool, session: Session, path: str, file: StoredFile) -> _Check:
     seen: list[_Seen] = []
     problems: list[Problem] = []
     targets: set[tuple[str, Link]] = set()
@@ -186,7 +185,7 @@ def _check(quick: bool, path: str, file: StoredFile) -> _Check:
     for name in composite_names(file):
         try:
             group = composite_group(file, name)
-            composite = from_group(group, path, access_of(group))
+            composite = stored_composite(group, path, session)
             if composite_group_by_id(file, composite.id).path != group.path:
                 raise FormatError(f"{group.where}: /{BY_ID}/{composite.id} leads to another composite")
             seen.append(
@@ -208,7 +207,7 @@ def _check(quick: bool, path: str, file: StoredFile) -> _Check:
                 problems.append(_problem(path, name, component, fault))
         for found in _links(composite, path):
             links += 1
-            state, detail = link_state(found, path, access=access_of(file.root))
+            state, detail = link_state(found, path, session)
             if state == "ok":
                 targets.add((found.place, found.link))
             else:
@@ -225,13 +224,13 @@ def _links(composite: Composite, path: str) -> Iterator[StoredLink]:
     """Return the links of those components that aren't damaged."""
     for name in composite:
         with suppress(OSError, CompositeH5Error):
-            yield from part_links(name, composite._part(name), path)
+            yield from part_links(name, composite.part(name), path)
 
 
 def _content(composite: Composite, prefix: str = "", *, quick: bool) -> Iterator[tuple[str, Exception | None]]:
     """Check what a composite stores, and yield each component with what is wrong with it, or None."""
     for name in composite:
-        part = composite._part(name)
+        part = composite.part(name)
         if isinstance(part, StoredPart):
             try:
                 yield from stored_content(prefix + name, part.node, composite.location, quick=quick)
@@ -267,7 +266,7 @@ def stored_content(
     """
     if isinstance(node, GroupNode) and node.attr("kind", str, "") == "composite":
         # Its digest stands on what it records of its components.
-        yield from _content(from_group(node, location, access_of(node)), f"{path}/", quick=quick)
+        yield from _content(stored_composite(node, location), f"{path}/", quick=quick)
         return
     if quick:
         node.attr("digest", str)
@@ -288,13 +287,13 @@ def _composites_in(path: str, node: Node) -> Iterator[tuple[str, GroupNode]]:
                 yield from _composites_in(f"{path}/{name}", child)
 
 
-def _check_targets(access: Access, work: tuple[str, tuple[Link, ...]]) -> tuple[int, list[Problem]]:
+def _check_targets(session: Session, work: tuple[str, tuple[Link, ...]]) -> tuple[int, list[Problem]]:
     """Read linked components in one file, and return how many were as they should be, and what isn't."""
     place, links = work
     count, problems = 0, []
     for link in links:
         try:
-            file, node = open_target(link, place, access)
+            file, node, _ = session.target_at(place, link)
         except (OSError, CompositeH5Error) as error:
             problems.append(_problem(place, "", link.component, error))
             continue

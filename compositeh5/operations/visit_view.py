@@ -27,13 +27,11 @@ from .members import (
     unlike_most,
 )
 from .running import Progress, each, silent
-from .stacking import plane_of, stack
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
     from astropy.table import QTable
     from astropy.wcs import WCS
-    from dask.array import Array
 
 _Result = TypeVar("_Result")
 
@@ -105,6 +103,10 @@ class VisitView:
         common = (key for key in first if all(other.get(key) == first[key] for other in others))
         return {key: first[key] for key in common if key != DIMENSION}
 
+    def opener(self, detector: Detector) -> Callable[[], Composite]:
+        """Return what opens the composite of one detector, also in another process; see `open`."""
+        return self._chosen([detector])[0].open
+
     def open(self, detector: Detector) -> Composite:
         """Open the composite of one detector; to be closed, best by ``with``.
 
@@ -115,7 +117,7 @@ class VisitView:
         OSError, CompositeH5Error
             As `compositeh5.open` does.
         """
-        return self._chosen([detector])[0].open()
+        return self.opener(detector)()
 
     # ---- Components ----------------------------------------------------------------------------------------
 
@@ -152,8 +154,29 @@ class VisitView:
         OSError, CompositeH5Error
             If a file can't be read; see also the class.
         """
-        found = self._each(name, partial(Composite.read, name=name, **parameters), detectors, missing)
+        found = self.map(name, partial(Composite.read, name=name, **parameters), detectors=detectors, missing=missing)
         return {detector: None if isinstance(value, NotThere) else value for detector, value in found.items()}
+
+    def map(
+        self,
+        name: str,
+        function: Callable[[Composite], Any],
+        *,
+        detectors: Sequence[Detector] | None = None,
+        missing: Missing = "error",
+    ) -> dict[Detector, Any]:
+        """Return what a function gives for the composites of all detectors that have a component of some name.
+
+        Parameters
+        ----------
+        name : str
+            Name of the component.
+        function : callable
+            What to do with the open composite of a detector; picklable where the view has an executor of processes.
+        detectors, missing
+            See the class; with "keep" a detector without the component has a `NotThere`, which says why.
+        """
+        return there(self._found(name, function, detectors), name, missing, repr(self))
 
     @property
     def wcs(self) -> dict[Detector, WCS]:
@@ -198,7 +221,7 @@ class VisitView:
         OSError, CompositeH5Error
             As for `read`.
         """
-        found = self._each(name, partial(table_part, name, parameters), detectors, missing)
+        found = self.map(name, partial(table_part, name, parameters), detectors=detectors, missing=missing)
         return joined(found, name, missing)
 
     @property
@@ -224,7 +247,7 @@ class VisitView:
                 with self._context():
                     self._shared[name] = self.visit[name]
             else:
-                digests = self._each(name, partial(Composite.component_digest, name=name), None, "error")
+                digests = self.map(name, partial(Composite.component_digest, name=name))
                 if deviating := unlike_most(digests):
                     what = f"component {name!r} of {listed(deviating)} isn't the same as that of most"
                     raise DigestMismatchError(f"{self!r}: {what}")
@@ -271,40 +294,6 @@ class VisitView:
         found = {detector: self._footprints[detector] for detector in chosen}
         return containing(there(found, "wcs", missing, repr(self)), positions)
 
-    def to_dask(self, name: str = "image", *, detectors: Sequence[Detector] | None = None, chunks: Any = -1) -> Array:
-        """Return the pixels of all detectors as one lazy array. Needs the extra ``dask``.
-
-        Each chunk is read when it is computed, by `compositeh5.open` wherever that is: what is sent to workers is
-        where the files are, and not their content. The order is that of `detectors`.
-
-        Parameters
-        ----------
-        name : str, optional
-            Name of a component that is one array: an image, a mask.
-        detectors : sequence, optional
-            The detectors that are wanted, by default all.
-        chunks : int or tuple, optional
-            Rows and columns of chunks, as dask takes them; by default a chunk for each detector. What is stored in
-            one chunk of the file is always read as a whole.
-
-        Returns
-        -------
-        dask.array.Array, shape (detector, y, x)
-            Of the type of the pixels, without unit.
-
-        Raises
-        ------
-        FormatError
-            If the components differ in box or type; the message says which.
-        TypeError
-            If they aren't arrays.
-        """
-        planes = self._each(name, partial(plane_of, name), detectors, "error")
-        if not planes:
-            raise NoSuchComponentError(f"{self!r}: no detector was chosen; there are {listed(self._members)}")
-        openers = {detector: self._members[detector].open for detector in planes}
-        return stack(planes, openers, name, chunks)
-
     def close(self) -> None:
         """Close the file of the visit."""
         self._closed = True
@@ -340,16 +329,6 @@ class VisitView:
         if unknown := [detector for detector in chosen if detector not in self._members]:
             raise NoSuchComponentError(f"{self!r}: there is no {listed(unknown)}; there are {listed(self._members)}")
         return [self._members[detector] for detector in chosen]
-
-    def _each(
-        self,
-        name: str,
-        function: Callable[[Composite], Any],
-        detectors: Iterable[Detector] | None,
-        missing: Missing,
-    ) -> dict[Detector, Any]:
-        """Return what a function gives for each composite that has a component of this name."""
-        return there(self._found(name, function, detectors), name, missing, repr(self))
 
     def _found(
         self, name: str, function: Callable[[Composite], _Result], detectors: Iterable[Detector] | None

@@ -3,33 +3,89 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import kinds
-from ..container.nodes import Array, ArrayNode, Selection
-from ..container.reader import fetch_together
-from ..container.selections import read_selections
-from ..errors import FormatError, OutsideError, WrongTypeError, WrongValueError, checked_names
-from ..geometry import Box
-from ..lazy import LazyArray
-from ..parts import MemoryPart
+from . import kinds
+from .container.nodes import Array, ArrayNode, Selection
+from .container.reader import fetch_together
+from .container.selections import read_selections
+from .errors import FormatError, OutsideError, WrongTypeError, WrongValueError, checked_names, require_type
+from .geometry import Box
+from .lazy import LazyArray
+from .parts import Composed, Part, ValuePart
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
-
-    from ..composite import Composite
 
 _WINDOW = 32
 """Of a remote file, what so many cutouts need is fetched together."""
 
 
-def image_box(composite: Composite) -> Box:
+_C = TypeVar("_C", bound=Composed)
+Parts = Mapping[str, Part]
+
+
+def cutout(composite: _C, where: Any, size: Any = None, *, components: Sequence[str] | None = None) -> _C:
+    """Return the part of the composite around a position, in memory.
+
+    Parameters
+    ----------
+    composite : Composite
+        The composite.
+    where : Box, SkyCoord or (float, float)
+        A box in parent coordinates, or the centre: a sky position, or (y, x) in parent coordinates.
+    size : int, (int, int) or Quantity, optional
+        Number of pixels along both axes, or of rows and columns, or an angle; needed with a centre.
+    components : sequence of str, optional
+        The components wanted. By default all planes of pixels, and the WCS.
+
+    Returns
+    -------
+    Composite
+        The planes cut to the part of the box that is inside the image, the WCS changed so that the same
+        pixels have the same sky positions, others as they are.
+
+    Raises
+    ------
+    OutsideError
+        If the box has no pixel of the image.
+    """
+    with closing(cutouts(composite, [where], size, components=components)) as results:
+        result = next(results)
+    if isinstance(result, OutsideError):
+        raise result
+    return result
+
+
+def cutouts(
+    composite: _C, wheres: Any, size: Any = None, *, components: Sequence[str] | None = None
+) -> Generator[_C | OutsideError]:
+    """Yield the parts around several positions, each chunk read once; an error for one that has no pixel.
+
+    Parameters
+    ----------
+    composite : Composite
+        The composite.
+    wheres : sequence of Box, SkyCoord or (float, float); or SkyCoord of shape (n,)
+        Where each is.
+    size, components
+        As for `cutout`.
+    """
+    require_type(wheres, Sequence if not hasattr(wheres, "frame") else object, "positions, several of them,")
+    if components is not None:
+        components = checked_names(components, "the name of a component")
+    with closing(_cut(composite.parts, wheres, size, components, composite.where)) as results:
+        for parts in results:
+            yield parts if isinstance(parts, OutsideError) else composite.with_parts(parts)
+
+
+def image_box(composite: Composed) -> Box:
     """Return the box, in parent coordinates, of the planes of pixels of a composite.
 
     Raises
@@ -39,32 +95,32 @@ def image_box(composite: Composite) -> Box:
     FormatError
         If they differ in it.
     """
-    with _open_planes(composite) as planes:
-        return _common_box(composite, planes)
+    with _open_planes(composite.parts) as planes:
+        return _common_box(planes, composite.where)
 
 
 @contextmanager
-def _open_planes(composite: Composite) -> Iterator[dict[str, ArrayNode]]:
+def _open_planes(parts: Parts) -> Iterator[dict[str, ArrayNode]]:
     """Give the nodes of the planes of pixels; the files of linked ones are open meanwhile, and so opened once."""
     with ExitStack() as stack:
         planes = {}
-        for name in composite:
-            if kinds.get(composite.kind(name)).is_pixels:
-                node, target = composite._part(name).open_node()
-                if target is not None:
-                    stack.callback(target.close)
+        for name, part in parts.items():
+            if kinds.get(part.kind).is_pixels:
+                node, file = part.open_node()
+                if file is not None:
+                    stack.callback(file.close)
                 if not isinstance(node, ArrayNode):
                     raise FormatError(f"{node.where}: a plane of pixels should be one array")
                 planes[name] = node
         yield planes
 
 
-def _common_box(composite: Composite, planes: dict[str, ArrayNode]) -> Box:
+def _common_box(planes: dict[str, ArrayNode], where: str) -> Box:
     boxes = {name: _plane_box(node) for name, node in planes.items()}
     if not boxes:
-        raise OutsideError(f"{composite!r} has no image or mask to cut from")
+        raise OutsideError(f"{where}: has no image or mask to cut from")
     if len(set(boxes.values())) > 1:
-        raise FormatError(f"{composite!r}: its planes cover different boxes: {boxes}")
+        raise FormatError(f"{where}: its planes cover different boxes: {boxes}")
     return next(iter(boxes.values()))
 
 
@@ -73,42 +129,42 @@ def _plane_box(node: ArrayNode) -> Box:
     return Box(y0, y0 + node.shape[-2], x0, x0 + node.shape[-1])
 
 
-def cutout(composite: Composite, where: Any, size: Any, components: Sequence[str] | None) -> Composite:
-    """Return a part of a composite in memory; see `Composite.cutout`."""
-    with closing(cut(composite, [where], size, components)) as results:
-        result = next(results)
-    if isinstance(result, OutsideError):
-        raise result
-    return result
-
-
-def cut(
-    composite: Composite, wheres: list[Any] | SkyCoord, size: Any, components: Sequence[str] | None
-) -> Generator[Composite | OutsideError]:
-    """Yield many parts of a composite in memory; for one that has no pixel, the error that says so.
+def _cut(
+    parts: Parts, wheres: list[Any] | SkyCoord, size: Any, components: Iterable[str] | None, where: str
+) -> Generator[dict[str, Part] | OutsideError]:
+    """Yield the components of many parts of a composite, in memory; for one that has no pixel, the error that says so.
 
     Parameters
     ----------
-    composite, size, components
-        As for `Composite.cutout`.
+    parts : mapping of str to Part
+        The components of the composite.
     wheres : list of Box, SkyCoord or (float, float); or SkyCoord of shape (n,)
         Where each is.
+    size, components
+        As for `cutout`.
+    where : str
+        What messages call the composite.
+
+    Raises
+    ------
+    KeyError
+        If there is no component of one of the names.
     """
-    with _open_planes(composite) as planes:
-        full = _common_box(composite, planes)
-        boxes = _boxes(composite, full, wheres, size)
+    with _open_planes(parts) as planes:
+        full = _common_box(planes, where)
+        boxes = _boxes(parts, full, wheres, size, where)
         inside = [box for box in boxes if isinstance(box, Box)]
         names = [
             name
-            for name in (composite if components is None else checked_names(components, "the name of a component"))
-            if components is not None or name in planes or composite.kind(name) == "wcs"
+            for name in (parts if components is None else components)
+            if components is not None or name in planes or parts[name].kind == "wcs"
         ]
         wanted = {name: planes[name] for name in names if name in planes}
         arrays = {
             name: read_selections(node, [_selection(node, full, box) for box in inside])
             for name, node in wanted.items()
         }
-        others = {name: composite[name] for name in names if name not in planes} if inside else {}
+        others = {name: parts[name].read() for name in names if name not in planes} if inside else {}
         done = 0
         for box in boxes:
             if isinstance(box, OutsideError):
@@ -118,19 +174,19 @@ def cut(
                 ahead = inside[done : done + _WINDOW]
                 fetch_together((node, _selection(node, full, b)) for node in wanted.values() for b in ahead)
             done += 1
-            result = composite._like()
+            result: dict[str, Part] = {}
             for name in names:
-                kind = kinds.get(composite.kind(name))
+                kind = kinds.get(parts[name].kind)
                 value: Any
                 if name in wanted:
                     value = kind.decode(_at(box, wanted[name], next(arrays[name])))
                 elif kind.name == "wcs":
-                    from ..kinds.wcs import shift
+                    from .kinds.wcs import shift
 
                     value = shift(others[name], box.y0 - full.y0, box.x0 - full.x0, box.shape)
                 else:
                     value = kind.share(others[name]) if len(inside) > 1 else others[name]
-                result._parts[name] = MemoryPart(value, kind.name, composite.component_stage(name))
+                result[name] = ValuePart(value, kind.name, parts[name].stage)
             yield result
 
 
@@ -144,9 +200,9 @@ def _at(box: Box, node: ArrayNode, values: NDArray[Any]) -> Array:
     return Array(values, attrs, node.where)
 
 
-def _boxes(composite: Composite, full: Box, wheres: list[Any] | SkyCoord, size: Any) -> list[Box | OutsideError]:
+def _boxes(parts: Parts, full: Box, wheres: list[Any] | SkyCoord, size: Any, where: str) -> list[Box | OutsideError]:
     """Return the part of each wanted box that is inside, or the error of one that has no pixel."""
-    wcs = composite["wcs"] if _on_sky(wheres) or any(map(_on_sky, wheres)) or hasattr(size, "unit") else None
+    wcs = parts["wcs"].read() if _on_sky(wheres) or any(map(_on_sky, wheres)) or hasattr(size, "unit") else None
     shape = None if size is None else _shape(wcs, size)
     centres = _centres(wcs, full, wheres) if _on_sky(wheres) else wheres
     found: list[Box | OutsideError] = []
@@ -156,9 +212,9 @@ def _boxes(composite: Composite, full: Box, wheres: list[Any] | SkyCoord, size: 
         if part is not None and not part.is_empty:
             found.append(part)
         elif box is None:
-            found.append(OutsideError(f"{composite._where}: the WCS has no pixel for {wheres[i]}"))
+            found.append(OutsideError(f"{where}: the WCS has no pixel for {wheres[i]}"))
         else:
-            found.append(OutsideError(f"{composite._where}: {wheres[i]} with size {size} has no pixel in {full}"))
+            found.append(OutsideError(f"{where}: {wheres[i]} with size {size} has no pixel in {full}"))
     return found
 
 

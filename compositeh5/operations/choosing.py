@@ -1,4 +1,4 @@
-"""Composites that show others: with some components changed, the best ones chosen, or joined of many, by links."""
+"""Composites of links: with the best of several candidates, or joined of components of many."""
 
 from __future__ import annotations
 
@@ -7,97 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ..composite import Composite
-from ..definition import Definition, get_definition, known_definition
-from ..errors import DefinitionError, NoCandidateError, NoSuchComponentError, StageError, checked_names, require_type
-from ..links import DataId, Link
-from ..parts import LinkedPart, ListPart
-from .versions import VERSIONS, use_version, version_names, with_version
-
-
-def overlay(
-    base: Composite, components: Mapping[str, Any], keep: Iterable[str], data_id: DataId, attributes: Mapping[str, Any]
-) -> Composite:
-    """Return a composite that is a stored one with some components changed; see `Composite.overlay`."""
-    for key, value in data_id.items():
-        if base.data_id.get(key, value) != value:
-            raise DefinitionError(
-                f"{base!r}: an overlay shows the same data, so its data ID can have more keys, but not {key}={value!r}"
-            )
-    fields = {"dataset_type": "", "run": "", "stage": "", **attributes}
-    step = {
-        "id": base.id,
-        "definition": base.definition,
-        "dataset_type": base.dataset_type,
-        "run": base.run,
-        "stage": base.stage,
-        "data_id": base.data_id,
-        "changed": sorted(components),
-        "fallbacks": base.fallbacks,
-    }
-    history = [*base.provenance.get("history", []), {key: value for key, value in step.items() if value}]
-    shown = base.replace(as_links(base), data_id={**base.data_id, **data_id}, provenance={"history": history}, **fields)
-    result = shown.replace(components, **({"id": attributes["id"]} if "id" in attributes else {}))
-    for name in checked_names(keep, "the name of a component"):
-        if name in shown and name in components:
-            stage = shown.component_stage(name)
-            result = with_version(result, name, shown.link(name), stage)
-    return result
-
-
-def as_links(base: Composite) -> dict[str, Link]:
-    """Return links to all components that a composite stores.
-
-    Those that it has as links already aren't among them: these know more than one way to where they lead.
-
-    Raises
-    ------
-    ValueError
-        If the composite isn't stored.
-    """
-    # Versions are links already.
-    stored = (name for name in base if name != VERSIONS and not isinstance(base._part(name), LinkedPart | ListPart))
-    return {name: base.link(name) for name in stored}
-
-
-def require_stage(
-    composite: Composite, stage: str, components: Iterable[str] | None, fallback: str | Iterable[str]
-) -> Composite:
-    """Return a composite whose components have reached a stage; see `Composite.require_stage`."""
-    require_type(stage, str, "the name of a stage")
-    names = _staged(composite) if components is None else checked_names(components, "the name of a component")
-    wanted = [stage, *(name for name in checked_names(fallback, "the name of a stage") if name)]
-    behind: list[str] = []
-    fallbacks: dict[str, str] = {}
-    result = composite
-    for name in names:
-        if name in composite.absent:
-            behind.append(f"{name} is absent")
-            continue
-        found = next((step for step in wanted if step in version_names(composite, name)), None)
-        if found is None:
-            known = ", ".join(step or "unknown" for step in version_names(composite, name))
-            behind.append(f"{name} is at {known}")
-            continue
-        if found != composite.component_stage(name):
-            result = use_version(result, name, found)
-        if found != stage:
-            fallbacks[name] = found
-    if behind or not names:
-        raise StageError(
-            f"{composite._where}: not all components have reached the stage {stage!r}: "
-            f"{'; '.join(behind) or 'it has none that later steps replace'}"
-            + ("" if len(wanted) > 1 else "; `fallback` can name an earlier stage to be taken instead")
-        )
-    result.fallbacks = fallbacks
-    return result
-
-
-def _staged(composite: Composite) -> list[str]:
-    """Return the names of the components that later processing steps replace; of all, if nothing is known of them."""
-    known = {*composite, *composite.absent} - {VERSIONS}
-    definition = known_definition(composite.definition)
-    marked = definition.calibrations if definition is not None else ()
-    return sorted(known.intersection(marked) if marked else known)
+from ..definition import Definition, get_definition
+from ..errors import NoCandidateError, NoSuchComponentError, checked_names, require_type
+from ..links import DataId
 
 
 def choose(
@@ -151,7 +63,7 @@ def choose(
     scored = [(candidate, best(candidate)) for candidate in candidates]
     eligible = [(score, candidate) for candidate, score in scored if score is not None and not math.isnan(score)]
     if not eligible:
-        raise NoCandidateError(f"{base._where}: none of {len(scored)} candidates is eligible")
+        raise NoCandidateError(f"{base.where}: none of {len(scored)} candidates is eligible")
     score, winner = max(eligible, key=lambda pair: pair[0])
     links = {name: winner.link(name) for name in components}
     result = base.overlay(links, stage=stage, data_id=data_id, **attributes)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from .container.arrays import StoredArray
 from .container.nodes import ArrayNode, GroupNode, Node
 from .errors import BrokenLinkError, CompositeH5Error
 from .parts import LinkedPart, Part
-
-if TYPE_CHECKING:
-    from .composite import Composite
 
 
 @dataclass(frozen=True)
@@ -56,47 +52,49 @@ class ComponentInfo:
     note: str = ""
 
 
-def component_infos(composite: Composite) -> dict[str, ComponentInfo]:
-    """Return what is known of each component of a composite."""
-    infos = {name: _info(name, composite._part(name)) for name in composite}
-    infos |= {name: ComponentInfo(name, "", "absent") for name in composite.absent}
-    return infos | {name: ComponentInfo(name, "", "lost", note=reason) for name, reason in composite.lost.items()}
+def component_infos(
+    parts: Mapping[str, Part], absent: Iterable[str], lost: Mapping[str, str]
+) -> dict[str, ComponentInfo]:
+    """Return what is known of each component, also of those that are absent, and of those that were lost, and why."""
+    infos = {name: _info(name, part) for name, part in parts.items()}
+    infos |= {name: ComponentInfo(name, "", "absent") for name in absent}
+    return infos | {name: ComponentInfo(name, "", "lost", note=reason) for name, reason in lost.items()}
 
 
 def _info(name: str, part: Part) -> ComponentInfo:
-    target, state, note = "", part.state, ""
-    node: Node | None = None
-    opened = None
-    if isinstance(part, LinkedPart):
-        target = f"{part.link} in {part.place}"
+    link = part.link if isinstance(part, LinkedPart) else None
+    state, note = part.state, ""
+    node, file = None, None
     try:
-        node, opened = part.open_node()
+        node, file = part.open_node()
     except BrokenLinkError as error:
         state, note = "lost", str(error)
     except CompositeH5Error as error:
         note = str(error)
-    recorded = str(node.attrs.get("digest", "")) if node is not None else ""
-    digest = part.link.digest if isinstance(part, LinkedPart) else recorded
-    sizes = _bytes(node)
     try:
+        nbytes, stored_bytes = _bytes(node)
         return ComponentInfo(
             name,
             part.kind,
             state,
             shape=_shape(node),
             dtype=_dtype(node),
-            units=str(node.attrs.get("units", "")) if node is not None else "",
+            units=_text(node, "units"),
             stage=part.stage,
-            digest=digest,
-            nbytes=sizes[0],
-            stored_bytes=sizes[1],
-            target=target,
-            origin="" if part.origin is None or target else f"{part.origin} in {part.origin.uri}",
+            digest=_text(node, "digest") if link is None else link.digest,
+            nbytes=nbytes,
+            stored_bytes=stored_bytes,
+            target=f"{link} in {part.place}" if isinstance(part, LinkedPart) else "",
+            origin="" if part.origin is None or link is not None else f"{part.origin} in {part.origin.uri}",
             note=note,
         )
     finally:
-        if opened is not None:
-            opened.close()
+        if file is not None:
+            file.close()
+
+
+def _text(node: Node | None, name: str) -> str:
+    return "" if node is None else str(node.attrs.get(name, ""))
 
 
 def _shape(node: Node | None) -> tuple[int, ...]:
@@ -143,10 +141,10 @@ def cells(info: ComponentInfo) -> tuple[str, ...]:
     )
 
 
-def tree(composite: Composite) -> str:
-    """Return a table of the components as text."""
-    lines = columns([CELLS, *map(cells, component_infos(composite).values())]).split("\n")
-    return "\n".join([repr(composite), *(f"  {line}" for line in lines)])
+def tree(infos: Iterable[ComponentInfo]) -> str:
+    """Return a table of components as text."""
+    lines = columns([CELLS, *map(cells, infos)]).split("\n")
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> str:
