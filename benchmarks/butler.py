@@ -30,7 +30,7 @@ from timing import Timing, timed_in_turn
 
 import compositeh5 as ch5
 from compositeh5.butler import link, put_overlay, put_visit, register_dataset_type
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from object_store import BUCKET, object_store

@@ -38,8 +38,8 @@ from data import Exposure, make_wcs
 from trees import CCDS, write
 
 import compositeh5 as ch5
-from compositeh5.container import reader
-from compositeh5.container.source import FileSource
+from compositeh5.storage import reader
+from compositeh5.storage.source import FileSource
 
 SHAPE = (4000, 4072)
 PLANES = ("image", "mask", "variance")

@@ -37,8 +37,8 @@ from pathlib import Path
 import numpy as np
 
 import compositeh5 as ch5
-from compositeh5.operations.verify import verify
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.trees.verify import verify
 
 SHAPE = (40, 50)
 DONE, FAILED, TOLD = 0, 1, 3

@@ -16,7 +16,7 @@ from astropy.wcs import WCS
 from data import CALIBRATION, Exposure
 
 import compositeh5 as ch5
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 PLANES = ("image", "mask", "variance")
 SIDE = 256

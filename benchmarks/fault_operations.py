@@ -18,8 +18,8 @@ from lsst.daf.butler import Butler, DatasetRef
 import compositeh5 as ch5
 from compositeh5.butler import put_visit, register_dataset_type
 from compositeh5.butler.converting import convert_dataset_type
-from compositeh5.convert import convert_files
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.fits import convert_files
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from butler_support import RUN, create_repo

@@ -34,7 +34,7 @@ from statistics import median
 
 from fault_operations import OPERATIONS, Operation, State, age, clean, disconnect, leftovers
 
-from compositeh5.container import publish
+from compositeh5.storage import publish
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import errno

@@ -34,10 +34,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import compositeh5 as ch5
-from compositeh5.integrity import digest
-from compositeh5.opening import file_info
-from compositeh5.operations.verify import verify_files
-from compositeh5.parts import StoredPart
+from compositeh5.composite.opening import file_info
+from compositeh5.composite.parts import StoredPart
+from compositeh5.storage.digests import digest
+from compositeh5.trees.verify import verify_files
 
 TESTS = Path(__file__).parents[1] / "tests"
 sys.path.append(str(TESTS))

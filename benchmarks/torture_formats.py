@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 import compositeh5 as ch5
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 Ranges = list[tuple[int, int]]
 """First byte, and the one after the last."""

@@ -3,56 +3,56 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import nested  # noqa: F401  registers the kind of composites in composites
 from ._version import __version__
-from .composite import Composite
-from .container.limits import Limits
-from .definition import Definition, get_definition, load_definition, register_definition
+from .box import Box
+from .composite import nested  # noqa: F401  registers the kind of composites in composites
+from .composite.composite import Composite
+from .composite.definition import Definition
+from .composite.definitions import get_definition, load_definition, register_definition
+from .composite.link import Link
+from .composite.opening import open_composite as open
+from .composite.session import Session
+from .composite.writing import write_file
 from .errors import CompositeH5Error
-from .geometry import Box
 from .kinds.image import Image
 from .kinds.mask import Mask
 from .kinds.photo_calib import PhotoCalib
 from .kinds.psf import Psf
 from .kinds.record import Record
-from .links import Link
-from .opening import open_composite as open
-from .recipes import Recipe
-from .session import Session
-from .writing import write_file
+from .storage.limits import Limits
+from .storage.recipes import Recipe
 
 if TYPE_CHECKING:
-    from .operations.choosing import choose, compose
-    from .operations.diff import diff
-    from .operations.gather import gather
-    from .operations.index import index, open_index
-    from .operations.many import cutouts, read_many
-    from .operations.promote import promote
-    from .operations.pruning import prune, remove
-    from .operations.references import refs, refs_to
-    from .operations.relinking import relink
-    from .operations.rescue import rescue
-    from .operations.sharing import split, write_together
-    from .operations.subset import subset
-    from .operations.verify import verify_files
-    from .operations.visit_files import open_visit
+    from .comparison import diff
+    from .trees.choosing import choose, compose
+    from .trees.gather import gather
+    from .trees.index import index, open_index
+    from .trees.many import cutouts, read_many
+    from .trees.promote import promote
+    from .trees.prune import prune, remove
+    from .trees.references import refs, refs_to
+    from .trees.relink import relink
+    from .trees.rescue import rescue
+    from .trees.sharing import split, write_together
+    from .trees.subset import subset
+    from .trees.verify import verify_files
+    from .trees.visit_files import open_visit
 
 _OPERATIONS = {
     "choose": "choosing",
     "compose": "choosing",
     "cutouts": "many",
-    "diff": "diff",
     "gather": "gather",
     "index": "index",
     "open_index": "index",
     "open_visit": "visit_files",
     "promote": "promote",
-    "prune": "pruning",
+    "prune": "prune",
     "read_many": "many",
     "refs": "references",
     "refs_to": "references",
-    "relink": "relinking",
-    "remove": "pruning",
+    "relink": "relink",
+    "remove": "prune",
     "rescue": "rescue",
     "split": "sharing",
     "subset": "subset",
@@ -104,9 +104,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "diff":
+        from .comparison import diff
+
+        return diff
     # Operations are loaded when they are asked for: most scripts only read.
     if name in _OPERATIONS:
-        value = getattr(import_module(f"{__name__}.operations.{_OPERATIONS[name]}"), name)
+        value = getattr(import_module(f"{__name__}.trees.{_OPERATIONS[name]}"), name)
         globals()[name] = value
         return value
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,15 +35,15 @@ from astropy.nddata import (
 from astropy.table import QTable, Table
 
 from . import kinds
-from .composite import Composite
-from .container.layout import is_copy, is_ours
-from .container.reader import StoredFile
+from .composite.composite import Composite
+from .composite.link import DataId
+from .composite.opening import open_composite
 from .errors import CompositeH5Error, ConversionError, EncodeError, NoSuchComponentError, WrongTypeError
 from .kinds.image import Image
 from .kinds.mask import Mask
 from .kinds.psf import Psf
-from .links import DataId
-from .opening import open_composite
+from .storage.layout import is_copy, is_ours
+from .storage.reader import StoredFile
 
 FORMAT = "compositeh5"
 """The name of the format in astropy's registry."""

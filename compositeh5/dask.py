@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .composite import Composite
-from .container.nodes import Node
+from .composite.composite import Composite
+from .composite.opening import open_composite
+from .composite.session import node_bytes
 from .errors import (
     ConversionError,
     FormatError,
@@ -24,10 +25,9 @@ from .errors import (
     WrongValueError,
     checked_names,
 )
-from .opening import open_composite
-from .operations.members import Detector, unlike_most
-from .operations.visit_view import VisitView
-from .session import node_bytes
+from .storage.nodes import Node
+from .trees.members import Detector, unlike_most
+from .trees.visit_view import VisitView
 
 if TYPE_CHECKING:
     from astropy.table import Column, Table

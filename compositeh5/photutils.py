@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .composite import Composite
+from .composite.composite import Composite
 from .errors import EncodeError, require_type
 from .kinds.psf import Psf
 

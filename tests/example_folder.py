@@ -13,7 +13,7 @@ from astropy.table import QTable
 from support import pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
-from compositeh5.convert import convert
+from compositeh5.fits import convert
 
 SHAPE = (30, 40)
 VISIT = {"instrument": "DemoCam", "visit": 903334}

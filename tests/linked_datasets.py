@@ -21,16 +21,9 @@ from postgres_server import copy_database
 from support import exposure, pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
-from compositeh5.butler import (
-    check,
-    export_closure,
-    put_links,
-    put_overlay,
-    put_visit,
-    register_dataset_type,
-)
+from compositeh5.butler import check, export_closure, put_links, put_overlay, put_visit, register_dataset_type
 from compositeh5.butler.formatter import CompositeFormatter
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 VISIT = {"instrument": "DemoCam", "visit": 903334}
 FILE_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"

@@ -40,7 +40,7 @@ class Unregistered(Observation):
 
 
 definition = ch5.register_definition(
-    ch5.Definition.from_mapping(
+    ch5.load_definition(
         {
             "name": "test_observation",
             "version": 1,
@@ -52,7 +52,6 @@ definition = ch5.register_definition(
                 "visit_info": {"kind": "record", "shared": ["instrument", "visit"]},
                 "sources": {"kind": "table", "getter": "getSources", "setter": "setSources"},
             },
-        },
-        "observations.py",
+        }
     )
 )

@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 
 import compositeh5 as ch5
 from compositeh5 import CompositeH5Error, kinds
-from compositeh5.artifact_index import files_of
-from compositeh5.composite import stored_composite
-from compositeh5.container.nodes import Array, Group, GroupNode, Node
-from compositeh5.definition_reader import read_file
-from compositeh5.links import absolute_location, joined_location, relative_location
-from compositeh5.session import current
+from compositeh5.composite.artifact_index import files_of
+from compositeh5.composite.composite import stored_composite
+from compositeh5.composite.definition_reader import read_file
+from compositeh5.composite.session import current
+from compositeh5.storage.locations import absolute_location, joined_location, relative_location
+from compositeh5.storage.nodes import Array, Group, GroupNode, Node
 
 count: Counter[str] = Counter()
 """How many examples each property was tried with."""

@@ -20,7 +20,7 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 import compositeh5 as ch5
-from compositeh5.container.nodes import Group
+from compositeh5.storage.nodes import Group
 
 DATA = Path(os.environ.get("COMPOSITEH5_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -16,17 +16,18 @@ from hypothesis import strategies as st
 from support import visit_info
 
 import compositeh5 as ch5
-from compositeh5 import definition as definitions
-from compositeh5.assembly import assemble, definitions_of, disassemble
-from compositeh5.definition import Definition, register_definition
+from compositeh5.composite import definitions
+from compositeh5.composite.assembly import assemble, definitions_of, disassemble
+from compositeh5.composite.definition import Definition
+from compositeh5.composite.definitions import load_definition, register_definition
+from compositeh5.composite.session import current
 from compositeh5.errors import BrokenLinkError, DefinitionError, EncodeError
-from compositeh5.session import current
 
 
 def make(components: dict[str, Any], **top: Any) -> Definition:
     """A definition whose components are given by kind or by their keys."""
     entries = {name: {"kind": entry} if isinstance(entry, str) else entry for name, entry in components.items()}
-    return Definition.from_mapping({"name": "test", "version": 1, "components": entries, **top}, "test.yaml")
+    return load_definition({"name": "test", "version": 1, "components": entries, **top})
 
 
 def here(name: str) -> str:
@@ -374,7 +375,7 @@ class PositionalOnly:
 
 def test_calls_that_can_not_work_are_not_made() -> None:
     definition = make({"image": "image", "psf": {"kind": "psf", "setter": "set_psf"}})
-    message = r"definition 'test' \(test\.yaml\): Strict\(image\) can't be called: missing a required argument: 'scale'"
+    message = r"definition 'test' \(<mapping>\): Strict\(image\) can't be called: missing a required argument: 'scale'"
     with pytest.raises(DefinitionError, match=message):
         assemble({"image": 3, "psf": 2}, definition, Strict)
     with pytest.raises(DefinitionError, match=r"PositionalOnly\(\) can't be called: .*'image'"):
@@ -463,7 +464,7 @@ def test_components_are_checked_first() -> None:
 
 
 def test_neither_assembler_nor_type() -> None:
-    with pytest.raises(DefinitionError, match=r"test\.yaml.*neither an assembler nor a python_type"):
+    with pytest.raises(DefinitionError, match=r"<mapping>.*neither an assembler nor a python_type"):
         assemble({"image": 1}, PARTS)
 
 
@@ -543,7 +544,7 @@ def test_import_paths_that_lead_nowhere(path: str, words: list[str]) -> None:
     for key in ("python_type", "assembler"):
         with pytest.raises(DefinitionError) as caught:
             assemble({"image": 1}, make({"image": "image"}, **{key: path}))
-        for word in ["test.yaml", key, repr(path), *words]:
+        for word in ["<mapping>", key, repr(path), *words]:
             assert word in str(caught.value)
         assert isinstance(caught.value.__cause__, ModuleNotFoundError) == ("no module" in words[0])
 

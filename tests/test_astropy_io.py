@@ -25,9 +25,9 @@ from support import counted_reads, data_file, exposure, pixels, simple_wcs, writ
 
 import compositeh5 as ch5
 from compositeh5.astropy import from_nddata, to_ccddata, to_nddata
-from compositeh5.convert import convert
 from compositeh5.dask import stack, to_dask
 from compositeh5.errors import ConflictError, ConversionError, EncodeError, NoSuchComponentError, WrongIdError
+from compositeh5.fits import convert
 from compositeh5.kinds.mask import MaskPlaneError
 from compositeh5.photutils import from_photutils, to_photutils
 

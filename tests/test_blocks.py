@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from compositeh5 import errors
-from compositeh5.container import source
-from compositeh5.container.source import BLOCK, GAP, BlockSource
+from compositeh5.storage import source
+from compositeh5.storage.source import BLOCK, GAP, BlockSource
 
 
 class Requests:

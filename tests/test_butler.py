@@ -25,10 +25,10 @@ from support import counted_reads, data_file, exposure, pixels, tool, visit_info
 import compositeh5 as ch5
 from compositeh5 import errors, kinds
 from compositeh5.cli import main as compositeh5
-from compositeh5.convert.fits import fits_bytes, read_exposure
-from compositeh5.definition import definition_names, get_definition
-from compositeh5.operations.verify import verify
-from compositeh5.session import current
+from compositeh5.composite.definitions import definition_names, get_definition
+from compositeh5.composite.session import current
+from compositeh5.fits.conversion import fits_bytes, read_exposure
+from compositeh5.trees.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 

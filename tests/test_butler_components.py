@@ -16,8 +16,8 @@ from support import counted_reads, exposure, simple_wcs, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.operations.verify import verify
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.trees.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 

@@ -14,7 +14,7 @@ from astropy.table import Table
 from support import exposure, pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 

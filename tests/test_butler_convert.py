@@ -26,8 +26,8 @@ from support import data_file, exposure
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.operations.verify import verify
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.trees.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -41,7 +41,7 @@ from compositeh5.butler.commands_setup import COMMANDS
 from compositeh5.butler.converting import Conversion, convert_dataset_type
 from compositeh5.butler.formatter import CompositeFormatter
 from compositeh5.butler.installing import install
-from compositeh5.convert.fits import read_exposure
+from compositeh5.fits.conversion import read_exposure
 
 VISITS = (903334, 903335)
 PIXEL_DIMENSIONS = ("instrument", "visit", "detector")

@@ -24,9 +24,9 @@ from support import visit_info as metadata
 
 import compositeh5 as ch5
 from compositeh5 import errors, kinds
-from compositeh5.integrity import digest
-from compositeh5.operations.verify import verify
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.storage.digests import digest
+from compositeh5.trees.verify import verify
 
 daf_butler = pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 

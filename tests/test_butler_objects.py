@@ -14,9 +14,9 @@ from astropy.table import Table
 from support import pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
-from compositeh5 import definition as definitions
+from compositeh5.composite import definitions
+from compositeh5.composite.session import current
 from compositeh5.errors import BrokenLinkError, DefinitionError
-from compositeh5.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
@@ -341,7 +341,7 @@ def test_two_definitions_for_a_class(mode: Mode, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(definitions, "_registered", dict(definitions._registered))
     components = {"image": {"kind": "image"}, "wcs": {"kind": "wcs"}, "visit_info": {"kind": "record"}}
     mapping = {"name": "another", "version": 1, "components": components, "python_type": "observations.Observation"}
-    ch5.register_definition(ch5.Definition.from_mapping(mapping))
+    ch5.register_definition(ch5.load_definition(mapping))
     with pytest.raises((DefinitionError, RuntimeError)) as caught:
         mode.butler.put(observation(), "observation", CCD)
     assert "are of the definitions another, test_observation: put Composite.of" in str(cause(caught))

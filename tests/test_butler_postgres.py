@@ -46,7 +46,7 @@ from test_butler_components import (  # noqa: F401
 )
 
 from compositeh5.butler import register_dataset_type
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 
 @pytest.fixture(scope="module")

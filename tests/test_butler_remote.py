@@ -11,7 +11,7 @@ from support import exposure, pixels, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 object_store = pytest.importorskip("object_store")

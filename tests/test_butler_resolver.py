@@ -14,7 +14,7 @@ from support import exposure, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 daf_butler = pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 

@@ -8,7 +8,7 @@ import pytest
 from support import exposure, visit_info
 
 import compositeh5 as ch5
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 pytest.importorskip("moto", reason="needs moto[server] (the extra `test`)")

@@ -16,8 +16,8 @@ import pytest
 from astropy.table import QTable
 
 import compositeh5 as ch5
+from compositeh5.composite.session import current
 from compositeh5.demo.simulate import Camera, simulate_exposure, simulate_visit
-from compositeh5.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 

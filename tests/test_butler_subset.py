@@ -16,7 +16,7 @@ from support import counted_reads, exposure, tool, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.operations.verify import verify
+from compositeh5.trees.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 

@@ -19,8 +19,8 @@ from support import data_file, exposure, group_of, pixels, simple_wcs, write_vis
 
 import compositeh5 as ch5
 from compositeh5.cli import main
-from compositeh5.container.layout import file_root
-from compositeh5.container.writer import file_image
+from compositeh5.storage.layout import file_root
+from compositeh5.storage.writer import file_image
 
 HERE = Path(ch5.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE)}

@@ -18,7 +18,7 @@ from support import counted_reads, exposure, pixels, simple_wcs, tool, visit_inf
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.operations.verify import verify
+from compositeh5.trees.verify import verify
 
 
 @pytest.fixture
@@ -333,8 +333,8 @@ def test_composites_nest_and_list(tmp_path: Path) -> None:
 def test_several_composites_in_one_file_are_found_by_name_and_id(tmp_path: Path) -> None:
     from support import group_of
 
-    from compositeh5.container.layout import file_root
-    from compositeh5.container.writer import file_image
+    from compositeh5.storage.layout import file_root
+    from compositeh5.storage.writer import file_image
 
     groups = {f"ccd{i}": group_of(ch5.Composite("visit", visit_info=visit_info(i))) for i in range(3)}
     image = file_image(file_root({name: (group.attrs["id"], group) for name, group in groups.items()}))
@@ -472,7 +472,7 @@ import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from support import exposure
 import compositeh5
-from compositeh5.operations.verify import verify
+from compositeh5.trees.verify import verify
 
 path = sys.argv[2]
 variants = [exposure((600, 700)), exposure((600, 700), psf=None)]

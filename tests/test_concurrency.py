@@ -19,7 +19,7 @@ from support import benchmark, exposure, write_visit
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 
 @pytest.fixture(scope="module")

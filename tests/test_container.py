@@ -22,13 +22,13 @@ from support import counted_reads, tool
 
 import compositeh5
 from compositeh5 import errors
-from compositeh5.container import chunks
-from compositeh5.container.nodes import Array, ArrayNode, ExternalLink, Group, GroupNode, Node, SoftLink
-from compositeh5.container.reader import StoredFile
-from compositeh5.container.writer import file_image
-from compositeh5.integrity import digest
-from compositeh5.recipes import Recipe
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.storage import chunks
+from compositeh5.storage.digests import digest
+from compositeh5.storage.nodes import Array, ArrayNode, ExternalLink, Group, GroupNode, Node, SoftLink
+from compositeh5.storage.reader import StoredFile
+from compositeh5.storage.recipes import Recipe
+from compositeh5.storage.writer import file_image
 
 
 def write(path: Path, root: Group) -> Path:
@@ -410,8 +410,8 @@ def test_a_file_is_opened_once_and_closed_by_its_last_user(tmp_path: Path) -> No
 def test_a_file_left_open_does_not_crash_the_end_of_the_process(tmp_path: Path, source: str) -> None:
     path = write(tmp_path / "x.h5", Group({"x": Array(np.arange(3))}))
     code = (
-        "import io, sys; from compositeh5.container.reader import StoredFile\n"
-        "from compositeh5.session import current; path = sys.argv[1]\n"
+        "import io, sys; from compositeh5.storage.reader import StoredFile\n"
+        "from compositeh5.composite.session import current; path = sys.argv[1]\n"
         "class Stream(io.BytesIO):\n    def readinto(self, b): return super().readinto(b)\n"
         f"source = {source}\n"
         "file = current().open(source) if source == path else StoredFile(source, 'stream')\n"
@@ -425,7 +425,7 @@ def test_an_error_of_opening_that_is_never_freed_does_not_crash_the_end_of_the_p
     path = write(tmp_path / "x.h5", Group({"x": Array(np.arange(9999.0))}))
     path.write_bytes(path.read_bytes()[:-100])
     code = (
-        "import ctypes, sys; from compositeh5.session import current\n"
+        "import ctypes, sys; from compositeh5.composite.session import current\n"
         "try: current().open(sys.argv[1])\n"
         "except OSError as error: ctypes.pythonapi.Py_IncRef(ctypes.py_object(error))\n"
         "else: sys.exit(1)"
@@ -441,7 +441,7 @@ def _target(fd: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "places"), [("h5py", {"container"}), ("lsst", {"butler", "demo", "lsst_images", "remote.py"})]
+    ("name", "places"), [("h5py", {"storage"}), ("lsst", {"butler", "demo", "lsst_images", "remote.py"})]
 )
 def test_only_some_places_import_a_package(name: str, places: set[str]) -> None:
     package = Path(compositeh5.__file__).parent

@@ -16,9 +16,9 @@ from astropy.wcs import WCS
 from support import data_file
 
 import compositeh5 as ch5
-from compositeh5.convert import convert
-from compositeh5.convert.fits import fits_bytes, read_exposure
 from compositeh5.errors import ConflictError, ConversionError, CorruptFileError
+from compositeh5.fits import convert
+from compositeh5.fits.conversion import fits_bytes, read_exposure
 
 HSC, AFW2 = "HSC-0908120-056-small.fits", "exposure-version-2.fits"
 PLANES = {"image": 1, "mask": 2, "variance": 3}

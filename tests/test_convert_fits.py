@@ -19,9 +19,9 @@ from support import data_file, simple_wcs
 
 import compositeh5 as ch5
 from compositeh5.cli import main
-from compositeh5.convert import convert
-from compositeh5.convert.fits import fits_bytes, read_fits, write_fits
 from compositeh5.errors import ConflictError, ConversionError, NoSuchComponentError
+from compositeh5.fits import convert
+from compositeh5.fits.conversion import fits_bytes, read_fits, write_fits
 
 REAL = [
     "HSC-0908120-056-small.fits",

@@ -14,8 +14,8 @@ from support import data_file
 
 from compositeh5 import Composite
 from compositeh5.cli import main
-from compositeh5.convert.fits import fits_bytes, read_fits
 from compositeh5.errors import ConversionError
+from compositeh5.fits.conversion import fits_bytes, read_fits
 
 REAL = ["photoCalib-version1.fits", "sourceCatalog-hsc-v2.fits", "visitInfo-version-5.fits"]
 Edit = Callable[[bytes], bytes]

@@ -16,8 +16,8 @@ from support import data_file
 
 import compositeh5 as ch5
 from compositeh5.cli import main
-from compositeh5.convert import Conversion, convert_files
 from compositeh5.errors import ConflictError
+from compositeh5.fits import Conversion, convert_files
 
 REAL = ["exposure-version-2.fits", "sourceCatalog-hsc-v2.fits", "visitInfo-version-5.fits"]
 

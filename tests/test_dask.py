@@ -24,9 +24,9 @@ from support import counted_reads
 
 import compositeh5 as ch5
 from compositeh5 import errors, index, open_index, subset, verify_files
-from compositeh5.convert import convert_files
 from compositeh5.dask import to_dask
-from compositeh5.operations.running import each
+from compositeh5.fits import convert_files
+from compositeh5.trees.running import each
 
 distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
 dask = pytest.importorskip("dask")

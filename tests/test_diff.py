@@ -21,10 +21,10 @@ from support import data_file, exposure, pixels, simple_wcs, visit_info, write_v
 
 import compositeh5 as ch5
 from compositeh5.cli import main
-from compositeh5.convert import convert
-from compositeh5.convert.fits import fits_bytes
+from compositeh5.comparison import Difference
 from compositeh5.errors import ConversionError, CorruptFileError, WrongValueError
-from compositeh5.operations.diff import Difference
+from compositeh5.fits import convert
+from compositeh5.fits.conversion import fits_bytes
 
 many = settings(suppress_health_check=[HealthCheck.too_slow])
 

@@ -15,8 +15,8 @@ from astropy.table import QTable
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.container.threads import WORTHWHILE_BYTES
-from compositeh5.operations.verify import verify
+from compositeh5.storage.threads import WORTHWHILE_BYTES
+from compositeh5.trees.verify import verify
 
 SIDE = 1100
 ID = "7280c70e-0000-5000-8000-000000000000"

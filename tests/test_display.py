@@ -17,10 +17,10 @@ from terminal import compositeh5_shows
 
 import compositeh5 as ch5
 from compositeh5.cli import main
-from compositeh5.display import COLOURS, picture
+from compositeh5.composite.pictures import png
 from compositeh5.errors import NoSuchComponentError
 from compositeh5.kinds.mask import MaskPlaneError
-from compositeh5.pictures import png
+from compositeh5.preview import COLOURS, picture
 
 
 def decoded(data: bytes) -> NDArray[np.uint8]:

@@ -22,7 +22,14 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(compositeh5.__p
 _SECTION = re.compile(r"^(\w[\w ]*)\n-{3,}\n", re.MULTILINE)
 _ENTRY = re.compile(r"^(\S[^\n]*?)(?: : [^\n]*)?$", re.MULTILINE)
 
-FOR_USERS = ("compositeh5", "compositeh5.astropy", "compositeh5.butler", "compositeh5.convert", "compositeh5.photutils")
+FOR_USERS = (
+    "compositeh5",
+    "compositeh5.astropy",
+    "compositeh5.butler",
+    "compositeh5.dask",
+    "compositeh5.fits",
+    "compositeh5.photutils",
+)
 """Modules of which every function that takes something must tell what."""
 
 

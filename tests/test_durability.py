@@ -14,8 +14,8 @@ import pytest
 from astropy.io import fits
 
 import compositeh5 as ch5
-from compositeh5.container import publish
-from compositeh5.convert import convert_files
+from compositeh5.fits import convert_files
+from compositeh5.storage import publish
 
 
 def _composite(value: int = 1) -> ch5.Composite:

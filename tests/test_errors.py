@@ -18,8 +18,8 @@ from support import exposure, write_visit
 
 import compositeh5 as ch5
 from compositeh5 import cli, errors
-from compositeh5.convert import convert, convert_files
-from compositeh5.opening import file_info, open_dataset
+from compositeh5.composite.opening import file_info, open_dataset
+from compositeh5.fits import convert, convert_files
 
 # ---- Files that can't be read -------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import pytest
 from support import simple_wcs, write_visit
 
 import compositeh5 as ch5
-from compositeh5.operations.verify import verify
+from compositeh5.trees.verify import verify
 
 Operation = Callable[[Path, Path], object]
 """Reads from a tree, and writes into a folder."""

@@ -18,9 +18,9 @@ from astropy.time import Time
 from support import exposure, tool, visit_info, write_visit
 
 import compositeh5 as ch5
-from compositeh5.container.layout import NOT_CONTENT
-from compositeh5.container.nodes import Array, Group
-from compositeh5.integrity import composite_digest, digest
+from compositeh5.storage.digests import composite_digest, digest
+from compositeh5.storage.layout import NOT_CONTENT
+from compositeh5.storage.nodes import Array, Group
 
 SPEC = (Path(__file__).parents[1] / "specs" / "format.md").read_text()
 
@@ -229,7 +229,7 @@ def test_the_default_plot_is_the_image(tmp_path: Path) -> None:
 
 def test_flipped_bits_in_metadata_are_noticed(tmp_path: Path) -> None:
     """Every byte is under a checksum: a damaged file gives an error of ours, or the same values."""
-    from compositeh5.operations.verify import verify
+    from compositeh5.trees.verify import verify
 
     path = tmp_path / "a.h5"
     ch5.Composite("visit", visit_info=visit_info()).write(path)

@@ -14,9 +14,9 @@ from support import benchmark
 
 import compositeh5 as ch5
 from compositeh5 import errors, kinds
-from compositeh5.container.nodes import Group
-from compositeh5.container.source import BlockSource, FileSource
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.storage.nodes import Group
+from compositeh5.storage.source import BlockSource, FileSource
 
 SAMPLES = Path(__file__).parent / "samples" / "1.0"
 

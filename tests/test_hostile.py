@@ -20,7 +20,7 @@ import hostile_files
 import pytest
 
 from compositeh5 import errors
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 SPECS = Path(__file__).parents[1] / "specs"
 SECONDS = 20
@@ -42,7 +42,7 @@ def key(line: str) -> str:
 def examine(location: str) -> dict[str, Any]:
     """Read all of a file, and return the errors by what raised them."""
     import compositeh5 as ch5
-    from compositeh5.operations.verify import verify
+    from compositeh5.trees.verify import verify
 
     current().clear_cache()
     found: dict[str, str] = {}
@@ -78,7 +78,7 @@ def child(folder: Path) -> None:
     import astropy.table
     import astropy.wcs  # noqa: F401
 
-    import compositeh5.remote  # noqa: F401
+    import compositeh5.storage.remote  # noqa: F401
 
     (folder / "ok").mkdir()
     os.chdir(folder / "working")

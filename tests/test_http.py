@@ -17,9 +17,9 @@ from support import exposure, pixels, write_visit
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.container.source import BLOCK
-from compositeh5.remote import member_location
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.storage.remote import member_location
+from compositeh5.storage.source import BLOCK
 
 pytest.importorskip("lsst.resources.http", reason="needs lsst-resources[https] (the extra `remote`)")
 

@@ -23,9 +23,9 @@ from visits import DETECTORS, VISIT, detector_path, write_simulated_visit
 
 import compositeh5 as ch5
 from compositeh5.cli import main
+from compositeh5.composite.session import current
 from compositeh5.errors import ConflictError, FormatError
-from compositeh5.operations.index import index, open_index
-from compositeh5.session import current
+from compositeh5.trees.index import index, open_index
 
 NAME = "compositeh5-index.h5"
 

@@ -12,14 +12,14 @@ import pytest
 
 import compositeh5 as ch5
 from compositeh5 import errors, kinds
-from compositeh5.container.nodes import Array
+from compositeh5.storage.nodes import Array
 
 PLUGIN = '''
 """A kind for polynomials."""
 
 import numpy as np
 
-from compositeh5.container.nodes import Array
+from compositeh5.storage.nodes import Array
 
 TYPES = ("numpy.polynomial.polynomial.Polynomial",)
 

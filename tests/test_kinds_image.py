@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from compositeh5 import kinds
-from compositeh5.container.nodes import Array, ArrayNode, Group
+from compositeh5.box import Box
 from compositeh5.errors import EncodeError, FormatError, OutsideError
-from compositeh5.geometry import Box
 from compositeh5.kinds.image import Image
 from compositeh5.kinds.mask import Mask
+from compositeh5.storage.nodes import Array, ArrayNode, Group
 
 UNITS = [None, u.nJy, u.ABmag, u.dimensionless_unscaled, u.nJy**2, u.electron / u.s, u.m ** (1 / 3), u.Unit("1e-7 m")]
 ORIGINS = st.tuples(st.integers(-(2**62), 2**62), st.integers(-(2**40), 2**40))

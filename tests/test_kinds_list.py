@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from typed_values import arrays, assert_same, counting, elements_read, quantities, stored, texts
 
 from compositeh5 import kinds
-from compositeh5.container.nodes import Array, Group, Node
 from compositeh5.errors import EncodeError, FormatError
+from compositeh5.storage.nodes import Array, Group, Node
 
 components = st.recursive(
     st.one_of(texts, st.binary(), arrays(), quantities(), st.dictionaries(texts, st.integers(), max_size=2)),

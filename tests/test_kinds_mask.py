@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from compositeh5 import kinds
-from compositeh5.container.nodes import Array
+from compositeh5.box import Box
 from compositeh5.errors import EncodeError, FormatError
-from compositeh5.geometry import Box
 from compositeh5.kinds.mask import Mask, MaskPlane, MaskPlaneError
+from compositeh5.storage.nodes import Array
 
 DTYPES = st.one_of(hnp.integer_dtypes(), hnp.unsigned_integer_dtypes())
 NAMES = st.text(min_size=1, max_size=20).filter(lambda name: name.isprintable() and name == name.strip())

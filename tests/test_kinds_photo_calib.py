@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from compositeh5 import kinds
-from compositeh5.container.nodes import Array, Group
+from compositeh5.box import Box
 from compositeh5.errors import EncodeError, FormatError
-from compositeh5.geometry import Box
-from compositeh5.kinds._units import unit_to_text
 from compositeh5.kinds.photo_calib import COUNTS, ChebyshevField, PhotoCalib
+from compositeh5.kinds.units import unit_to_text
+from compositeh5.storage.nodes import Array, Group
 
 POSITIVE = st.floats(1e-300, 1e300)
 UNITS = ["adu", "electron", "ct / s", "", "nJy", "1000 electron"]

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from compositeh5 import kinds
-from compositeh5.container.nodes import Array, Group
 from compositeh5.errors import EncodeError, FormatError
 from compositeh5.kinds.psf import Psf
+from compositeh5.storage.nodes import Array, Group
 
 COORDINATES = st.floats(-1e4, 1e4)
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from typed_values import assert_same, counting, elements_read, names, stored, values
 
 from compositeh5 import kinds
-from compositeh5.container.names import escape_name, unescape_name
-from compositeh5.container.nodes import Array, Group, Node
 from compositeh5.errors import EncodeError, FormatError, NoSuchComponentError
 from compositeh5.kinds.record import Record
+from compositeh5.storage.names import escape_name, unescape_name
+from compositeh5.storage.nodes import Array, Group, Node
 
 exact = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 records = st.dictionaries(names, values(), max_size=3)

@@ -31,8 +31,8 @@ from typed_values import (
 )
 
 from compositeh5 import kinds
-from compositeh5.container.nodes import Array, Group
 from compositeh5.errors import EncodeError, FormatError, NoSuchComponentError, UnsupportedParameterError
+from compositeh5.storage.nodes import Array, Group
 
 exact = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 

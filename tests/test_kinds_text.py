@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from typed_values import assert_same, stored, texts
 
 from compositeh5 import kinds
-from compositeh5.container.nodes import Array, Group, Node
 from compositeh5.errors import EncodeError, FormatError
+from compositeh5.storage.nodes import Array, Group, Node
 
 
 @settings(max_examples=60)

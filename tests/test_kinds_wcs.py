@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from compositeh5 import kinds
-from compositeh5.container.nodes import Array, Group
 from compositeh5.errors import EncodeError, FormatError
 from compositeh5.kinds.wcs import shift
+from compositeh5.storage.nodes import Array, Group
 
 RNG = np.random.default_rng(42)
 FLOATS = ["timeoffs", "mjdobs", "mjdbeg", "mjdavg", "mjdend", "jepoch", "bepoch", "tstart", "tstop", "xposure",

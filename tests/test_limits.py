@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import compositeh5 as ch5
+from compositeh5.composite.session import current
 from compositeh5.errors import ConfigurationError, DigestMismatchError, RefusedError
-from compositeh5.session import current
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,11 @@ import pytest
 from support import counted_reads, exposure, simple_wcs, tool, visit_info, write_visit
 
 import compositeh5 as ch5
-from compositeh5 import errors, kinds, links
-from compositeh5.operations.verify import verify
-from compositeh5.session import current
+from compositeh5 import errors, kinds
+from compositeh5.composite import link as links
+from compositeh5.composite.session import current
+from compositeh5.storage.locations import joined_location, relative_location
+from compositeh5.trees.verify import verify
 
 
 @pytest.fixture(autouse=True)
@@ -330,8 +332,8 @@ def test_threads_read_the_same_files(tree: Path) -> None:
     ],
 )
 def test_relative_locations_and_back(target: str, start: str, relative: str) -> None:
-    assert links.relative_location(target, start) == relative
-    assert links.joined_location(start, relative) == target
+    assert relative_location(target, start) == relative
+    assert joined_location(start, relative) == target
 
 
 def test_many_links_fit_in_a_file(tmp_path: Path) -> None:

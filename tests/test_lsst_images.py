@@ -264,7 +264,7 @@ def test_the_wcs_is_that_of_the_pixels(visit_image: VisitImage, stored: Path) ->
 def test_viewers_show_the_image(stored: Path) -> None:
     with ch5.open(stored) as composite:
         assert composite.definition == "visit_image"
-        assert composite._signal == "image"
+        assert composite.signal == "image"
     listed = tool("h5ls", "-r", stored).stdout
     assert "/composite/image" in listed
     assert "/composite/obs_info/exposure_time" in listed

@@ -18,10 +18,10 @@ from support import counted_reads, exposure, pixels
 from visits import DETECTORS, SIZE, VISIT, detector_path, write_simulated_visit
 
 import compositeh5 as ch5
-from compositeh5.container import selections
-from compositeh5.container.nodes import Array
+from compositeh5.composite.session import current
 from compositeh5.errors import BrokenLinkError, NoSuchComponentError, NotACompositeFileError, OutsideError
-from compositeh5.session import current
+from compositeh5.storage import selections
+from compositeh5.storage.nodes import Array
 
 
 @pytest.fixture(scope="module")

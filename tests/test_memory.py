@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import compositeh5 as ch5
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 SIDE = 2400
 

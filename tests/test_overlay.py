@@ -13,8 +13,8 @@ from support import counted_reads, exposure, simple_wcs, tool, visit_info, write
 import compositeh5 as ch5
 from compositeh5 import errors
 from compositeh5.cli import main
-from compositeh5.operations.verify import verify
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.trees.verify import verify
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from compositeh5.container import chunks, source
-from compositeh5.container.nodes import Array, Group
-from compositeh5.container.reader import StoredFile
-from compositeh5.container.source import BlockSource
-from compositeh5.container.writer import file_image
+from compositeh5.composite.session import current
 from compositeh5.errors import CorruptFileError
-from compositeh5.recipes import Recipe
-from compositeh5.session import current
+from compositeh5.storage import chunks, source
+from compositeh5.storage.nodes import Array, Group
+from compositeh5.storage.reader import StoredFile
+from compositeh5.storage.recipes import Recipe
+from compositeh5.storage.source import BlockSource
+from compositeh5.storage.writer import file_image
 
 DTYPES = st.sampled_from(["u1", "<i2", ">i4", "<i8", ">u8", "<f2", "<f4", ">f4", "<f8", ">c8", "c16", "?"])
 LAYOUTS = st.sampled_from(["packed", "packed without shuffle", "kept as it is", "fletcher32", "contiguous", "compact"])
@@ -144,7 +144,7 @@ def test_the_same_bytes_are_packed_the_same_by_each_process() -> None:
     code = """
 import hashlib, random
 import numpy as np
-from compositeh5.container.chunks import Packer
+from compositeh5.storage.chunks import Packer
 rng, found = random.Random(5), hashlib.md5()
 for _ in range(16_000):
     start = rng.randbytes(10)

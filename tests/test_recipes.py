@@ -17,10 +17,10 @@ from support import exposure, pixels, tool, write_visit
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.container.nodes import Array, Group
-from compositeh5.container.writer import file_image
-from compositeh5.operations.verify import verify
-from compositeh5.recipes import read_recipes
+from compositeh5.storage.nodes import Array, Group
+from compositeh5.storage.recipes import read_recipes
+from compositeh5.storage.writer import file_image
+from compositeh5.trees.verify import verify
 
 
 def stored(path: Path, name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from support import exposure, tool, visit_info
 import compositeh5 as ch5
 from compositeh5 import errors
 from compositeh5.cli import main
-from compositeh5.operations.rescue import Rescue
+from compositeh5.trees.rescue import Rescue
 
 SHAPE = (600, 700)
 """Six chunks of 256 x 256."""

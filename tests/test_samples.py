@@ -13,13 +13,13 @@ from typed_values import assert_same
 
 import compositeh5 as ch5
 from compositeh5 import kinds
-from compositeh5.container.layout import FORMAT
+from compositeh5.comparison import diff
+from compositeh5.composite.opening import file_info
 from compositeh5.errors import FormatError, UnsupportedVersionError
-from compositeh5.integrity import digest
-from compositeh5.kinds import _astropy_values, _values
-from compositeh5.opening import file_info
-from compositeh5.operations.diff import diff
-from compositeh5.operations.verify import verify_files
+from compositeh5.kinds import astropy_values, values
+from compositeh5.storage.digests import digest
+from compositeh5.storage.layout import FORMAT
+from compositeh5.trees.verify import verify_files
 
 SAMPLES = Path(__file__).parent / "samples"
 VERSIONS = sorted(
@@ -58,7 +58,7 @@ def test_they_have_each_kind_and_each_type(samples: Path) -> None:
         file.visititems(collect)
     if samples.name == FORMAT:
         assert names == kinds.names()
-        assert types == {*_values._DECODERS, *_astropy_values.DECODERS}
+        assert types == {"record", *values.DECODERS, *astropy_values.DECODERS}
 
 
 def test_they_are_whole_and_their_links_lead_to_each_other(samples: Path) -> None:

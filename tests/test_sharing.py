@@ -12,8 +12,8 @@ from support import exposure, simple_wcs, tool, visit_info, write_visit
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.operations.verify import verify
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.trees.verify import verify
 
 KEYS = {"instrument": "DemoCam", "visit": 903334}
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from pages import PAGES, ROOT, blocks, needs_the_command, run
 
-from compositeh5 import definition, kinds
+from compositeh5 import kinds
+from compositeh5.composite import definitions
 
 RUN_ELSEWHERE = {"README.md": "test_readme.py", "use-cases.md": "test_use_cases.py"}
 """Pages whose code another test module runs."""
@@ -61,7 +62,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
         if name.split(".")[0] in page.read_text():
             pytest.importorskip(name, reason=f"the page shows {name}")
     monkeypatch.setattr(kinds, "_registered", {})
-    monkeypatch.setattr(definition, "_registered", {})
+    monkeypatch.setattr(definitions, "_registered", {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     namespace: dict[str, Any] = {"__name__": "page"}

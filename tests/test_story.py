@@ -19,10 +19,10 @@ from support import data_file
 
 import compositeh5 as ch5
 from compositeh5 import errors, prune, remove, subset, verify_files
-from compositeh5.convert.fits import read_exposure
+from compositeh5.composite.session import current
 from compositeh5.demo.simulate import Camera, simulate_exposure, simulate_visit
-from compositeh5.operations.verify import Problem
-from compositeh5.session import current
+from compositeh5.fits.conversion import read_exposure
+from compositeh5.trees.verify import Problem
 
 CAMERA = Camera(12, 64)
 TRACTS = {9812: range(1, 5), 9813: range(4, 8)}

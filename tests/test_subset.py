@@ -18,10 +18,10 @@ from support import counted_reads, exposure, tool, visit_info
 import compositeh5 as ch5
 from compositeh5 import errors
 from compositeh5.cli import main
-from compositeh5.operations.promote import promote
-from compositeh5.operations.subset import subset
-from compositeh5.operations.verify import verify
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.trees.promote import promote
+from compositeh5.trees.subset import subset
+from compositeh5.trees.verify import verify
 
 KEYS = {"instrument": "DemoCam", "visit": 903334}
 
@@ -203,14 +203,14 @@ def test_several_composites_of_a_file(tmp_path: Path) -> None:
     with ch5.open(tmp_path / "new/visit.h5", "src") as c:
         assert c.id == catalog.id
         verify(c)
-    from compositeh5.opening import file_info
+    from compositeh5.composite.opening import file_info
 
     assert file_info(tmp_path / "new/visit.h5").composites == ("src",)
 
 
 KILLED = """
 import os, random, signal, sys, threading
-from compositeh5.operations.subset import subset
+from compositeh5.trees.subset import subset
 threading.Timer(random.uniform(0, 0.08), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
 subset(sys.argv[1], sys.argv[2], definition="source_catalog")
 """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pages import blocks, needs_the_command, run
 
-from compositeh5.session import current
+from compositeh5.composite.session import current
 
 PAGE = (Path(__file__).parents[1] / "specs" / "use-cases.md").read_text()
 SECTIONS = dict(re.findall(r"^## (Before|U\d+): .*?\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))

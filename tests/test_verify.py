@@ -15,10 +15,10 @@ from support import exposure, group_of
 import compositeh5 as ch5
 from compositeh5 import errors
 from compositeh5.cli import main
-from compositeh5.container.layout import file_root
-from compositeh5.container.writer import file_image
-from compositeh5.operations.verify import Problem, verify, verify_files
-from compositeh5.session import current
+from compositeh5.composite.session import current
+from compositeh5.storage.layout import file_root
+from compositeh5.storage.writer import file_image
+from compositeh5.trees.verify import Problem, verify, verify_files
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,7 @@ from compositeh5.errors import (
     UnsupportedVersionError,
     WrongIdError,
 )
-from compositeh5.operations.verify import verify
+from compositeh5.trees.verify import verify
 
 ID = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 

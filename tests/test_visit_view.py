@@ -19,6 +19,7 @@ from visits import CAMERA, DETECTORS, SIZE, VISIT, detector_path, write_simulate
 
 import compositeh5 as ch5
 from compositeh5.cli import main
+from compositeh5.composite.session import current
 from compositeh5.dask import stack
 from compositeh5.demo.simulate import make_wcs
 from compositeh5.errors import (
@@ -31,10 +32,9 @@ from compositeh5.errors import (
     NoSuchComponentError,
     NotACompositeFileError,
 )
-from compositeh5.operations.index import index, open_index
-from compositeh5.operations.visit_files import open_visit
-from compositeh5.operations.visit_view import VisitView
-from compositeh5.session import current
+from compositeh5.trees.index import index, open_index
+from compositeh5.trees.visit_files import open_visit
+from compositeh5.trees.visit_view import VisitView
 
 
 @pytest.fixture(scope="module")

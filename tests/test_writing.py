@@ -9,8 +9,8 @@ from support import exposure, tool, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.opening import file_info, open_dataset
-from compositeh5.operations.verify import verify
+from compositeh5.composite.opening import file_info, open_dataset
+from compositeh5.trees.verify import verify
 
 VISIT = {"instrument": "DemoCam", "visit": 903334}
 

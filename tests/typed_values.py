@@ -30,9 +30,9 @@ from astropy.utils.masked import Masked
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from compositeh5.container.nodes import ArrayNode, Group, GroupNode, Node, Selection
-from compositeh5.container.reader import StoredFile
-from compositeh5.container.writer import file_image
+from compositeh5.storage.nodes import ArrayNode, Group, GroupNode, Node, Selection
+from compositeh5.storage.reader import StoredFile
+from compositeh5.storage.writer import file_image
 
 
 def stored(node: Node) -> Node:

@@ -8,10 +8,10 @@ from typing import Literal
 
 from lsst.daf.butler import Butler, DatasetRef
 
+from ..composite.link import Link
+from ..composite.session import current
 from ..errors import CompositeH5Error, DigestMismatchError, WrongIdError
-from ..links import Link
-from ..operations.references import StoredLink
-from ..session import current
+from ..trees.references import StoredLink
 from .relinking import Places, read_map
 from .stored import composite_refs, describe, links_if_stored, located, target_ref
 

@@ -11,7 +11,7 @@ from lsst.daf.butler import Butler, Config, DatasetRef
 from lsst.resources import ResourcePath
 
 from ..errors import BrokenLinkError
-from ..operations.references import StoredLink
+from ..trees.references import StoredLink
 from .formatter import CompositeFormatter
 from .relinking import relink
 from .stored import Missing, dataset_links, describe, is_composite, stored_targets

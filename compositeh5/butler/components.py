@@ -16,11 +16,11 @@ from lsst.daf.butler import (
     MissingDatasetTypeError,
 )
 
-from ..composite import Composite
-from ..definition import Definition
+from ..composite.composite import Composite
+from ..composite.definition import Definition
+from ..composite.link import DataId, Link
 from ..errors import NoSuchComponentError, WrongValueError
-from ..links import DataId, Link
-from ..operations.gather import in_order
+from ..trees.gather import in_order
 from .dataset_types import register_dataset_type
 from .datasets import definition_of
 from .formatter import ALONE

@@ -12,12 +12,13 @@ from lsst.daf.butler import Butler, DataCoordinate, DatasetRef, DatasetType, Sto
 from lsst.daf.butler.progress import Progress
 from lsst.resources import ResourcePath
 
-from ..composite import Composite
-from ..convert.fits import MAGIC, read_exposure
-from ..definition import Definition, get_definition
+from ..composite.composite import Composite
+from ..composite.definition import Definition
+from ..composite.definitions import get_definition
+from ..composite.link import Link
 from ..errors import ConfigurationError, DefinitionError
-from ..links import Link
-from ..operations.running import each
+from ..fits.conversion import MAGIC, read_exposure
+from ..trees.running import each
 from .dataset_types import register_dataset_type, storage_class_name
 from .formatter import use_recipe
 from .stored import open_ref

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lsst.daf.butler import Butler, DatasetType, MissingDatasetTypeError, StorageClassFactory
 
-from ..definition import Definition, get_definition
+from ..composite.definition import Definition
+from ..composite.definitions import get_definition
 from ..errors import DefinitionError
 
 

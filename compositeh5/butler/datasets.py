@@ -22,10 +22,14 @@ from lsst.daf.butler import DatasetProvenance, DatasetRef, StorageClass
 from lsst.resources import ResourcePath
 
 from .. import kinds
-from ..assembly import definitions_of
-from ..composite import Composite
-from ..cutout import image_box
-from ..definition import VERSIONS, Definition, definition_names, get_definition
+from ..box import Box
+from ..composite.assembly import definitions_of
+from ..composite.composite import Composite
+from ..composite.cutout import image_box
+from ..composite.definition import VERSIONS, Definition
+from ..composite.definitions import definition_names, get_definition
+from ..composite.opening import open_composite, open_dataset
+from ..composite.parts import ValuePart
 from ..errors import (
     DefinitionError,
     NoSuchComponentError,
@@ -36,10 +40,7 @@ from ..errors import (
     require_type,
     suggest,
 )
-from ..geometry import Box
-from ..opening import open_composite, open_dataset
-from ..parts import ValuePart
-from ..remote import ZIP_PATH, member_location, shown
+from ..storage.remote import ZIP_PATH, member_location, shown
 from .dataset_types import storage_class_name
 
 BBOX = "bbox"

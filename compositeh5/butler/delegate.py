@@ -8,19 +8,11 @@ from typing import Any
 from lsst.daf.butler import DatasetComponent, DatasetProvenance, DatasetRef, StorageClassDelegate
 
 from .. import kinds
-from ..composite import Composite
-from ..definition import VERSIONS
+from ..composite.composite import Composite
+from ..composite.definition import VERSIONS
+from ..composite.parts import ValuePart
 from ..errors import DefinitionError
-from ..parts import ValuePart
-from .datasets import (
-    ASSEMBLY,
-    COMPONENTS,
-    as_composite,
-    as_dataset,
-    definition_of,
-    read_component,
-    read_composite,
-)
+from .datasets import ASSEMBLY, COMPONENTS, as_composite, as_dataset, definition_of, read_component, read_composite
 from .disassembly import Assembly, take_apart
 from .resolving import resolving
 

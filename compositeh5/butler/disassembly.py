@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..composite import Composite
-from ..links import Link
-from ..parts import LinkedPart, ValuePart
+from ..composite.composite import Composite
+from ..composite.link import Link
+from ..composite.parts import LinkedPart, ValuePart
 from .datasets import ASSEMBLY, BBOX, COMPONENTS, as_box, check_understood, chosen, parameter_names, read_component
 
 

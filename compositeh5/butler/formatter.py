@@ -14,13 +14,13 @@ from lsst.daf.butler import DatasetProvenance, FormatterV2
 from lsst.daf.butler.datastore.cache_manager import AbstractDatastoreCacheManager
 from lsst.resources import ResourcePath
 
-from ..composite import Composite
-from ..container.layout import DEFAULT
-from ..container.publish import Output, make_folders, named, write_durably
-from ..definition import definition_names, get_definition
+from ..composite.composite import Composite
+from ..composite.definitions import definition_names, get_definition
+from ..composite.writing import write_image_of
 from ..errors import ConfigurationError, suggest
-from ..recipes import OTHERS, Recipes, read_recipes
-from ..writing import write_image_of
+from ..storage.layout import DEFAULT
+from ..storage.publish import Output, make_folders, named, write_durably
+from ..storage.recipes import OTHERS, Recipes, read_recipes
 from .datasets import (
     as_composite,
     as_dataset,

@@ -9,7 +9,7 @@ from lsst.daf.butler import DatasetProvenance, StorageClass
 from lsst.images.serialization import ButlerInfo
 
 from .. import lsst_images
-from ..composite import Composite
+from ..composite.composite import Composite
 from ..errors import NoSuchComponentError, UnsupportedParameterError, suggest
 from .datasets import BBOX, COMPONENTS, as_box
 from .formatter import CompositeFormatter

@@ -6,8 +6,8 @@ from typing import Any, overload
 
 from lsst.daf.butler import DatasetRef, DeferredDatasetHandle, LimitedButler
 
+from ..composite.link import Link
 from ..errors import NoSuchComponentError, NotACompositeFileError, WrongValueError
-from ..links import Link
 from .datasets import open_uri
 
 

@@ -18,10 +18,10 @@ from urllib.parse import quote, unquote
 from lsst.daf.butler import Butler, DatasetRef
 from lsst.resources import ResourcePath
 
-from ..artifact_index import INDEX_BYTES, MAP, entries
-from ..container.publish import publish
+from ..composite.artifact_index import INDEX_BYTES, MAP, entries
 from ..errors import CompositeH5Error, ConfigurationError, LimitError
-from ..links import joined_location, relative_location
+from ..storage.locations import joined_location, relative_location
+from ..storage.publish import publish
 from .datasets import location_of
 from .stored import composite_refs, describe, links_if_stored, located
 

@@ -14,9 +14,9 @@ from typing import Any
 from lsst.daf.butler import Butler
 from lsst.resources import ResourcePath
 
+from ..composite.link import Link
+from ..composite.session import current
 from ..errors import BrokenLinkError
-from ..links import Link
-from ..session import current
 from .datasets import source_of
 
 RESOLVER = "resolver"

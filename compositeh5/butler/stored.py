@@ -15,10 +15,10 @@ from typing import Literal, TypeAlias
 from lsst.daf.butler import Butler, ButlerUserError, DatasetExistence, DatasetRef, DatasetType
 from lsst.daf.butler.datastore import DatasetRefURIs
 
-from ..composite import Composite
+from ..composite.composite import Composite
+from ..composite.link import Link
 from ..errors import CompositeH5Error, NotACompositeFileError
-from ..links import Link
-from ..operations.references import HOLDERS, StoredLink, composite_links
+from ..trees.references import HOLDERS, StoredLink, composite_links
 from .datasets import ASSEMBLY, is_composite_class, location_of, open_uri
 
 Missing: TypeAlias = Literal["error", "ignore"]

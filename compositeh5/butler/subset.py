@@ -24,14 +24,14 @@ from lsst.daf.butler import (
 )
 
 from .. import kinds
-from ..composite import stored_composite
-from ..container.layout import composite_names
+from ..composite.composite import stored_composite
+from ..composite.link import Link
+from ..composite.parts import StoredPart
 from ..errors import BrokenLinkError, ConfigurationError, ConflictError, NoSuchComponentError, UnknownKindError
-from ..links import Link
-from ..operations.references import StoredLink, part_links
-from ..operations.rewriting import relinked_group
-from ..operations.subset import reduced
-from ..parts import StoredPart
+from ..storage.layout import composite_names
+from ..trees.references import StoredLink, part_links
+from ..trees.rewriting import relinked_group
+from ..trees.subset import reduced
 from .datasets import location_of
 from .relinking import relink
 from .stored import Missing, describe, is_composite, open_joined, stored_among, stored_targets

@@ -10,13 +10,13 @@ from typing import Any
 
 from lsst.daf.butler import Butler, DatasetRef, MissingCollectionError, MissingDatasetTypeError
 
-from ..composite import Composite
+from ..composite.composite import Composite
+from ..composite.link import DataId
+from ..composite.opening import open_dataset
 from ..errors import NotACompositeFileError
-from ..links import DataId
-from ..opening import open_dataset
-from ..operations.members import DIMENSION, Member
-from ..operations.running import Progress, silent
-from ..operations.visit_view import VisitView
+from ..trees.members import DIMENSION, Member
+from ..trees.running import Progress, silent
+from ..trees.visit_view import VisitView
 from .datasets import ASSEMBLY, location_of, source_of
 from .resolving import use_butler
 

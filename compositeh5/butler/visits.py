@@ -10,10 +10,10 @@ from lsst.daf.butler import Butler, DatasetRef
 from lsst.resources import ResourcePath
 
 from .. import kinds
-from ..composite import Composite
-from ..definition import get_definition
+from ..composite.composite import Composite
+from ..composite.definitions import get_definition
 from ..errors import DefinitionError, DigestMismatchError
-from ..operations.sharing import differing_fields
+from ..trees.sharing import differing_fields
 from .dataset_types import register_dataset_type
 from .linking import link
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from contextlib import AbstractContextManager
 
-    from ..composite import Composite
 
 FINE, FOUND, COULD_NOT, INTERRUPTED = 0, 1, 2, 130
 """The exit codes: 1 where a verb has found what it looks for (differences, damage), 2 where something could not be
@@ -149,17 +147,6 @@ COMPONENT = argument(
 JOBS = number_option(
     "-j", "--jobs", low=1, high=1024, default=1, metavar="N", help="how many processes work on it (default: 1)"
 )
-
-
-@contextmanager
-def opened(file: str, name: str | None = None) -> Iterator[Composite]:
-    """Open the composite that an argument names: ``FILE`` or ``FILE::NAME``."""
-    from ..opening import open_composite
-
-    if name is None and "::" in file and not os.path.exists(file):
-        file, _, name = file.rpartition("::")
-    with open_composite(file, name) as composite:
-        yield composite
 
 
 @contextmanager

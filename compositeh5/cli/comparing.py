@@ -7,13 +7,14 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ..export import plain
-from .common import FINE, FOUND, argument, components_option, opened, option, verb
+from .common import FINE, FOUND, argument, components_option, option, verb
+from .completion import opened
+from .export import plain
 from .output import Table, report
 from .progress import progress
 
 if TYPE_CHECKING:
-    from ..operations.diff import Difference
+    from ..comparison import Difference
 
 _WIDTH = 48
 """Values that are longer are cut in tables."""
@@ -47,7 +48,7 @@ def diff(arguments: argparse.Namespace) -> int:
     by array: shape and type, attributes such as units, how many values differ, by how much at most, and where first. A
     FITS file is compared as what it converts to; of two FITS files the report of astropy's FITSDiff is shown.
     """
-    from ..operations.diff import diff
+    from ..comparison import diff
 
     with ExitStack() as stack:
         stack.enter_context(progress(arguments, "comparing"))

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..composite.composite import Composite
 
 HOW = 'eval "$(register-python-argcomplete compositeh5)"'
 """The line for bash and zsh."""
@@ -31,10 +36,20 @@ def nothing(**_: object) -> Iterable[str]:
     return ()
 
 
+@contextmanager
+def opened(file: str, name: str | None = None) -> Iterator[Composite]:
+    """Open the composite that an argument names: ``FILE`` or ``FILE::NAME``."""
+    from ..composite.opening import open_composite
+
+    if name is None and "::" in file and not os.path.exists(file):
+        file, _, name = file.rpartition("::")
+    with open_composite(file, name) as composite:
+        yield composite
+
+
 def components(prefix: str, parsed_args: argparse.Namespace, **_: object) -> Iterable[str]:
     """Offer the names of components of the file that is named before; of several, the part after the last comma."""
     from ..errors import CompositeH5Error
-    from .common import opened
 
     before = prefix[: prefix.rfind(",") + 1]
     file = getattr(parsed_args, "file", None) or getattr(parsed_args, "a", None) or ""
@@ -47,8 +62,8 @@ def components(prefix: str, parsed_args: argparse.Namespace, **_: object) -> Ite
 
 def composites(parsed_args: argparse.Namespace, **_: object) -> Iterable[str]:
     """Offer the names of the composites in the file that is named before."""
+    from ..composite.opening import file_info
     from ..errors import CompositeH5Error
-    from ..opening import file_info
 
     try:
         return file_info(parsed_args.file or "").composites
@@ -58,7 +73,7 @@ def composites(parsed_args: argparse.Namespace, **_: object) -> Iterable[str]:
 
 def definitions(prefix: str, **_: object) -> Iterable[str]:
     """Offer the names of definitions."""
-    from ..definition import definition_names
+    from ..composite.definitions import definition_names
 
     before = prefix[: prefix.rfind(",") + 1]
     return [before + name for name in definition_names()]

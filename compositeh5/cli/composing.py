@@ -5,20 +5,8 @@ from __future__ import annotations
 import argparse
 
 from . import completion
-from .common import (
-    COMPONENT,
-    COULD_NOT,
-    FILE,
-    FINE,
-    JOBS,
-    argument,
-    components_option,
-    force,
-    opened,
-    option,
-    verb,
-    working,
-)
+from .common import COMPONENT, COULD_NOT, FILE, FINE, JOBS, argument, components_option, force, option, verb, working
+from .completion import opened
 from .output import report
 from .progress import progress
 
@@ -64,7 +52,7 @@ def split(arguments: argparse.Namespace) -> None:
     The reverse of flatten: components that were copied from files which are still there become links to these again,
     and what the definitions declare shared is stored once.
     """
-    from ..operations.sharing import split
+    from ..trees.sharing import split
 
     with progress(arguments) as shown:
         paths = split(
@@ -109,7 +97,7 @@ def subset(arguments: argparse.Namespace) -> None:
     stay as they are, sharing too; no pixel is read that doesn't come along. An interrupted subset is finished by the
     same command.
     """
-    from ..operations.subset import subset
+    from ..trees.subset import subset
 
     with working(arguments) as how:
         done = subset(
@@ -143,7 +131,7 @@ def promote(arguments: argparse.Namespace) -> int:
     All files that link to it are made to link to that: the composite that it was stored with can then be deleted. The
     exit code is 2 if a file that links to it couldn't be written.
     """
-    from ..operations.promote import promote
+    from ..trees.promote import promote
 
     with working(arguments) as how:
         done = promote(

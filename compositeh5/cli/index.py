@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from .. import export
 from ..errors import OutsideError
+from . import export
 from .common import FINE, FOUND, JOBS, argument, force, option, verb, working
 from .output import Table, report
 
@@ -35,7 +35,7 @@ def index(arguments: argparse.Namespace) -> int:
     Only files that have changed since last time are opened, and no pixel is read. `compositeh5.open_index` gives the
     table; queries need no other file.
     """
-    from ..operations.index import index, open_index
+    from ..trees.index import index, open_index
 
     with working(arguments) as how:
         done = index(arguments.root, arguments.output, **how)
@@ -97,7 +97,7 @@ def visit(arguments: argparse.Namespace) -> None:
     List them and their files, show one component of all of them as a table, or tell which contain a position on the
     sky.
     """
-    from ..operations.visit_files import open_visit
+    from ..trees.visit_files import open_visit
 
     with (
         working(arguments) as how,

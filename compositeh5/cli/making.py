@@ -31,7 +31,7 @@ def convert(arguments: argparse.Namespace) -> int:
     components don't say is kept verbatim, so that nothing is lost. In folders, files that an earlier run has converted
     are passed over, and one that can't be converted doesn't stop the others; the exit code is 2 if there is one.
     """
-    from ..convert import Conversion, convert, convert_files
+    from ..fits import Conversion, convert, convert_files
 
     several = len(arguments.inputs) > 1 or os.path.isdir(arguments.inputs[0]) or os.path.isdir(arguments.output)
     if not several and not arguments.output.endswith(os.sep):

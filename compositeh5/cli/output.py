@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..describe import columns, printable
-from ..export import to_text
+from ..composite.describe import columns, printable
+from .export import to_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -81,7 +81,7 @@ def report(arguments: Namespace, document: Any, *shown: str | Table | Outline) -
 
 
 def _json(value: Any) -> Any:
-    from ..links import Link
+    from ..composite.link import Link
 
     if isinstance(value, Link):
         return value.record()

@@ -6,12 +6,13 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import EncodeError
-from .common import FILE, argument, force, names_option, number_option, opened, verb
+from .common import FILE, argument, force, names_option, number_option, verb
+from .completion import opened
 from .output import report, terminal
 from .progress import progress
 
 if TYPE_CHECKING:
-    from ..display import Picture
+    from ..preview import Picture
 
 _SIDE = 1024
 
@@ -50,8 +51,8 @@ def preview(arguments: argparse.Namespace) -> None:
 
 
 def _written(arguments: argparse.Namespace) -> Picture:
-    from ..container.publish import publish
-    from ..pictures import png
+    from ..composite.pictures import png
+    from ..storage.publish import publish
 
     if not arguments.output.endswith(".png"):
         raise EncodeError(f"{arguments.output}: pictures are written as .png")
@@ -67,7 +68,7 @@ def _printed(arguments: argparse.Namespace) -> Picture:
             "a picture is shown on a terminal only, with rich (pip install 'compositeh5[cli]'); "
             "`-o picture.png` writes a file"
         )
-    from ..display import on_terminal
+    from ..preview import on_terminal
 
     # Two rows of pixels in a line, and a line for the legend and the prompt each.
     side = arguments.size or max(1, min(console.width, 2 * (console.height - 2)))
@@ -77,7 +78,7 @@ def _printed(arguments: argparse.Namespace) -> Picture:
 
 
 def _picture(arguments: argparse.Namespace, side: int) -> Picture:
-    from ..display import picture
+    from ..preview import picture
 
     with progress(arguments, "reading"), opened(arguments.file, arguments.name) as composite:
         return picture(composite, side, planes=arguments.planes)

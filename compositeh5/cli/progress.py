@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .output import is_dumb
 
 if TYPE_CHECKING:
-    from ..operations.running import Progress
+    from ..trees.running import Progress
 
 
 @contextmanager

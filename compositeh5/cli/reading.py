@@ -9,15 +9,16 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from .. import export
-from ..describe import CELLS, cells
+from ..composite.describe import CELLS, cells
 from ..errors import EncodeError
-from .common import COMPONENT, FILE, argument, force, opened, verb
+from . import export
+from .common import COMPONENT, FILE, argument, force, verb
+from .completion import opened
 from .output import Outline, Table, report
 from .progress import progress
 
 if TYPE_CHECKING:
-    from ..composite import Composite
+    from ..composite.composite import Composite
 
 
 _LARGE = ("array", "image", "mask", "table")
@@ -103,7 +104,7 @@ def get(arguments: argparse.Namespace) -> None:
 
 def _document(composite: Composite) -> dict[str, Any]:
     """Return all that is known of a stored composite without reading values, as JSON can hold it."""
-    from ..opening import file_info
+    from ..composite.opening import file_info
 
     location = str(composite.location)
     return {

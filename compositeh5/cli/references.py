@@ -6,16 +6,16 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..describe import human_bytes
+from ..composite.describe import human_bytes
 from . import completion
 from .common import COULD_NOT, FINE, FOUND, JOBS, argument, force, names_option, number_option, verb, working
 from .output import Table, report
 from .progress import progress
 
 if TYPE_CHECKING:
-    from ..operations.pruning import PruneReport
-    from ..operations.references import Reference
-    from ..operations.tree import Unread, Visited
+    from ..trees.prune import PruneReport
+    from ..trees.references import Reference
+    from ..trees.walk import Unread, Visited
 
 _HOUR = 3600
 
@@ -41,8 +41,8 @@ def refs(arguments: argparse.Namespace) -> int:
     """
     if arguments.to is not None:
         return _refs_to(arguments)
-    from ..operations.references import refs
-    from ..operations.running import each
+    from ..trees.references import refs
+    from ..trees.running import each
 
     with working(arguments) as how:
         links = each(refs, arguments.paths, step="looking for links", **how)
@@ -53,7 +53,7 @@ def refs(arguments: argparse.Namespace) -> int:
 
 
 def _refs_to(arguments: argparse.Namespace) -> int:
-    from ..operations.references import refs_to
+    from ..trees.references import refs_to
 
     with working(arguments) as how:
         done = refs_to(arguments.to, *arguments.paths, **how)
@@ -98,7 +98,7 @@ def prune(arguments: argparse.Namespace) -> int:
     may have links: then nothing is deleted, unless it is forced. Whoever links to a file that was deleted by force has
     a lost component, and says so.
     """
-    from ..operations import pruning
+    from ..trees import prune as pruning
 
     with working(arguments) as how:
         how |= {"delete": arguments.delete, "force": arguments.force}
@@ -145,7 +145,7 @@ def relink(arguments: argparse.Namespace) -> int:
     Find the targets of links that lead nowhere by their ids, anywhere below the folders, and write the files that have
     such links anew, with the same ids and contents. Interrupted, it goes on when it is called again.
     """
-    from ..operations.relinking import relink
+    from ..trees.relink import relink
 
     with working(arguments) as how:
         done = relink(*arguments.roots, dry_run=arguments.dry_run, **how)
@@ -181,7 +181,7 @@ def verify(arguments: argparse.Namespace) -> int:
     that no component is missing, that each link finds the id and the content that it is meant to. Each component that
     is damaged is named; `rescue` saves the others.
     """
-    from ..operations.verify import verify_files
+    from ..trees.verify import verify_files
 
     with working(arguments) as how:
         done = verify_files(*arguments.paths, quick=arguments.quick, **how)
@@ -210,7 +210,7 @@ def rescue(arguments: argparse.Namespace) -> int:
     The new file has all components whose content is still that which was written, and the links. It says what is
     missing, and why. The exit code is 2 if nothing can be saved, or HDF5 can't open the file, for it was cut off, say.
     """
-    from ..operations.rescue import rescue
+    from ..trees.rescue import rescue
 
     with progress(arguments, "reading"):
         done = rescue(arguments.file, arguments.output, replace=arguments.force)

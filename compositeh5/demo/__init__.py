@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..composite import Composite
+from ..composite.composite import Composite
 from ..errors import CompositeH5Error, ConflictError
-from ..operations.running import Progress, silent
+from ..trees.running import Progress, silent
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -119,7 +119,7 @@ def _simulate(detectors: int, size: int, seed: int, begin: Callable[[str], None]
 
 
 def _convert(paths: Sequence[str | os.PathLike[str]], begin: Callable[[str], None]) -> _Made:
-    from ..convert.fits import read_exposure
+    from ..fits.conversion import read_exposure
 
     by_detector: dict[int | str, str] = {}
     exposures = []

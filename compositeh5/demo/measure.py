@@ -12,10 +12,10 @@ from astropy import units as u
 from astropy.table import QTable
 from lsst.daf.butler import Butler
 
-from ..composite import Composite
-from ..cutout import image_box
-from ..opening import open_composite
-from ..session import current
+from ..composite.composite import Composite
+from ..composite.cutout import image_box
+from ..composite.opening import open_composite
+from ..composite.session import current
 
 if TYPE_CHECKING:
     from .repository import Stored

@@ -7,8 +7,8 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..describe import columns, human_bytes
-from ..opening import open_composite
+from ..composite.describe import columns, human_bytes
+from ..composite.opening import open_composite
 from .measure import CUTOUT, cutout_centre
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from lsst.daf.butler import Butler, Config, DatasetRef, Timespan
 from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
 
 from ..butler import link, put_visit, register_dataset_type
-from ..composite import Composite
+from ..composite.composite import Composite
 from ..errors import ConflictError
 
 RUN = "demo"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..composite import Composite
+from ..composite.composite import Composite
 from ..kinds.image import Image
 from ..kinds.mask import Mask
 from ..kinds.photo_calib import PhotoCalib

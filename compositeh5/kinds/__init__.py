@@ -33,7 +33,6 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from ..container.nodes import Node
 from ..errors import (
     ConfigurationError,
     EncodeError,
@@ -42,6 +41,8 @@ from ..errors import (
     UnsupportedVersionError,
     require_type,
 )
+from ..storage.nodes import Node
+from . import values
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -137,6 +138,27 @@ class Kind:
         return self.module.decode(node, **parameters)
 
 
+class _More:
+    """Codecs of values that are imported when they are needed: astropy's, and records."""
+
+    @staticmethod
+    def encoder(cls: type) -> values.Encoder | None:
+        from .astropy_values import encoder
+
+        return encoder(cls)
+
+    @staticmethod
+    def decoder(name: str) -> values.Decoder | None:
+        if name == "record":
+            from .record import decode_fields
+
+            return decode_fields
+        from .astropy_values import DECODERS
+
+        return DECODERS.get(name)
+
+
+values.more = _More()
 _registered: dict[str, Any] = {}
 
 FETCHED_WHOLE = 8 * 1024 * 1024

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..container.nodes import Node
 from ..errors import EncodeError, UnsupportedParameterError
-from ._values import decode_value, encode_value, split_rows, value_shape
+from ..storage.nodes import Node
+from .values import decode_value, encode_value, split_rows, value_shape
 
 
 def coerce(value: Any) -> Any:

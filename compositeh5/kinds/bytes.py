@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..container.nodes import Array, ArrayNode, Node
 from ..errors import EncodeError, FormatError
+from ..storage.nodes import Array, ArrayNode, Node
 
 
 def coerce(value: Any) -> bytes:

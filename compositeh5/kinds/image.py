@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..container.nodes import Array, AttrValue, Node
+from ..box import Box
 from ..errors import EncodeError, WrongValueError
-from ..geometry import Box
-from ._pixels import Pixels, read_pixels
-from ._units import unit_from_text, unit_to_text
+from ..storage.nodes import Array, AttrValue, Node
+from .pixels import Pixels, read_pixels
+from .units import unit_from_text, unit_to_text
 
 if TYPE_CHECKING:
     from astropy.units import Quantity, UnitBase

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from .. import kinds
-from ..container.nodes import Group, GroupNode, Node
 from ..errors import EncodeError, FormatError, OutsideError
-from ._values import count_items, nested
+from ..storage.nodes import Group, GroupNode, Node
+from .values import count_items, nested
 
 
 def coerce(value: Any) -> list[Any]:

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..container.nodes import Array, Node
+from ..box import Box
 from ..errors import CompositeH5Error, EncodeError, FormatError, checked_names, require_type
-from ..geometry import Box
-from ._pixels import Pixels, read_pixels
+from ..storage.nodes import Array, Node
+from .pixels import Pixels, read_pixels
 
 VERSION = 1
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..container.nodes import Array, Group, GroupNode, Node
+from ..box import Box
 from ..errors import EncodeError, FormatError, WrongTypeError
-from ..geometry import Box
-from ._units import unit_from_text, unit_to_text
+from ..storage.nodes import Array, Group, GroupNode, Node
+from .units import unit_from_text, unit_to_text
 
 if TYPE_CHECKING:
     from astropy.units import Magnitude, Quantity, UnitBase

@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..container.nodes import Array, Group, GroupNode, Node
 from ..errors import EncodeError, FormatError, OutsideError
+from ..storage.nodes import Array, Group, GroupNode, Node
 
 VERSION = 1
 IMMUTABLE = True

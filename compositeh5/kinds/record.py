@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..container.names import escape_name, unescape_name
-from ..container.nodes import ArrayNode, Group, GroupNode, Node
 from ..errors import EncodeError, FormatError, NoSuchComponentError, checked_names, require_type
-from ._values import decode_value, encode_value
+from ..storage.names import escape_name, unescape_name
+from ..storage.nodes import ArrayNode, Group, GroupNode, Node
+from .values import decode_value, encode_value, nested, read_only
 
 IMMUTABLE = True
 
@@ -204,3 +204,14 @@ def _same(one: Node, other: Node) -> bool:
     if not (isinstance(one, ArrayNode) and isinstance(other, ArrayNode)) or one.dtype != other.dtype:
         return False
     return np.array_equal(one.read(), other.read(), equal_nan=one.dtype.kind in "fc")
+
+
+def decode_fields(node: Node, rows: slice | None) -> Record:
+    """Return the record of the group of one, as `values.decode_value` needs it."""
+    if not isinstance(node, GroupNode):
+        raise FormatError(f"{node.where}: a record should be a group")
+    with nested(node.where, FormatError):
+        fields = {unescape_name(name, node.where): decode_value(read_only(child)) for name, child in node.items()}
+    if len(fields) != len(node):
+        raise FormatError(f"{node.where}: two children stand for one field")
+    return Record._of_decoded(fields)

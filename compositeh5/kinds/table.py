@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..container.names import escape_name, unescape_name
-from ..container.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node
-from ..container.reader import fetch_together
 from ..errors import CompositeH5Error, EncodeError, FormatError, NoSuchComponentError, checked_names
+from ..storage.names import escape_name, unescape_name
+from ..storage.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node
+from ..storage.reader import fetch_together
 from . import record
-from ._units import unit_from_text, unit_to_text
-from ._values import decode_value, encode_value, split_rows, text_array, value_shape
+from .units import unit_from_text, unit_to_text
+from .values import decode_value, encode_value, split_rows, text_array, value_shape
 
 if TYPE_CHECKING:
     from astropy.table import Table

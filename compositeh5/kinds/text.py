@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..container.nodes import Array, ArrayNode, Node
 from ..errors import EncodeError, FormatError
-from ._values import text_array
+from ..storage.nodes import Array, ArrayNode, Node
+from .values import text_array
 
 
 def coerce(value: Any) -> str:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..container.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node
 from ..errors import EncodeError, FormatError
+from ..storage.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS, DistortionLookupTable, Wcsprm

@@ -30,9 +30,9 @@ from lsst.images.serialization import (
 )
 from numpy.typing import NDArray
 
-from ..composite import Composite
+from ..composite.composite import Composite
+from ..composite.opening import Source, open_composite
 from ..errors import FormatError, UnknownKindError, UnsupportedVersionError
-from ..opening import Source, open_composite
 from ._trees import BYTES, STAMPS, Tree
 
 _INDIRECT = "#/indirect/"

@@ -14,10 +14,9 @@ from lsst.images import (
 )
 from lsst.images.fields import ChebyshevField as ImagesField
 
-from ..composite import Composite
-from ..convert._visit_info import known
+from ..box import Box
+from ..composite.composite import Composite
 from ..errors import ConversionError
-from ..geometry import Box
 from ..kinds.mask import Mask
 from ..kinds.mask import MaskPlane as OwnPlane
 from ..kinds.photo_calib import ChebyshevField, PhotoCalib
@@ -179,7 +178,8 @@ def _visit_info(info: ObservationInfo) -> dict[str, Any]:
         for (own, (_, unit)), value in zip(WEATHER.items(), weather.values(), strict=True)
         if value is not None
     }
-    return known({**fields, "weather": converted or None})
+    fields["weather"] = converted or None
+    return {name: field for name, field in fields.items() if field is not None}
 
 
 def _detector(visit_image: VisitImage) -> dict[str, Any]:

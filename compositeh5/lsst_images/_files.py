@@ -12,8 +12,11 @@ from lsst.images import Box as ImagesBox
 from lsst.images import NoOverlapError
 from lsst.images.serialization import InvalidComponentError, InvalidParameterError, Reader, public_type_for_schema
 
-from ..composite import Composite
-from ..definition import register_definition
+from ..box import Box
+from ..composite.composite import Composite
+from ..composite.definitions import register_definition
+from ..composite.link import DataId, Link
+from ..composite.opening import Source
 from ..errors import (
     CompositeH5Error,
     DigestMismatchError,
@@ -24,11 +27,8 @@ from ..errors import (
     UnsupportedParameterError,
     suggest,
 )
-from ..geometry import Box
 from ..kinds import wcs as wcs_kind
-from ..links import DataId, Link
-from ..opening import Source
-from ..recipes import Recipes
+from ..storage.recipes import Recipes
 from ._archives import CompositeInputArchive, CompositeOutputArchive
 from ._trees import take_apart
 
@@ -165,7 +165,7 @@ def open(source: Source | Composite, cls: type[Any] | None = None, **parameters:
     with CompositeInputArchive.open_tree(source, **parameters) as (archive, tree, info):
         found = public_type_for_schema(info.schema_name)
         if cls is not None and found is not None and not issubclass(found, cls):
-            raise TypeError(f"{archive.where}: holds a {found.__name__}, not a {cls.__name__}")
+            raise TypeError(f"{archive._where}: holds a {found.__name__}, not a {cls.__name__}")
         yield Reader(archive, tree, info, cls)
 
 

@@ -17,18 +17,18 @@ from astropy.units import Unit
 from numpy.typing import NDArray
 
 from .. import kinds
-from ..composite import Composite
-from ..container.names import escape_name, unescape_name
-from ..container.nodes import ArrayNode, GroupNode, Node
-from ..definition import RESERVED_NAMES
+from ..box import Box
+from ..composite.composite import Composite
+from ..composite.definition import RESERVED_NAMES
+from ..composite.lazy import LazyArray
+from ..composite.parts import StoredPart
 from ..errors import EncodeError, FormatError
-from ..geometry import Box
-from ..kinds._values import decode_value
 from ..kinds.image import Image
 from ..kinds.mask import Mask, MaskPlane
 from ..kinds.record import Record
-from ..lazy import LazyArray
-from ..parts import StoredPart
+from ..kinds.values import decode_value
+from ..storage.names import escape_name, unescape_name
+from ..storage.nodes import ArrayNode, GroupNode, Node
 
 TREE = "tree"
 """The component that holds what isn't a component of its own."""

@@ -24,10 +24,9 @@ from lsst.images import Image as ImagesImage
 from lsst.images import Mask as ImagesMask
 from lsst.images.fields import ChebyshevField as ImagesField
 
-from ..composite import Composite
-from ..convert._visit_info import known
+from ..box import Box
+from ..composite.composite import Composite
 from ..errors import ConversionError
-from ..geometry import Box
 from ..kinds.image import Image
 from ..kinds.mask import Mask
 from ..kinds.photo_calib import PhotoCalib
@@ -211,14 +210,13 @@ class _Converter:
             self._problems += [f"{name}.{key} has no place in a VisitImage (drop it)" for key in fields]
         labels = self._exposure.get("filter", {})
         detector = self._exposure.get("detector", {})
-        known_fields |= known(
-            {
-                "exposure_id": known_fields.get("visit_id"),
-                "physical_filter": labels.get("physical"),
-                "detector_num": detector.get("id"),
-                "detector_serial": detector.get("serial"),
-            }
-        )
+        others = {
+            "exposure_id": known_fields.get("visit_id"),
+            "physical_filter": labels.get("physical"),
+            "detector_num": detector.get("id"),
+            "detector_serial": detector.get("serial"),
+        }
+        known_fields |= {key: value for key, value in others.items() if value is not None}
         try:
             return ObservationInfo(**known_fields)
         except (TypeError, ValueError) as error:

@@ -1,0 +1,439 @@
+"""`Session`: what reading needs beside a file, and keeps between reads.
+
+Those are the files that are open, the values of components that many composites share, how far the links of a file
+may be followed, and whoever can tell where the target of a link is now. A process has one session; `Session` makes
+others.
+
+Whatever stands at a place is only taken for the target of a link if it says that it is the object that was meant.
+`RULES` are the ways to find places.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import quote
+
+from ..errors import (
+    BrokenLinkError,
+    CompositeH5Error,
+    DigestMismatchError,
+    FormatError,
+    LinkRefusedError,
+    RefusedError,
+    WrongIdError,
+    require_type,
+)
+from ..storage.digests import digest
+from ..storage.layout import check_file, composite_group_by_id, composite_ids
+from ..storage.limits import LIMITS, Limits
+from ..storage.locations import joined_location, split_location
+from ..storage.nodes import ArrayNode, ExternalLink, GroupNode, Node
+from ..storage.reader import OpenFiles, StoredFile
+from ..storage.remote import Location, is_url, member_location, open_source, read_all, read_member, shown, split_member
+from ..storage.source import identity
+from .artifact_index import INDEX, INDEX_BYTES, MAP, files_of
+from .link import Link
+
+Resolver: TypeAlias = Callable[[Link], Location]
+"""Tells where the target of a link is now, by its id, or raises an `OSError`."""
+
+CACHED_BYTES = 4 * 1024 * 1024
+"""Values of linked components up to this size are kept; larger ones (pixels) are read anew each time."""
+
+INDEX_LEVELS = 16
+"""So many folders above a file may have the index, or map, that lists it."""
+
+
+class Target(NamedTuple):
+    """The end of a link: its file, open until it is closed, the node in it, and where the file was found."""
+
+    file: StoredFile
+    node: Node
+    place: str
+
+    def __enter__(self) -> Target:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.file.close()
+
+
+class _Values:
+    """Values of linked components, so that what many composites share is decoded once per process."""
+
+    def __init__(self, size: int, nbytes: int) -> None:
+        self._size, self._nbytes = size, nbytes
+        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def get(self, link: Link) -> Any:
+        """Return the value of a link, or None."""
+        with self._lock:
+            key = self._key(link)
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key, (None, 0))[0]
+
+    def put(self, link: Link, value: Any, nbytes: int) -> None:
+        """Keep a value of some size, and drop those that were not asked for the longest."""
+        with self._lock:
+            key = self._key(link)
+            self._held += nbytes - self._values.pop(key, (None, 0))[1]
+            self._values[key] = value, nbytes
+            while len(self._values) > self._size or self._held > self._nbytes:
+                self._held -= self._values.popitem(last=False)[1][1]
+
+    @staticmethod
+    def _key(link: Link) -> Hashable:
+        return link.id, link.component, link.kind, link.digest
+
+    def clear(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._values.clear()
+            self._held = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """How files are read, and what is kept of them between reads.
+
+    Functions use the session of the ``with`` block in which they are called (`use`), else that of the process. What a
+    session keeps is shared by those that `dataclasses.replace` makes of it. A session that is sent to another process
+    has what that process keeps, and no resolver.
+
+    Parameters
+    ----------
+    anywhere : bool, optional
+        Whether links may lead to other hosts, and from local files to the network.
+    limits : Limits, optional
+        What files may ask for.
+    resolver : callable, optional
+        Tells for a `Link` where the file of its target is now, by its id, or raises an `OSError`. It is asked last.
+
+    Examples
+    --------
+    >>> with Session(limits=Limits(read_bytes=2**30)).use():  # doctest: +SKIP
+    ...     verify_files("downloads")
+    """
+
+    anywhere: bool = False
+    limits: Limits = LIMITS
+    resolver: Resolver | None = None
+    _files: OpenFiles = field(default_factory=OpenFiles, repr=False)
+    _values: _Values = field(default_factory=lambda: _Values(256, 16 * CACHED_BYTES), repr=False)
+
+    def __post_init__(self) -> None:
+        require_type(self.limits, Limits, "Limits")
+
+    def __reduce__(self) -> Any:
+        return _like_current, (self.anywhere, self.limits)
+
+    def with_policy(self, anywhere: bool | None = None, limits: Limits | None = None) -> Session:
+        """Return the session, or one that keeps the same files and values, with another policy where that is given.
+
+        Parameters
+        ----------
+        anywhere, limits
+            As for the class; None for those of this session.
+        """
+        given = {"anywhere": anywhere, "limits": limits}
+        given = {name: value for name, value in given.items() if value is not None}
+        return replace(self, **given) if given else self  # type: ignore[arg-type]
+
+    @contextmanager
+    def use(self) -> Iterator[Session]:
+        """Have this thread, and asynchronous tasks that it starts, use the session within a ``with`` block."""
+        token = _current.set(self)
+        try:
+            yield self
+        finally:
+            _current.reset(token)
+
+    # ---- Files -----------------------------------------------------------------------------------------------
+
+    def open(self, location: Location, size: int | None = None, digest: str | None = None) -> StoredFile:
+        """Open an HDF5 file, or return the one that is open already if it is still the same.
+
+        Parameters
+        ----------
+        location : str or ResourcePath
+            Where it is; a path must be absolute.
+        size : int, optional
+            Its size if that is known.
+        digest : str, optional
+            What `storage.source.check_bytes` compares with the bytes of the file before HDF5 sees them.
+
+        Raises
+        ------
+        OSError
+            If it can't be opened: `FileNotFoundError`, `PermissionError`, `NotACompositeFileError`,
+            `CorruptFileError`, `RefusedError`; `TransferError` for what is remote.
+        DigestMismatchError
+            If the bytes of the file have another digest.
+        """
+        text = location if isinstance(location, str) else location.geturl()
+        is_local = isinstance(location, str) and not is_url(location)
+        key: Hashable = identity(os.stat(text)) if is_local else text
+        return self._files.open(key, lambda: open_source(location, size), shown(location), self.limits, digest)
+
+    @contextmanager
+    def keep_open(self) -> Iterator[None]:
+        """Keep the files of some targets of links open within the block: the next composite may link to them, too."""
+        with self._files.keep():
+            yield
+
+    def clear_cache(self) -> None:
+        """Forget the values of linked components."""
+        self._values.clear()
+
+    # ---- Links -----------------------------------------------------------------------------------------------
+
+    def find(
+        self,
+        link: Link,
+        start: str | None = None,
+        path: str | None = None,
+        own: StoredFile | None = None,
+    ) -> Target:
+        """Return the target of a link; its file is to be closed.
+
+        The places are those that `RULES` give, in their order.
+
+        Parameters
+        ----------
+        link : Link
+            What must be found.
+        start, path : str, optional
+            Original location of the file that has the link, and the path of the target as seen from there.
+        own : StoredFile, optional
+            The file that has the link, if its other composites may be meant.
+
+        Raises
+        ------
+        BrokenLinkError, WrongIdError, DigestMismatchError, LinkRefusedError
+            If no place has what was meant.
+        """
+        failures: list[tuple[str, Exception]] = []
+        if own is not None and not own.closed and link.id in composite_ids(own) and own.again():
+            try:
+                return self._checked(own, link, own.name)
+            except (OSError, CompositeH5Error) as error:
+                failures.append(("same file", error))
+        tried: set[Location] = set()
+        for rule, places in RULES.items():
+            try:
+                for place in places(self, link, start, path):
+                    # Not by the name that is shown: that of a URL is without its signature.
+                    if place in tried:
+                        continue
+                    tried.add(place)
+                    try:
+                        return self.target_at(place, link)
+                    except (OSError, CompositeH5Error) as error:
+                        failures.append((f"{rule}: {shown(place)}", error))
+            except (OSError, CompositeH5Error) as error:
+                failures.append((rule, error))
+        known = "; ".join(f"{place}: {error}" for place, error in failures) or "no place is known"
+        message = f"the linked component {link} with digest {link.digest} is lost. Tried {known}"
+        if link.dataset_type and self._asked() is None:
+            message += "; no Butler was asked (compositeh5.butler.use_butler)"
+        for kind, cause in _CAUSES.items():
+            if any(isinstance(error, cause) for _, error in failures):
+                raise kind(message)
+        raise BrokenLinkError(message)
+
+    def target_at(self, place: Location, link: Link) -> Target:
+        """Return the target of a link in the file at a place; the file is to be closed.
+
+        Parameters
+        ----------
+        place : str or ResourcePath
+            Where the file is; a path must be absolute.
+        link : Link
+            What must be found.
+
+        Raises
+        ------
+        OSError, CompositeH5Error
+            If it isn't there: `WrongIdError` if another composite is, `DigestMismatchError` if it has other content.
+        """
+        target = self._checked(self.open(place), link, shown(place))
+        self._files.used(target.file)
+        return target
+
+    @staticmethod
+    def _checked(file: StoredFile, link: Link, place: str) -> Target:
+        try:
+            check_file(file)
+            group = composite_group_by_id(file, link.id)
+            node = group.get(link.component)
+            if node is None:
+                raise FormatError(f"{group.where}: has no component {link.component!r}")
+            if isinstance(node, ExternalLink):
+                # Links go to where a component is stored: a chain of them would hide where data come from.
+                raise RefusedError(f"{node.where}: is a link itself; links to links aren't followed")
+            if node.attr("digest", str) != link.digest:
+                raise DigestMismatchError(
+                    f"{node.where}: its digest is {node.attrs['digest']}, but {link.digest} was recorded by the link"
+                )
+            return Target(file, node, place)
+        except BaseException:
+            file.close()
+            raise
+
+    def cached_value(self, link: Link) -> Any:
+        """Return the cached value of a linked component, which must not be changed; None if there is none."""
+        return self._values.get(link)
+
+    def cache_value(self, link: Link, value: Any, nbytes: int) -> None:
+        """Cache the value of a linked component, unless it is large.
+
+        Parameters
+        ----------
+        link : Link
+            The link.
+        value : object
+            What was read at its end, and has its digest.
+        nbytes : int
+            Size of its arrays.
+        """
+        if nbytes <= CACHED_BYTES:
+            self._values.put(link, value, nbytes)
+
+    def permitted(self, place: str, start: str | None) -> str:
+        """Return a place that the file at ``start`` names, if it may be followed.
+
+        What a file says is a hint from a stranger: it must not make the reader talk to hosts of its choice.
+
+        Parameters
+        ----------
+        place : str
+            A path or URL.
+        start : str or None
+            Where the file is that names it.
+
+        Raises
+        ------
+        RefusedError
+            If it leads from a local file to the network, or to another host or scheme.
+        FileNotFoundError
+            If it isn't a place at all.
+        """
+        split_location(place)
+        if self.anywhere or _host(place) == _host(start or ""):
+            return place
+        raise RefusedError(
+            f"{shown(place)}: isn't on the host of {start or 'the file that has the link'}, so it isn't followed "
+            f"(compositeh5.open(..., anywhere=True) does)"
+        )
+
+    def _asked(self) -> Resolver | None:
+        """Return who is asked where targets are: a Butler may be told of only when the file is open."""
+        return self.resolver or current().resolver
+
+
+_process = Session()
+_current: ContextVar[Session | None] = ContextVar("compositeh5_session", default=None)
+
+
+def current() -> Session:
+    """Return the session of the ``with`` block, else that of the process."""
+    return _current.get() or _process
+
+
+def _like_current(anywhere: bool, limits: Limits) -> Session:
+    return current().with_policy(anywhere, limits)
+
+
+_CAUSES = {DigestMismatchError: DigestMismatchError, WrongIdError: WrongIdError, LinkRefusedError: RefusedError}
+"""Which error a link gets that is lost, by what was found at one of the places; others are only broken."""
+
+
+# ---- Where the target of a link may be ----------------------------------------------------------------------
+
+
+def _same_zip(session: Session, link: Link, start: str | None, path: str | None) -> Iterator[Location]:
+    outer, member = split_member(start or "")
+    if member is not None:
+        index = read_member(outer, INDEX, INDEX_BYTES)
+        for name in files_of(index, member_location(outer, INDEX), link.id, link.component):
+            yield member_location(outer, name)
+
+
+def _relative_path(session: Session, link: Link, start: str | None, path: str | None) -> Iterator[Location]:
+    # Inside a zip file, the path is still that between the places from which the members came.
+    if start is not None and path is not None and split_member(start)[1] is None:
+        yield session.permitted(joined_location(start, path), start)
+
+
+def _artifact_index(session: Session, link: Link, start: str | None, path: str | None) -> Iterator[Location]:
+    if start is None:
+        return
+    base, _ = split_member(start)
+    places = (
+        joined_location(base, "../" * level + name)
+        for level in range(INDEX_LEVELS)
+        for name in (INDEX, MAP)
+        # In an object store each look costs a request: the Butler's index is only looked for beside the file.
+        if name == MAP or level == 0 or "://" not in base
+    )
+    for index in dict.fromkeys(places):
+        try:
+            content = read_all(index, INDEX_BYTES)
+        except FileNotFoundError:
+            continue
+        for found in files_of(content, index, link.id, link.component, below=not index.endswith(MAP)):
+            place = joined_location(index, quote(found) if "://" in index else found)
+            split_location(place)
+            yield place
+
+
+def _recorded_location(session: Session, link: Link, start: str | None, path: str | None) -> Iterator[Location]:
+    if link.uri:
+        in_memory = start is None and path is None
+        yield link.uri if in_memory else session.permitted(link.uri, start)
+
+
+def _resolver(session: Session, link: Link, start: str | None, path: str | None) -> Iterator[Location]:
+    ask = session._asked()
+    if ask is not None:
+        yield ask(link)
+
+
+RULES: Mapping[str, Callable[[Session, Link, str | None, str | None], Iterator[Location]]] = {
+    "same zip file": _same_zip,
+    "relative path": _relative_path,
+    "artifact index": _artifact_index,
+    "recorded location": _recorded_location,
+    "resolver": _resolver,
+}
+"""The rules that give places, in the order in which they are tried."""
+
+
+def _host(location: str) -> tuple[str, str]:
+    if "://" not in location:
+        return "", ""
+    parts = split_location(location)
+    return parts.scheme, parts.netloc
+
+
+def check_content(node: Node, link: Link) -> None:
+    """Raise `DigestMismatchError` unless a component has the content that a link records, whatever it says itself."""
+    if (found := digest(node)) != link.digest:
+        raise DigestMismatchError(f"{node.where}: its content has digest {found}, but {link.digest} was recorded")
+
+
+def node_bytes(node: Node) -> int:
+    """Return the size in memory of all arrays of a component."""
+    if isinstance(node, ArrayNode):
+        return node.nbytes
+    return sum(node_bytes(node[name]) for name in node) if isinstance(node, GroupNode) else 0
