@@ -118,13 +118,13 @@ def exposure_tasks(folder: Path) -> dict[str, tuple[Task, Path]]:
         sync(folder / "copy.h5")
 
     def split() -> None:
-        ch5.split([folder / "flat.h5"], folder / "split")
+        ch5.trees.split([folder / "flat.h5"], folder / "split")
 
     def split_elsewhere() -> None:
         (folder / "base.h5").rename(folder / "base.away")
         (folder / "visit.h5").rename(folder / "visit.away")
         try:
-            ch5.split([folder / "flat.h5"], folder / "elsewhere")
+            ch5.trees.split([folder / "flat.h5"], folder / "elsewhere")
         finally:
             (folder / "base.away").rename(folder / "base.h5")
             (folder / "visit.away").rename(folder / "visit.h5")
@@ -264,11 +264,11 @@ def measure_subset(root: Path, count: int, pool: Executor) -> dict[str, float]:
         shutil.rmtree(new)
 
     with counted_reads() as reads:
-        measure("1", partial(ch5.subset, source, new, definition="source_catalog"))
+        measure("1", partial(ch5.trees.subset, source, new, definition="source_catalog"))
     figures["bytes_read"] = sum(count for found in reads.values() for _, count in found)
     overlaps = [overlapping(reads[path], parts) for path, parts in pixels.items()]
     figures["bytes_of_pixels_read"], figures["bytes_of_pixels_ahead"] = map(sum, zip(*overlaps, strict=True))
-    measure(str(JOBS), partial(ch5.subset, source, new, definition="source_catalog", executor=pool))
+    measure(str(JOBS), partial(ch5.trees.subset, source, new, definition="source_catalog", executor=pool))
     measure("copytree", partial(shutil.copytree, source, new))
     shutil.rmtree(source)
     return figures

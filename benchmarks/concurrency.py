@@ -172,7 +172,9 @@ def write_ccd(folder: Path, visit: int, detector: int, account: int = 0) -> int:
         data_id={"instrument": "Cam", "visit": visit, "detector": detector},
     )
     try:
-        ch5.write_together({ccd_path(folder, visit, detector): composite}, str(folder / "visit" / "visit_{visit}.h5"))
+        ch5.trees.write_together(
+            {ccd_path(folder, visit, detector): composite}, str(folder / "visit" / "visit_{visit}.h5")
+        )
     except (ch5.errors.DigestMismatchError, ch5.errors.ConflictError) as error:
         if f"visit_{visit}.h5" not in str(error):
             raise

@@ -120,7 +120,7 @@ class Composite(Peer):
         if len(boxes) == 1:
             with ch5.open(self.path) as c:
                 return [c.read("image", box=boxes[0]).array]
-        return [part["image"].array for part in ch5.cutouts(self.path, boxes, components=["image"])]
+        return [part["image"].array for part in ch5.trees.cutouts(self.path, boxes, components=["image"])]
 
     # The record is in a file of its own, to which all detectors link.
 
@@ -135,10 +135,10 @@ class Composite(Peer):
     def records(self, count: int) -> list[Mapping[str, Any]]:
         forget_links()
         paths = [member.path for member in self.members(count)]
-        return list(ch5.read_many(paths, "visit_info"))
+        return list(ch5.trees.read_many(paths, "visit_info"))
 
     def all_wcs(self, count: int) -> list[Any]:
-        return list(ch5.read_many([member.path for member in self.members(count)], "wcs"))
+        return list(ch5.trees.read_many([member.path for member in self.members(count)], "wcs"))
 
     def open_all(self, count: int) -> None:
         """Open and close the file of each detector."""

@@ -79,8 +79,8 @@ def of_cutouts(folder: Path, number: int) -> dict[str, Task]:
     peer.write(Exposure(1500))
     places = np.random.default_rng(1).uniform(100, 1400, (number, 2))
     return {
-        "together": lambda: list(ch5.cutouts(peer.path, places, SEEN)),
-        "one by one": lambda: [next(ch5.cutouts(peer.path, place, SEEN)) for place in map(tuple, places)],
+        "together": lambda: list(ch5.trees.cutouts(peer.path, places, SEEN)),
+        "one by one": lambda: [next(ch5.trees.cutouts(peer.path, place, SEEN)) for place in map(tuple, places)],
     }
 
 

@@ -198,11 +198,11 @@ def judge_rescue(good: Path) -> Judge:
     def judged(path: Path) -> str:
         out = path.with_suffix(".rescued")
         try:
-            ch5.rescue(path, out, replace=True)
+            ch5.trees.rescue(path, out, replace=True)
             found = content(out)
         except ch5.CompositeH5Error:
             return "nothing"
-        if ch5.verify_files(out).problems or any(found[name] != expected[name] for name in found):
+        if ch5.trees.verify_files(out).problems or any(found[name] != expected[name] for name in found):
             return "silent"
         return "all" if found == expected else "some" if found else "nothing"
 

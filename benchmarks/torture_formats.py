@@ -102,7 +102,7 @@ def open_ours(path: Path) -> Iterator[Opened]:
 @contextmanager
 def _open_verified(path: Path) -> Iterator[Opened]:
     current().clear_cache()
-    if problems := ch5.verify_files(path).problems:
+    if problems := ch5.trees.verify_files(path).problems:
         raise ch5.errors.CorruptFileError(problems[0].detail)
     with open_ours(path) as found:
         yield found

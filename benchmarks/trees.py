@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 import compositeh5 as ch5
-from compositeh5 import refs_to, verify_files
+from compositeh5.trees import refs_to, verify_files
 
 CCDS = 9
 """Of ten files, nine link to the tenth."""

@@ -23,42 +23,8 @@ from .storage.limits import Limits
 from .storage.recipes import Recipe
 
 if TYPE_CHECKING:
+    from . import trees
     from .comparison import diff
-    from .trees.choosing import choose, compose
-    from .trees.gather import gather
-    from .trees.index import index, open_index
-    from .trees.many import cutouts, read_many
-    from .trees.promote import promote
-    from .trees.prune import prune, remove
-    from .trees.references import refs, refs_to
-    from .trees.relink import relink
-    from .trees.rescue import rescue
-    from .trees.sharing import split, write_together
-    from .trees.subset import subset
-    from .trees.verify import verify_files
-    from .trees.visit_files import open_visit
-
-_OPERATIONS = {
-    "choose": "choosing",
-    "compose": "choosing",
-    "cutouts": "many",
-    "gather": "gather",
-    "index": "index",
-    "open_index": "index",
-    "open_visit": "visit_files",
-    "promote": "promote",
-    "prune": "prune",
-    "read_many": "many",
-    "refs": "references",
-    "refs_to": "references",
-    "relink": "relink",
-    "remove": "prune",
-    "rescue": "rescue",
-    "split": "sharing",
-    "subset": "subset",
-    "verify_files": "verify",
-    "write_together": "sharing",
-}
 
 __all__ = [
     "Box",
@@ -75,44 +41,22 @@ __all__ = [
     "Record",
     "Session",
     "__version__",
-    "choose",
-    "compose",
-    "cutouts",
     "diff",
-    "gather",
     "get_definition",
-    "index",
     "load_definition",
     "open",
-    "open_index",
-    "open_visit",
-    "promote",
-    "prune",
-    "read_many",
-    "refs",
-    "refs_to",
     "register_definition",
-    "relink",
-    "remove",
-    "rescue",
-    "split",
-    "subset",
-    "verify_files",
+    "trees",
     "write_file",
-    "write_together",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    # Most scripts only read: the rest is loaded when it is asked for.
+    if name == "trees":
+        return import_module(f"{__name__}.trees")
     if name == "diff":
-        from .comparison import diff
-
-        return diff
-    # Operations are loaded when they are asked for: most scripts only read.
-    if name in _OPERATIONS:
-        value = getattr(import_module(f"{__name__}.trees.{_OPERATIONS[name]}"), name)
-        globals()[name] = value
-        return value
+        return import_module(f"{__name__}.comparison").diff
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

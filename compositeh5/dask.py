@@ -94,7 +94,7 @@ def stack(
     Parameters
     ----------
     view : VisitView
-        What `compositeh5.open_visit` gives.
+        What `compositeh5.trees.open_visit` gives.
     name : str, optional
         Name of a component that is one array: an image, a mask.
     detectors : sequence, optional

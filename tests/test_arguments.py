@@ -158,18 +158,24 @@ def foreign_errors(call: Callable[[Any], object], without: Iterable[str] = ()) -
     return found
 
 
+def function_named(name: str) -> Callable[..., object]:
+    return getattr(ch5 if name in ch5.__all__ else ch5.trees, name)
+
+
 def test_every_function_is_tried() -> None:
-    public = {name for name in ch5.__all__ if inspect.isroutine(getattr(ch5, name))}
+    public = {
+        name for module in (ch5, ch5.trees) for name in module.__all__ if inspect.isroutine(getattr(module, name))
+    }
     assert public == set(FUNCTIONS)
 
 
 @pytest.mark.parametrize(
     ("function", "argument"),
-    [(name, argument) for name in FUNCTIONS for argument in inspect.signature(getattr(ch5, name)).parameters],
+    [(name, argument) for name in FUNCTIONS for argument in inspect.signature(function_named(name)).parameters],
 )
 def test_a_function(folder: Path, function: str, argument: str) -> None:
     with ch5.open(FILE) as composite:
-        called = getattr(ch5, function)
+        called = function_named(function)
         given = _filled(FUNCTIONS[function], composite)
         assert foreign_errors(*_calls(called, given, argument, inspect.signature(called).parameters)) == {}
     assert (folder / FILE).exists() or argument == "delete"
@@ -246,7 +252,7 @@ VIEW = ["open", "opener", "read", "table", "shared", "containing"]
 
 @pytest.mark.parametrize("method", VIEW)
 def test_a_view_of_a_visit(folder: Path, method: str) -> None:
-    with ch5.open_visit(VISIT, MEMBERS) as view:
+    with ch5.trees.open_visit(VISIT, MEMBERS) as view:
         assert foreign_errors(lambda value: getattr(view, method)(value)) == {}
         if "detectors" in inspect.signature(getattr(view, method)).parameters and method != "containing":
             assert foreign_errors(lambda value: getattr(view, method)("image", detectors=value)) == {}

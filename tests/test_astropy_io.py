@@ -415,7 +415,7 @@ def test_workers_compute_the_median_sky_of_a_visit(tmp_path: Path) -> None:
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         cluster.get_client(),
-        ch5.open_visit(visit_path, tmp_path / "calexp") as view,
+        ch5.trees.open_visit(visit_path, tmp_path / "calexp") as view,
     ):
         import dask.array as da
 

@@ -145,7 +145,7 @@ def test_files_that_share_are_ingested(butler: Butler, tmp_path: Path) -> None:
         tmp_path / f"ccd_{number}.h5": lsst_images.to_composite(image, data_id=data_id(number, 903335))
         for number, image in images.items()
     }
-    ch5.write_together(files, str(tmp_path / "visit.h5"))
+    ch5.trees.write_together(files, str(tmp_path / "visit.h5"))
     dataset_type = butler.get_dataset_type("visit_image")
     refs = [
         DatasetRef(dataset_type, butler.registry.expandDataId(data_id(number, 903335)), run=RUN) for number in images

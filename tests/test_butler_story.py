@@ -157,7 +157,7 @@ def one_exposure_is_sent_split_and_ingested(story: Story, butler: Butler) -> Non
             register_visit(mine, flat, [flat])
         add_tracts(mine)
         files = story.colleague / "files"
-        ch5.split([received], files / "calexp", shared="../visit/visit_{visit}.h5")
+        ch5.trees.split([received], files / "calexp", shared="../visit/visit_{visit}.h5")
         received.unlink()
         (visit,) = ingest(mine, files / "visit", "visit_metadata")
         (again,) = ingest(mine, files / "calexp", "calexp_jointcal")

@@ -15,7 +15,7 @@ import compositeh5 as ch5
 from compositeh5.composite.session import current
 from compositeh5.dask import stack
 from compositeh5.errors import BrokenLinkError, DefinitionError, NotACompositeFileError
-from compositeh5.trees.index import index, open_index
+from compositeh5.trees.index_table import index, open_index
 from compositeh5.trees.visit_files import open_visit as open_files
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")

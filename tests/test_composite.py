@@ -252,7 +252,7 @@ def test_a_cutout_around_a_pixel_that_a_wcs_gives(path: Path) -> None:
         y0, x0 = c["image"].origin
         expected = c.cutout((y0 + 9.7, x0 + 12.2), 5)["image"]
         where = np.asarray(y + y0), np.asarray(x + x0)
-        for found in (c.cutout(where, 5), *ch5.cutouts(c, where, 5)):
+        for found in (c.cutout(where, 5), *ch5.trees.cutouts(c, where, 5)):
             assert found["image"].box == expected.box
             np.testing.assert_array_equal(found["image"].array, expected.array)
 

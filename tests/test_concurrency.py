@@ -157,7 +157,7 @@ def test_a_read_only_tree_is_read(public: Path) -> None:
         with ch5.open(path) as c:
             assert c["visit_info"]["visit"] == 903334
             assert c["image"].shape == (300, 400)
-        assert ch5.verify_files(public).problems == ()
+        assert ch5.trees.verify_files(public).problems == ()
 
     try:
         as_nobody(read)

@@ -95,7 +95,7 @@ def test_damage_of_what_a_link_would_need_is_found_by_verify(tmp_path: Path) -> 
         path.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
         with ch5.open(path) as c:
             assert c["image"][9, 9] == 99
-        assert ch5.verify_files(path).problems
+        assert ch5.trees.verify_files(path).problems
 
 
 def test_the_harness_sees_what_others_do_not_notice(torture: ModuleType, folder: Path) -> None:

@@ -23,9 +23,10 @@ from linked_trees import ccd, ccd_path, write_shared
 from support import counted_reads
 
 import compositeh5 as ch5
-from compositeh5 import errors, index, open_index, subset, verify_files
+from compositeh5 import errors
 from compositeh5.dask import to_dask
 from compositeh5.fits import convert_files
+from compositeh5.trees import index, open_index, subset, verify_files
 from compositeh5.trees.running import each
 
 distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")

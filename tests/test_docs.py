@@ -29,6 +29,7 @@ FOR_USERS = (
     "compositeh5.dask",
     "compositeh5.fits",
     "compositeh5.photutils",
+    "compositeh5.trees",
 )
 """Modules of which every function that takes something must tell what."""
 

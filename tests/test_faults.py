@@ -43,8 +43,8 @@ OPERATIONS: dict[str, Operation] = {
     "replace": lambda tree, out: _composite(2).write(out / "old.h5", replace=True),
     "overlay": _overlay,
     "flatten": _flatten,
-    "split": lambda tree, out: ch5.split([tree / "flat.h5"], out / "split"),
-    "subset": lambda tree, out: ch5.subset(tree / "calexp", out / "subset"),
+    "split": lambda tree, out: ch5.trees.split([tree / "flat.h5"], out / "split"),
+    "subset": lambda tree, out: ch5.trees.subset(tree / "calexp", out / "subset"),
 }
 ACTIONS = {
     "kill": faults.kill,

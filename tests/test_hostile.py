@@ -67,7 +67,7 @@ def examine(location: str) -> dict[str, Any]:
     except Exception:
         attempt("open", lambda: ch5.open(location))
     # Beside the folder, of which nothing may change.
-    attempt("rescue", lambda: ch5.rescue(location, "rescued.h5", replace=True))
+    attempt("rescue", lambda: ch5.trees.rescue(location, "rescued.h5", replace=True))
     return {"errors": found, "secret": any(hostile_files.SECRET in value for value in values)}
 
 

@@ -25,7 +25,7 @@ import compositeh5 as ch5
 from compositeh5.cli import main
 from compositeh5.composite.session import current
 from compositeh5.errors import ConflictError, FormatError
-from compositeh5.trees.index import index, open_index
+from compositeh5.trees.index_table import index, open_index
 
 NAME = "compositeh5-index.h5"
 

@@ -176,7 +176,7 @@ def test_each_type_comes_back_the_same(name: str, all_objects: dict[str, Any], t
     same_tree(original, lsst_images.read(lsst_images.to_composite(original)))
     if name == "statistics":
         assert back.model_copy(deep=True) == original
-    assert not ch5.verify_files(tmp_path / "object.h5").problems
+    assert not ch5.trees.verify_files(tmp_path / "object.h5").problems
 
 
 def test_metadata_and_the_dataset_of_a_butler_are_written_beside(visit_image: VisitImage, tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_remote_component_is_one_request(
 def together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, VisitImage]]:
     folder = tmp_path_factory.mktemp("together")
     images = {number: samples.visit_image(number, shape=(20, 30)) for number in (11, 12, 13)}
-    ch5.write_together(
+    ch5.trees.write_together(
         {
             folder / f"ccd_{number}.h5": lsst_images.to_composite(image, data_id={**VISIT, "detector": number})
             for number, image in images.items()
@@ -377,7 +377,7 @@ def test_what_is_of_the_visit_is_stored_once(together: tuple[Path, dict[int, Vis
             assert list(composite.links) == ["obs_info"]
         assert_visit_images_equal(image, lsst_images.read(path))
         assert lsst_images.read(path, component="obs_info") == image.obs_info
-    assert not ch5.verify_files(folder).problems
+    assert not ch5.trees.verify_files(folder).problems
 
 
 def test_links_are_given_for_what_is_equal(visit_image: VisitImage, stored: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def counted_opens() -> Iterator[Callable[[Path], int]]:
 
 def test_values_come_in_the_order_of_the_files(paths: list[Path], executor: Executor | None) -> None:
     chosen = [*reversed(paths), paths[3], paths[3]]
-    found = list(ch5.read_many(chosen, "image", executor=executor, chunksize=2))
+    found = list(ch5.trees.read_many(chosen, "image", executor=executor, chunksize=2))
     for path, image in zip(chosen, found, strict=True):
         with ch5.open(path) as c:
             assert np.array_equal(image.array, c["image"].array)
@@ -89,28 +89,28 @@ def test_folders_patterns_and_parts(tree: Path, paths: list[Path]) -> None:
     box = ch5.Box(10, 20, 30, 50)
     by_name = sorted(paths, key=str)
     for sources in (tree / "calexp", f"{tree}/calexp/*.h5", by_name):
-        parts = list(ch5.read_many(sources, "image", box=box))
+        parts = list(ch5.trees.read_many(sources, "image", box=box))
         for path, part in zip(by_name, parts, strict=True):
             with ch5.open(path) as c:
                 assert np.array_equal(part.array, c.read("image", box=box).array)
     with ch5.open(paths[0]) as c:
-        assert [image.shape for image in ch5.read_many(c, "image")] == [(SIZE, SIZE)]
-        assert [wcs.pixel_shape for wcs in ch5.read_many([c, paths[1]], "wcs")] == [(SIZE, SIZE)] * 2
-    assert list(ch5.read_many([], "image")) == []
+        assert [image.shape for image in ch5.trees.read_many(c, "image")] == [(SIZE, SIZE)]
+        assert [wcs.pixel_shape for wcs in ch5.trees.read_many([c, paths[1]], "wcs")] == [(SIZE, SIZE)] * 2
+    assert list(ch5.trees.read_many([], "image")) == []
 
 
 def test_what_is_shared_is_decoded_once_and_its_file_opened_once(tree: Path, paths: list[Path]) -> None:
     current().clear_cache()
     visit = tree / "visit" / "visit.h5"
     with counted_opens() as opens, counted_reads() as read:
-        records = list(ch5.read_many(paths, "visit_info"))
+        records = list(ch5.trees.read_many(paths, "visit_info"))
         assert opens(visit) == 1
         alone = read()
         assert [opens(path) for path in paths] == [1] * len(paths)
     assert len({repr(record.to_dict()) for record in records}) == 1
     with counted_reads() as read:
         for _ in range(10):
-            assert len(list(ch5.read_many(paths[:1], "visit_info"))) == 1
+            assert len(list(ch5.trees.read_many(paths[:1], "visit_info"))) == 1
         assert read() < 10 * alone / len(paths)  # the record isn't read again
 
 
@@ -123,7 +123,7 @@ def test_parts_of_what_is_shared_keep_its_file_open(tree: Path, paths: list[Path
         files.append(tmp_path / f"{detector}.h5")
     current().clear_cache()
     with counted_opens() as opens:
-        tables = list(ch5.read_many(files, "camera", columns=["gain"]))
+        tables = list(ch5.trees.read_many(files, "camera", columns=["gain"]))
         assert opens(tree / "visit" / "visit.h5") == 1
     assert [table.colnames for table in tables] == [["gain"]] * 5
     assert str(tree) not in "".join(os.readlink(f"/proc/self/fd/{fd}") for fd in _descriptors())
@@ -140,11 +140,13 @@ def test_an_error_names_its_file_and_comes_in_its_turn(
     damaged.write_bytes(b"no HDF5")
     ch5.Composite(None, image=pixels((4, 4))).write(bare)
     sources = [paths[0], damaged, paths[1], tmp_path / "none.h5", bare]
-    results = ch5.read_many(sources, "wcs", executor=executor, chunksize=2)
+    results = ch5.trees.read_many(sources, "wcs", executor=executor, chunksize=2)
     assert next(results).pixel_shape == (SIZE, SIZE)
     with pytest.raises(NotACompositeFileError, match=str(damaged)):
         next(results)
-    first, bad, second, missing, unknown = ch5.read_many(sources, "wcs", executor=executor, return_exceptions=True)
+    first, bad, second, missing, unknown = ch5.trees.read_many(
+        sources, "wcs", executor=executor, return_exceptions=True
+    )
     assert first.pixel_shape == second.pixel_shape == (SIZE, SIZE)
     assert isinstance(bad, NotACompositeFileError)
     assert isinstance(missing, FileNotFoundError)
@@ -160,25 +162,25 @@ def test_the_error_of_a_lost_link_names_the_file_that_has_it(tmp_path: Path) -> 
     (tmp_path / "visit.h5").unlink()
     current().clear_cache()
     with pytest.raises(BrokenLinkError, match=f"^{tmp_path / 'ccd.h5'}: "):
-        next(ch5.read_many([tmp_path / "ccd.h5"], "visit_info"))
+        next(ch5.trees.read_many([tmp_path / "ccd.h5"], "visit_info"))
 
 
 def test_what_is_no_composite_is_a_type_error(paths: list[Path]) -> None:
     with pytest.raises(TypeError, match="a path, a URL or an open composite was expected, not 5"):
-        ch5.read_many([paths[0], 5], "wcs")  # type: ignore[list-item]
+        ch5.trees.read_many([paths[0], 5], "wcs")  # type: ignore[list-item]
     with pytest.raises(FileNotFoundError, match="no file has a name of this pattern"):
-        ch5.cutouts(f"{paths[0].parent}/none*.h5", (1, 2), 3)
+        ch5.trees.cutouts(f"{paths[0].parent}/none*.h5", (1, 2), 3)
 
 
 @pytest.mark.parametrize("setting", ["chunksize", "buffersize"])
 def test_settings_are_checked(setting: str, paths: list[Path]) -> None:
     with pytest.raises(ValueError, match=f"{setting} should be at least 1"):
-        ch5.read_many(paths, "wcs", **{setting: 0})
+        ch5.trees.read_many(paths, "wcs", **{setting: 0})
 
 
 def test_only_a_few_files_are_read_ahead(paths: list[Path]) -> None:
     with ThreadPoolExecutor(4) as threads, counted_opens() as opens:
-        results = ch5.read_many(paths, "image", executor=threads, buffersize=2)
+        results = ch5.trees.read_many(paths, "image", executor=threads, buffersize=2)
         next(results)
         assert sum(map(opens, paths)) <= 3
         results.close()  # type: ignore[attr-defined]
@@ -211,7 +213,7 @@ def same(one: ch5.Composite, other: ch5.Composite) -> bool:
 def test_together_as_one_by_one(large: Path, places: list[tuple[int, int]], size: tuple[int, int], room: int) -> None:
     with pytest.MonkeyPatch.context() as patch, ch5.open(large) as c:
         patch.setattr(selections, "KEPT_BYTES", room)
-        together = list(ch5.cutouts(c, places, size, return_exceptions=True))
+        together = list(ch5.trees.cutouts(c, places, size, return_exceptions=True))
         for place, found in zip(places, together, strict=True):
             if isinstance(found, OutsideError):
                 with pytest.raises(OutsideError) as error:
@@ -225,7 +227,7 @@ def test_each_chunk_is_read_once(large: Path) -> None:
     rng = np.random.default_rng(1)
     places = np.column_stack([rng.integers(100, 1200, 200), rng.integers(200, 1400, 200)])
     with counted_reads() as read:
-        count = sum(1 for _ in ch5.cutouts(large, places, 150, components=["image", "variance"]))
+        count = sum(1 for _ in ch5.trees.cutouts(large, places, 150, components=["image", "variance"]))
         assert count == 200
         # Of the mask, nothing; of the planes at most what there is.
         assert read() < 1.02 * large.stat().st_size
@@ -235,7 +237,7 @@ def test_each_chunk_is_read_once(large: Path) -> None:
         # One by one, only the last few MB are remembered; contiguous ones not at all.
         alone = read()
     with counted_reads() as read:
-        list(ch5.cutouts(large, places[:40], 150, components=["image"]))
+        list(ch5.trees.cutouts(large, places[:40], 150, components=["image"]))
         assert read() <= alone + 50_000
 
 
@@ -252,17 +254,17 @@ def test_sky_positions_boxes_and_pixels(large: Path) -> None:
         (np.array(pixel_positions), (31, 31)),
         (boxes, None),
     ):
-        assert all(map(same, ch5.cutouts(large, where, size), expected))
+        assert all(map(same, ch5.trees.cutouts(large, where, size), expected))
     with pytest.raises(TypeError, match="a Box has its own size"):
-        next(ch5.cutouts(large, boxes, 31))
+        next(ch5.trees.cutouts(large, boxes, 31))
     with pytest.raises(TypeError, match="should be a Box, a SkyCoord or"):
-        next(ch5.cutouts(large, [1.0, 2.0], 31))
-    (one,) = ch5.cutouts(large, sky[1], 31, components=["psf", "image"])
+        next(ch5.trees.cutouts(large, [1.0, 2.0], 31))
+    (one,) = ch5.trees.cutouts(large, sky[1], 31, components=["psf", "image"])
     assert list(one) == ["psf", "image"]
 
 
 def test_components_without_pixels_are_not_shared_among_cutouts(large: Path) -> None:
-    first, second = ch5.cutouts(large, [(300, 400), (400, 500)], 20, components=["wcs", "psf"])
+    first, second = ch5.trees.cutouts(large, [(300, 400), (400, 500)], 20, components=["wcs", "psf"])
     first["wcs"].wcs.crval = [1, 2]
     assert second["wcs"].wcs.crval.tolist() == [150.1, 2.2]
 
@@ -270,27 +272,27 @@ def test_components_without_pixels_are_not_shared_among_cutouts(large: Path) -> 
 def test_the_same_from_many_and_one_from_each(paths: list[Path], executor: Executor | None) -> None:
     with ch5.open(paths[4]) as c:
         star = c["wcs"].pixel_to_world(60, 70)
-    found = list(ch5.cutouts(paths, star, 16, executor=executor, return_exceptions=True))
+    found = list(ch5.trees.cutouts(paths, star, 16, executor=executor, return_exceptions=True))
     inside = [path for path, one in zip(paths, found, strict=True) if isinstance(one, ch5.Composite)]
     assert inside == [paths[4]]
     assert all(str(path) in str(one) for path, one in zip(paths, found, strict=True) if path != paths[4])
     with pytest.raises(OutsideError, match=str(paths[0])):
-        next(ch5.cutouts(paths, star, 16, executor=executor))
+        next(ch5.trees.cutouts(paths, star, 16, executor=executor))
     of_each = [paths[0], paths[0], paths[2], paths[0]]
     places = [(10, 10), (60, 60), (30, 30), (10, 10)]
-    pairs = list(ch5.cutouts(of_each, places, 8, executor=executor))
+    pairs = list(ch5.trees.cutouts(of_each, places, 8, executor=executor))
     for path, place, one in zip(of_each, places, pairs, strict=True):
         with ch5.open(path) as c:
             assert same(one, c.cutout(place, 8))
     with pytest.raises(ValueError, match="3 composites and 4 positions can't be paired"):
-        ch5.cutouts(paths[:3], places, 8)
+        ch5.trees.cutouts(paths[:3], places, 8)
 
 
 def test_cutouts_of_one_image_on_an_executor(large: Path, executor: Executor | None) -> None:
     places = [(100 + 7 * n % 900, 300 + 11 * n % 900) for n in range(50)]
     with ch5.open(large) as c:
         expected = [c.cutout(place, 64) for place in places]
-    found = list(ch5.cutouts(large, places, 64, executor=executor, chunksize=20))
+    found = list(ch5.trees.cutouts(large, places, 64, executor=executor, chunksize=20))
     assert all(map(same, found, expected))
 
 
@@ -301,7 +303,7 @@ def test_a_damaged_plane_is_the_error_of_those_that_need_it(large: Path, tmp_pat
         content[i] ^= 0xFF
     (tmp_path / "x.h5").write_bytes(content)
     whole = ch5.Box(100, 1200, 200, 1400)
-    found = list(ch5.cutouts([tmp_path / "x.h5", large], whole, return_exceptions=True))
+    found = list(ch5.trees.cutouts([tmp_path / "x.h5", large], whole, return_exceptions=True))
     assert isinstance(found[0], ch5.CompositeH5Error)
     assert str(tmp_path / "x.h5") in str(found[0])
     assert found[1]["image"].shape == (1100, 1200)
@@ -315,21 +317,21 @@ def test_cutouts_of_a_remote_file(tmp_path: Path) -> None:
     places = [(150 + 14 * n, 250 + 13 * n) for n in range(90)]
     with range_server(tmp_path) as server:
         url = f"{server.url}/x.h5"
-        found = list(ch5.cutouts(url, places, 64))
+        found = list(ch5.trees.cutouts(url, places, 64))
         assert len(server.requests) <= 4
-        expected = list(ch5.cutouts(tmp_path / "x.h5", places, 64))
+        expected = list(ch5.trees.cutouts(tmp_path / "x.h5", places, 64))
         assert all(map(same, found, expected))
         server.reset()
         server.latency = 0.05
         with ThreadPoolExecutor(8) as threads:
-            assert len(list(ch5.read_many([url] * 3, "wcs", executor=threads))) == 3
+            assert len(list(ch5.trees.read_many([url] * 3, "wcs", executor=threads))) == 3
         assert server.at_once > 1
         assert {method for method, _ in server.requests} == {"GET"}
 
 
 def test_arrays_in_memory_are_cut_as_well() -> None:
     composite = exposure((40, 50), origin=(0, 0))
-    for one, place in zip(ch5.cutouts(composite, [(10, 10), (20, 30)], 8), [(10, 10), (20, 30)], strict=True):
+    for one, place in zip(ch5.trees.cutouts(composite, [(10, 10), (20, 30)], 8), [(10, 10), (20, 30)], strict=True):
         assert same(one, composite.cutout(place, 8))
     node = Array(np.arange(12).reshape(3, 4))
     parts = list(selections.read_selections(node, [(slice(0, 2), slice(1, 3))] * 2))
@@ -337,9 +339,9 @@ def test_arrays_in_memory_are_cut_as_well() -> None:
 
 
 def test_a_view_tells_which_files_to_cut(tree: Path) -> None:
-    with ch5.open_visit(tree / "visit" / "visit.h5", tree / "calexp") as view:
+    with ch5.trees.open_visit(tree / "visit" / "visit.h5", tree / "calexp") as view:
         assert view.data_id == VISIT
         star = view.wcs[4].pixel_to_world(60, 70)
         seen = view.containing(SkyCoord(star))
-        stamps = ch5.cutouts([view.locations[d] for d in seen["detector"]], star, 16)
+        stamps = ch5.trees.cutouts([view.locations[d] for d in seen["detector"]], star, 16)
         assert [stamp.data_id["detector"] for stamp in stamps] == [4]

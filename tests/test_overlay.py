@@ -217,7 +217,7 @@ def test_the_best_of_several_candidates_is_chosen(tree: Path) -> None:
     ]
     with ch5.open(ccd(tree)) as base:
         candidates = [ch5.open(path) for path in paths]
-        best = ch5.choose(
+        best = ch5.trees.choose(
             base, candidates, ["wcs", "photo_calib"], best=lambda c: -c["metadata"]["scatter"], stage="best"
         )
         best.write(tree / "best/c.h5")
@@ -238,16 +238,18 @@ def test_a_candidate_must_be_eligible(tree: Path) -> None:
     with ch5.open(ccd(tree)) as base, ch5.open(path) as other:
         for score in (None, float("nan")):
             with pytest.raises(errors.NoCandidateError, match="none of 1 candidates"):
-                ch5.choose(base, [other], ["wcs"], best=lambda c, score=score: score)
+                ch5.trees.choose(base, [other], ["wcs"], best=lambda c, score=score: score)
 
 
 def test_components_are_joined_by_precedence(tree: Path) -> None:
     path = recalibrated(tree)
     with ch5.open(path) as first, ch5.open(ccd(tree)) as second, counted_reads() as count:
-        joined = ch5.compose("exposure", first, second, components={"detector": {"name": "R22"}}, data_id=first.data_id)
+        joined = ch5.trees.compose(
+            "exposure", first, second, components={"detector": {"name": "R22"}}, data_id=first.data_id
+        )
         joined.write(tree / "joined.h5")
         assert count() < 64 * 1024
-        catalog = ch5.compose(None, first, components={"note": "x"})
+        catalog = ch5.trees.compose(None, first, components={"note": "x"})
         assert set(catalog) == {*first, "note"}
     with ch5.open(tree / "joined.h5") as c:
         assert c.component_stage("wcs") == "jointcal"
@@ -257,7 +259,7 @@ def test_components_are_joined_by_precedence(tree: Path) -> None:
         ch5.open(tree / "visit/visit_903334.h5") as visit,
         pytest.raises(errors.DefinitionError, match="'image' is absent"),
     ):
-        ch5.compose("exposure", visit)
+        ch5.trees.compose("exposure", visit)
 
 
 # ---- Lists of links ------------------------------------------------------------------------------------------
@@ -335,7 +337,7 @@ def test_a_stored_list_of_links_is_checked(tmp_path: Path) -> None:
 def test_a_list_is_gathered_from_a_partial_key(tmp_path: Path) -> None:
     paths = amplifiers(tmp_path, 12)
     with counted_reads() as count:
-        links = ch5.gather(reversed(paths), "image", key="amplifier", expected=range(12))
+        links = ch5.trees.gather(reversed(paths), "image", key="amplifier", expected=range(12))
         ch5.Composite("raw", amplifiers=links, data_id={"exposure": 7, "detector": 1}).write(tmp_path / "raw.h5")
         assert count() < 12 * 32 * 1024
     with ch5.open(tmp_path / "raw.h5") as c:
@@ -345,16 +347,16 @@ def test_a_list_is_gathered_from_a_partial_key(tmp_path: Path) -> None:
     with pytest.raises(
         errors.NoSuchComponentError, match="'image' is missing for amplifier = 10; it is there for 0, 1, 2"
     ):
-        ch5.gather(left, "image", key="amplifier", expected=range(12))
-    assert len(ch5.gather(left, "image", key="amplifier", expected=range(12), missing="skip")) == 11
+        ch5.trees.gather(left, "image", key="amplifier", expected=range(12))
+    assert len(ch5.trees.gather(left, "image", key="amplifier", expected=range(12), missing="skip")) == 11
     with pytest.raises(errors.ConflictError, match="another one with amplifier=3"):
-        ch5.gather([paths[3], paths[3]], "image", key="amplifier")
+        ch5.trees.gather([paths[3], paths[3]], "image", key="amplifier")
     with pytest.raises(errors.DefinitionError, match="no 'detektor'"):
-        ch5.gather(left, "image", key="detektor")
+        ch5.trees.gather(left, "image", key="detektor")
     ch5.Composite(image=None, data_id={"exposure": 8, "detector": 1, "amplifier": 2}).write(tmp_path / "other.h5")
     with pytest.raises(errors.ConflictError, match="'exposure': 8.*but the others are of"):
-        ch5.gather([paths[3], tmp_path / "other.h5"], "image", key="amplifier")
+        ch5.trees.gather([paths[3], tmp_path / "other.h5"], "image", key="amplifier")
     with pytest.raises(errors.NoSuchComponentError, match="missing for amplifier = 2"):
-        ch5.gather([tmp_path / "other.h5"], "image", key="amplifier")
+        ch5.trees.gather([tmp_path / "other.h5"], "image", key="amplifier")
     with pytest.raises(errors.NoSuchComponentError, match="there is no composite"):
-        ch5.gather([], "image", key="amplifier")
+        ch5.trees.gather([], "image", key="amplifier")

@@ -454,7 +454,7 @@ def test_what_is_copied_is_stored_as_it_was(tmp_path: Path) -> None:
     before = {name: layout(tmp_path / "a.h5", name) for name in recipes}
     assert before["image"] == ((50, 100), "gzip", 6, True)
     assert before["variance"] == (None, None, None, False)
-    assert [file.path for file in ch5.relink(tmp_path).files] == [
+    assert [file.path for file in ch5.trees.relink(tmp_path).files] == [
         str(tmp_path / name) for name in ("a.h5", "calexp/calexp_903334_0.h5", "copy.h5", "other.h5")
     ]
     for name in ("a.h5", "flat.h5", "copy.h5"):

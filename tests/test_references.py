@@ -21,9 +21,9 @@ import compositeh5 as ch5
 from compositeh5 import errors
 from compositeh5.cli import main
 from compositeh5.composite.session import current
-from compositeh5.trees.prune import prune, remove
+from compositeh5.trees.pruning import prune, remove
 from compositeh5.trees.references import refs, refs_to
-from compositeh5.trees.relink import relink
+from compositeh5.trees.relinking import relink
 from compositeh5.trees.verify import verify_files
 from compositeh5.trees.walk import files_under
 
@@ -506,8 +506,8 @@ def test_a_file_that_cannot_be_copied_is_reported_and_left_as_it_is(tree: Path) 
 
 KILLED = """
 import os, random, signal, sys, time
-from compositeh5.trees.prune import prune
-from compositeh5.trees.relink import relink
+from compositeh5.trees.pruning import prune
+from compositeh5.trees.relinking import relink
 
 root, what = sys.argv[1:]
 child = os.fork()

@@ -16,7 +16,7 @@ from support import exposure, tool, visit_info
 import compositeh5 as ch5
 from compositeh5 import errors
 from compositeh5.cli import main
-from compositeh5.trees.rescue import Rescue
+from compositeh5.trees.rescuing import Rescue
 
 SHAPE = (600, 700)
 """Six chunks of 256 x 256."""
@@ -82,7 +82,7 @@ ALL = [*STORED, "visit_info"]
 
 
 def test_of_a_good_file_a_copy_is_made(bad: Path, tmp_path: Path) -> None:
-    report = ch5.rescue(bad, tmp_path / "out" / "new.h5")
+    report = ch5.trees.rescue(bad, tmp_path / "out" / "new.h5")
     assert names(report) == (ALL, [])
     with ch5.open(bad) as old, ch5.open(tmp_path / "out" / "new.h5") as new:
         assert (new.id, new.digest, new.provenance) == (old.id, old.digest, old.provenance)
@@ -94,11 +94,11 @@ def test_without_a_damaged_image_all_others_are_saved(bad: Path, tmp_path: Path)
     before = bad.read_bytes()
     flip_chunk(bad, "composite/image", 2)
     damaged = bad.read_bytes()
-    report = ch5.rescue(bad, tmp_path / "new.h5")
+    report = ch5.trees.rescue(bad, tmp_path / "new.h5")
     assert bad.read_bytes() == damaged
     assert names(report) == ([name for name in ALL if name != "image"], ["image"])
     assert "/composite/image" in report.lost["composite/image"]
-    assert [problem.finding for problem in ch5.verify_files(tmp_path / "new.h5").problems] == ["incomplete"]
+    assert [problem.finding for problem in ch5.trees.verify_files(tmp_path / "new.h5").problems] == ["incomplete"]
     bad.write_bytes(before)
     with ch5.open(bad) as old, ch5.open(tmp_path / "new.h5") as new:
         assert (new.id, new.data_id, new.stage, new.definition) == (old.id, old.data_id, old.stage, old.definition)
@@ -108,7 +108,7 @@ def test_without_a_damaged_image_all_others_are_saved(bad: Path, tmp_path: Path)
 
 def test_the_new_file_says_what_is_missing(bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flip_chunk(bad, "composite/image", 0)
-    ch5.rescue(bad, tmp_path / "new.h5")
+    ch5.trees.rescue(bad, tmp_path / "new.h5")
     with ch5.open(tmp_path / "new.h5") as new:
         assert list(new.lost) == ["image"]
         assert "image" not in new
@@ -130,7 +130,7 @@ def test_links_of_others_find_what_was_saved(bad: Path, tmp_path: Path) -> None:
     with ch5.open(bad) as base:
         base.overlay(photo_calib=ch5.PhotoCalib(2.0), stage="jointcal").write(tmp_path / "overlay.h5")
     flip_chunk(bad, "composite/image", 1)
-    ch5.rescue(bad, tmp_path / "new.h5")
+    ch5.trees.rescue(bad, tmp_path / "new.h5")
     (tmp_path / "new.h5").rename(bad)
     with ch5.open(tmp_path / "overlay.h5") as overlay:
         assert overlay["mask"].shape == SHAPE
@@ -157,7 +157,7 @@ def being_written(path: Path) -> None:
 
 def test_bytes_after_the_end_do_no_harm(bad: Path, tmp_path: Path) -> None:
     bad.write_bytes(bad.read_bytes() + b"garbage" * 999)
-    assert names(ch5.rescue(bad, tmp_path / "new.h5")) == (ALL, [])
+    assert names(ch5.trees.rescue(bad, tmp_path / "new.h5")) == (ALL, [])
 
 
 NOTHING: dict[str, Callable[[Path], None]] = {
@@ -175,16 +175,16 @@ NOTHING: dict[str, Callable[[Path], None]] = {
 def test_where_nothing_can_be_saved_nothing_is_written(bad: Path, tmp_path: Path, case: str) -> None:
     NOTHING[case](bad)
     with pytest.raises(errors.CorruptFileError, match="nothing of it can be rescued"):
-        ch5.rescue(bad, tmp_path / "new.h5")
+        ch5.trees.rescue(bad, tmp_path / "new.h5")
     assert not (tmp_path / "new.h5").exists()
     assert main(["rescue", str(bad), str(tmp_path / "new.h5")]) == 2
-    assert len(ch5.verify_files(bad).problems) == 1
+    assert len(ch5.trees.verify_files(bad).problems) == 1
 
 
 def test_a_file_that_is_marked_as_open_for_writing_is_left_alone(bad: Path, tmp_path: Path) -> None:
     being_written(bad)
     with pytest.raises(errors.BusyError, match="h5clear"):
-        ch5.rescue(bad, tmp_path / "new.h5")
+        ch5.trees.rescue(bad, tmp_path / "new.h5")
     assert not (tmp_path / "new.h5").exists()
 
 
@@ -199,13 +199,13 @@ def test_a_name_that_is_listed_and_not_found_is_damage(tmp_path: Path) -> None:
     (tmp_path / "bad.h5").write_bytes(data)
     with ch5.open(tmp_path / "bad.h5") as c, pytest.raises(errors.CorruptFileError, match="lists 'field_0X'"):
         c["info"]
-    assert names(ch5.rescue(tmp_path / "bad.h5", tmp_path / "new.h5")) == (["note"], ["info"])
+    assert names(ch5.trees.rescue(tmp_path / "bad.h5", tmp_path / "new.h5")) == (["note"], ["info"])
 
 
 @pytest.mark.parametrize("name", ["wcs", "psf", "mask"])
 def test_a_component_whose_header_is_damaged_is_lost_alone(bad: Path, tmp_path: Path, name: str) -> None:
     flip(bad, header(bad, name))
-    report = ch5.rescue(bad, tmp_path / "new.h5")
+    report = ch5.trees.rescue(bad, tmp_path / "new.h5")
     assert names(report) == ([other for other in ALL if other != name], [name])
     with ch5.open(tmp_path / "new.h5") as new, pytest.raises(errors.LostComponentError):
         new[name]
@@ -249,14 +249,17 @@ EDITS: dict[str, tuple[Callable[[Path], None], list[str]]] = {
 def test_what_others_changed_is_not_saved_as_good(bad: Path, tmp_path: Path, case: str) -> None:
     change, expected = EDITS[case]
     change(bad)
-    report = ch5.rescue(bad, tmp_path / "new.h5")
+    report = ch5.trees.rescue(bad, tmp_path / "new.h5")
     saved, lost = names(report)
     assert lost == expected
     assert not set(saved) & set(lost)
     with ch5.open(tmp_path / "new.h5") as new:
         assert sorted(new) == sorted(saved)
         assert new.provenance["rescued"]["source"] == "bad.h5"
-        assert [problem.finding for problem in ch5.verify_files(tmp_path / "new.h5").problems] in ([], ["incomplete"])
+        assert [problem.finding for problem in ch5.trees.verify_files(tmp_path / "new.h5").problems] in (
+            [],
+            ["incomplete"],
+        )
 
 
 # ---- Composites in composites, files of several -------------------------------------------------------------
@@ -270,11 +273,11 @@ def test_a_nested_composite_is_saved_whole_or_not_at_all(tmp_path: Path) -> None
     )
     flip_chunk(tmp_path / "bad.h5", "composite/one/a", 0)
     flip_chunk(tmp_path / "bad.h5", "composite/many/1/a", 0)
-    assert names(ch5.rescue(tmp_path / "bad.h5", tmp_path / "new.h5")) == (["two", "note"], ["one", "many"])
+    assert names(ch5.trees.rescue(tmp_path / "bad.h5", tmp_path / "new.h5")) == (["two", "note"], ["one", "many"])
     with ch5.open(tmp_path / "new.h5") as new:
         assert (new["two"]["b"], new["two"].data_id) == ("text", {"visit": 1})
         assert sorted(new.lost) == ["many", "one"]
-    assert ch5.verify_files(tmp_path / "new.h5").problems == ()
+    assert ch5.trees.verify_files(tmp_path / "new.h5").problems == ()
 
 
 def test_of_several_composites_each_is_saved_and_links_between_them_stay(tmp_path: Path) -> None:
@@ -282,14 +285,14 @@ def test_of_several_composites_each_is_saved_and_links_between_them_stay(tmp_pat
     composites = {f"c{i}": ch5.Composite(shared=pixels, own=f"number {i}", data_id={"visit": i}) for i in range(3)}
     ch5.write_file(tmp_path / "bad.h5", composites, share=True)
     flip(tmp_path / "bad.h5", _group_header(tmp_path / "bad.h5", "c2"))
-    report = ch5.rescue(tmp_path / "bad.h5", tmp_path / "new.h5")
+    report = ch5.trees.rescue(tmp_path / "bad.h5", tmp_path / "new.h5")
     assert list(report.lost) == ["c2"]
     assert report.saved == ("c0/shared", "c0/own", "c1/shared", "c1/own")
     (tmp_path / "bad.h5").unlink()
     (tmp_path / "new.h5").rename(tmp_path / "moved.h5")
     with ch5.open(tmp_path / "moved.h5", "c1") as new:
         np.testing.assert_array_equal(new["shared"], pixels)
-    assert ch5.verify_files(tmp_path / "moved.h5").problems == ()
+    assert ch5.trees.verify_files(tmp_path / "moved.h5").problems == ()
 
 
 def _group_header(path: Path, name: str) -> int:
@@ -300,7 +303,7 @@ def _group_header(path: Path, name: str) -> int:
 def test_what_h5copy_copied_is_saved(bad: Path, tmp_path: Path) -> None:
     assert tool("h5copy", "-i", bad, "-o", tmp_path / "copy.h5", "-s", "/composite", "-d", "/it").returncode == 0
     flip_chunk(tmp_path / "copy.h5", "it/image", 0)
-    report = ch5.rescue(tmp_path / "copy.h5", tmp_path / "new.h5")
+    report = ch5.trees.rescue(tmp_path / "copy.h5", tmp_path / "new.h5")
     assert list(report.lost) == ["it/image"]
     with ch5.open(bad) as old, ch5.open(tmp_path / "new.h5") as new:
         assert_equal(new, old, ["mask", "variance", "wcs", "psf"])
@@ -308,10 +311,10 @@ def test_what_h5copy_copied_is_saved(bad: Path, tmp_path: Path) -> None:
 
 def test_a_file_can_be_rescued_again(bad: Path, tmp_path: Path) -> None:
     flip_chunk(bad, "composite/image", 0)
-    ch5.rescue(bad, tmp_path / "first.h5")
+    ch5.trees.rescue(bad, tmp_path / "first.h5")
     flip_chunk(tmp_path / "first.h5", "composite/variance", 0)
     flip(tmp_path / "first.h5", header(tmp_path / "first.h5", "wcs"))
-    ch5.rescue(tmp_path / "first.h5", tmp_path / "second.h5")
+    ch5.trees.rescue(tmp_path / "first.h5", tmp_path / "second.h5")
     with ch5.open(tmp_path / "second.h5") as new:
         assert sorted(new.lost) == ["image", "variance", "wcs"]
         assert new.provenance["rescued"]["source"] == "first.h5"
@@ -323,20 +326,20 @@ def test_a_file_can_be_rescued_again(bad: Path, tmp_path: Path) -> None:
 def test_nothing_is_replaced_unless_that_is_asked_for(bad: Path, tmp_path: Path) -> None:
     (tmp_path / "there.h5").write_text("mine")
     with pytest.raises(errors.ConflictError, match="is there already"):
-        ch5.rescue(bad, tmp_path / "there.h5")
+        ch5.trees.rescue(bad, tmp_path / "there.h5")
     assert (tmp_path / "there.h5").read_text() == "mine"
     (tmp_path / "link.h5").symlink_to(bad)
     for target in (bad, tmp_path / "link.h5"):
         with pytest.raises(errors.ConflictError, match="the damaged file itself"):
-            ch5.rescue(bad, target, replace=True)
-    ch5.rescue(bad, tmp_path / "there.h5", replace=True)
-    assert ch5.verify_files(tmp_path / "there.h5").problems == ()
+            ch5.trees.rescue(bad, target, replace=True)
+    ch5.trees.rescue(bad, tmp_path / "there.h5", replace=True)
+    assert ch5.trees.verify_files(tmp_path / "there.h5").problems == ()
 
 
 def test_a_newer_file_is_not_rescued(bad: Path, tmp_path: Path) -> None:
     _attr("/", "min_reader", 99)(bad)
     with pytest.raises(errors.UnsupportedVersionError):
-        ch5.rescue(bad, tmp_path / "new.h5")
+        ch5.trees.rescue(bad, tmp_path / "new.h5")
 
 
 # ---- The command line ---------------------------------------------------------------------------------------
@@ -355,10 +358,10 @@ def test_rescue_on_the_command_line(bad: Path, tmp_path: Path, capsys: pytest.Ca
 
 def test_files_are_closed(bad: Path, tmp_path: Path) -> None:
     flip_chunk(bad, "composite/image", 0)
-    ch5.rescue(bad, tmp_path / "new.h5")
+    ch5.trees.rescue(bad, tmp_path / "new.h5")
     os.truncate(bad, 900)
     with pytest.raises(errors.CorruptFileError):
-        ch5.rescue(bad, tmp_path / "other.h5")
+        ch5.trees.rescue(bad, tmp_path / "other.h5")
     links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
     open_files = [os.readlink(link) for link in links if os.path.lexists(link)]
     assert not [name for name in open_files if str(tmp_path) in name]

@@ -13,9 +13,9 @@ import h5py
 import pytest
 from linked_trees import ccd_path, visit_path, write_tree
 
-from compositeh5.trees.prune import prune, remove
+from compositeh5.trees.pruning import prune, remove
 from compositeh5.trees.references import refs_to
-from compositeh5.trees.relink import relink
+from compositeh5.trees.relinking import relink
 from compositeh5.trees.running import each
 from compositeh5.trees.verify import verify_files
 

@@ -37,7 +37,7 @@ def named(root: Path, composites: dict[int, ch5.Composite]) -> dict[str | Path, 
 
 def test_what_is_shared_is_stored_once(tmp_path: Path) -> None:
     composites = named(tmp_path, ccds())
-    [shared] = ch5.write_together(composites, tmp_path / "visit/visit_{visit}.h5")
+    [shared] = ch5.trees.write_together(composites, tmp_path / "visit/visit_{visit}.h5")
     assert shared == str(tmp_path / "visit/visit_903334.h5")
     alone = {path: composite.digest for path, composite in named(tmp_path, ccds()).items()}
     for path in composites:
@@ -52,19 +52,19 @@ def test_what_is_shared_is_stored_once(tmp_path: Path) -> None:
         assert (visit.definition, visit.data_id, list(visit)) == ("visit", KEYS, ["visit_info"])
     assert "visit_info/visit" in tool("h5ls", "-rE", tmp_path / "calexp/ccd_0.h5").stdout
     # Once more: all is there already.
-    assert ch5.write_together(named(tmp_path, ccds()), str(tmp_path / "visit/visit_{visit}.h5")) == [shared]
+    assert ch5.trees.write_together(named(tmp_path, ccds()), str(tmp_path / "visit/visit_{visit}.h5")) == [shared]
 
 
 def test_a_deviating_member_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     composites = named(tmp_path, ccds(airmass=1.25, filter="r_03"))
     with pytest.raises(errors.DigestMismatchError, match=r"ccd_1.h5 \(detector=1\): .* differs in filter, airmass"):
-        ch5.write_together(composites, tmp_path / "visit.h5")
+        ch5.trees.write_together(composites, tmp_path / "visit.h5")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_deviating_member_can_be_kept_apart(tmp_path: Path) -> None:
     composites = named(tmp_path, ccds(airmass=1.25))
-    ch5.write_together(composites, tmp_path / "visit_{visit}.h5", deviating="keep")
+    ch5.trees.write_together(composites, tmp_path / "visit_{visit}.h5", deviating="keep")
     states = {}
     for path in composites:
         with ch5.open(path) as c:
@@ -75,17 +75,17 @@ def test_a_deviating_member_can_be_kept_apart(tmp_path: Path) -> None:
 def test_a_shared_file_that_is_there_is_used_or_a_conflict(tmp_path: Path) -> None:
     visit = ch5.Composite("visit", visit_info=visit_info(), data_id=KEYS, metadata={"more": 1})
     visit.write(tmp_path / "visit_903334.h5")
-    ch5.write_together(named(tmp_path, ccds(2)), tmp_path / "visit_{visit}.h5")
+    ch5.trees.write_together(named(tmp_path, ccds(2)), tmp_path / "visit_{visit}.h5")
     with ch5.open(tmp_path / "calexp/ccd_1.h5") as c:
         assert c.links["visit_info"].id == visit.id
     other = {d: c.replace({"visit_info": visit_info(903334) | {"airmass": 2.0}}) for d, c in ccds(2).items()}
     with pytest.raises(
         errors.DigestMismatchError, match="ccd_0.h5 .* differs in airmass from that of .*visit.*; .*ccd_1.h5"
     ):
-        ch5.write_together(named(tmp_path / "b", other), tmp_path / "visit_{visit}.h5")
+        ch5.trees.write_together(named(tmp_path / "b", other), tmp_path / "visit_{visit}.h5")
     ch5.Composite(data_id={**KEYS, "visit": 1}, x=np.arange(3)).write(tmp_path / "taken.h5")
     with pytest.raises(errors.ConflictError, match="is there already, with the data ID .*'visit': 1"):
-        ch5.write_together(named(tmp_path / "b", ccds(2)), tmp_path / "taken.h5")
+        ch5.trees.write_together(named(tmp_path / "b", ccds(2)), tmp_path / "taken.h5")
     assert not (tmp_path / "b").exists()
 
 
@@ -96,13 +96,13 @@ def test_places_of_shared_files_are_checked(tmp_path: Path) -> None:
         )
     }
     with pytest.raises(errors.DefinitionError, match="for both .*903334.* and .*2.*; it needs more data ID keys"):
-        ch5.write_together(two, tmp_path / "{instrument}.h5")
-    assert len(ch5.write_together(two, tmp_path / "shared")) == 2
+        ch5.trees.write_together(two, tmp_path / "{instrument}.h5")
+    assert len(ch5.trees.write_together(two, tmp_path / "shared")) == 2
     with pytest.raises(errors.DefinitionError, match="KeyError: 'vist'.*data ID keys instrument, visit"):
-        ch5.write_together(two, tmp_path / "{vist}.h5")
+        ch5.trees.write_together(two, tmp_path / "{vist}.h5")
     lacking = {tmp_path / "y.h5": exposure((9, 9), visit_info=visit_info()).replace(data_id={"detector": 0})}
     with pytest.raises(errors.DefinitionError, match="'visit_info' is shared under instrument, visit, but"):
-        ch5.write_together(lacking, tmp_path / "shared")
+        ch5.trees.write_together(lacking, tmp_path / "shared")
 
 
 # ---- Flatten and split ---------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_split_links_again_to_what_is_there(overlaid: Path, tmp_path: Path) -> N
         c.flatten(tmp_path / "flat/overlay.h5")
         known = c.id, c.digest
         names = set(c.links)
-    assert ch5.split([tmp_path / "flat/overlay.h5"], tmp_path / "again") == [str(tmp_path / "again/overlay.h5")]
+    assert ch5.trees.split([tmp_path / "flat/overlay.h5"], tmp_path / "again") == [str(tmp_path / "again/overlay.h5")]
     with ch5.open(tmp_path / "again/overlay.h5") as c:
         verify(c)
         assert (c.id, c.digest) == known
@@ -181,7 +181,7 @@ def test_split_elsewhere_shares_what_the_definition_declares(tmp_path: Path) -> 
     for path in [*paths, tmp_path / "here/visit/visit_903334.h5"]:
         path.unlink()
     sent = sorted((tmp_path / "sent").iterdir())
-    ch5.split(sent, tmp_path / "there", shared="visit/{visit}.h5")
+    ch5.trees.split(sent, tmp_path / "there", shared="visit/{visit}.h5")
     with ch5.open(tmp_path / "there/ccd_1.h5") as c, ch5.open(sent[1]) as flat:
         verify(c)
         assert (c.id, c.digest) == (flat.id, flat.digest)
@@ -192,7 +192,7 @@ def test_split_elsewhere_shares_what_the_definition_declares(tmp_path: Path) -> 
         verify(visit)
         assert visit.component_origin("visit_info") == flat.component_origin("visit_info")
     with pytest.raises(errors.ConflictError, match="two of the sources have this name"):
-        ch5.split([sent[0], sent[0]], tmp_path / "twice")
+        ch5.trees.split([sent[0], sent[0]], tmp_path / "twice")
 
 
 def test_a_list_of_links_is_flattened(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_cutout_is_not_linked_to_what_it_was_cut_from(tmp_path: Path) -> None:
         c.flatten(tmp_path / "flat.h5")
     with ch5.open(tmp_path / "flat.h5") as c:
         c.cutout(ch5.Box(110, 120, 210, 220)).write(tmp_path / "stamp/flat.h5")
-    ch5.split([tmp_path / "stamp/flat.h5"], tmp_path / "split")
+    ch5.trees.split([tmp_path / "stamp/flat.h5"], tmp_path / "split")
     with ch5.open(tmp_path / "split/flat.h5") as c:
         assert c.links == {}
 
@@ -233,7 +233,7 @@ from test_sharing import ccds, named
 from pathlib import Path
 composites = named(Path(sys.argv[1]), ccds(8))
 threading.Timer(random.uniform(0, 0.03), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
-ch5.write_together(composites, sys.argv[1] + "/visit_{visit}.h5")
+ch5.trees.write_together(composites, sys.argv[1] + "/visit_{visit}.h5")
 """
 
 
@@ -245,7 +245,7 @@ def test_what_was_killed_is_finished_by_the_next_run(tmp_path: Path) -> None:
                 verify(c)
                 assert "visit_info" in c.load()
     composites = named(tmp_path, ccds(8))
-    ch5.write_together(composites, tmp_path / "visit_{visit}.h5")
+    ch5.trees.write_together(composites, tmp_path / "visit_{visit}.h5")
     for path in composites:
         with ch5.open(path) as c:
             assert c["visit_info"]["visit"] == 903334

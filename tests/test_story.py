@@ -18,10 +18,11 @@ from astropy.wcs import WCS
 from support import data_file
 
 import compositeh5 as ch5
-from compositeh5 import errors, prune, remove, subset, verify_files
+from compositeh5 import errors
 from compositeh5.composite.session import current
 from compositeh5.demo.simulate import Camera, simulate_exposure, simulate_visit
 from compositeh5.fits.conversion import read_exposure
+from compositeh5.trees import prune, remove, subset, verify_files
 from compositeh5.trees.verify import Problem
 
 CAMERA = Camera(12, 64)
@@ -93,7 +94,7 @@ def test_the_story(story: Story) -> None:
 
 def exposures_are_stored_with_what_they_share(story: Story) -> None:
     paths = {story.calexp(name): exposure for name, exposure in story.exposures.items()}
-    shared = ch5.write_together(paths, str(story.observatory / "visit/visit_{visit}.h5"))
+    shared = ch5.trees.write_together(paths, str(story.observatory / "visit/visit_{visit}.h5"))
     assert {Path(path) for path in shared} == {story.visit(name) for name in story.exposures}
     assert contents(story.observatory).keys() == {*paths, *map(Path, shared)}
     for name, exposure in story.exposures.items():
@@ -185,7 +186,9 @@ def it_is_split_where_it_has_arrived(story: Story) -> None:
     received = story.colleague / "received.h5"
     exposure, visit = story.colleague / "calexp/received.h5", story.colleague / "visit" / story.visit(story.sent).name
     with out_of_reach(story.observatory, story.catalogs):
-        assert ch5.split([received], story.colleague / "calexp", shared="../visit/visit_{visit}.h5") == [str(exposure)]
+        assert ch5.trees.split([received], story.colleague / "calexp", shared="../visit/visit_{visit}.h5") == [
+            str(exposure)
+        ]
         with ch5.open(received) as flat, ch5.open(exposure) as again:
             assert (again.id, again.digest, digests(again)) == (flat.id, flat.digest, digests(flat))
             assert {key: link.uri for key, link in again.links.items()} == {"visit_info": str(visit)}

@@ -19,8 +19,8 @@ import compositeh5 as ch5
 from compositeh5 import errors
 from compositeh5.cli import main
 from compositeh5.composite.session import current
-from compositeh5.trees.promote import promote
-from compositeh5.trees.subset import subset
+from compositeh5.trees.promoting import promote
+from compositeh5.trees.subsetting import subset
 from compositeh5.trees.verify import verify
 
 KEYS = {"instrument": "DemoCam", "visit": 903334}
@@ -210,7 +210,7 @@ def test_several_composites_of_a_file(tmp_path: Path) -> None:
 
 KILLED = """
 import os, random, signal, sys, threading
-from compositeh5.trees.subset import subset
+from compositeh5.trees.subsetting import subset
 threading.Timer(random.uniform(0, 0.08), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
 subset(sys.argv[1], sys.argv[2], definition="source_catalog")
 """

@@ -32,7 +32,7 @@ from compositeh5.errors import (
     NoSuchComponentError,
     NotACompositeFileError,
 )
-from compositeh5.trees.index import index, open_index
+from compositeh5.trees.index_table import index, open_index
 from compositeh5.trees.visit_files import open_visit
 from compositeh5.trees.visit_view import VisitView
 

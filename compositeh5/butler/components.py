@@ -20,7 +20,7 @@ from ..composite.composite import Composite
 from ..composite.definition import Definition
 from ..composite.link import DataId, Link
 from ..errors import NoSuchComponentError, WrongValueError
-from ..trees.gather import in_order
+from ..trees.gathering import in_order
 from .dataset_types import register_dataset_type
 from .datasets import definition_of
 from .formatter import ALONE

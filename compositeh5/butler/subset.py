@@ -31,7 +31,7 @@ from ..errors import BrokenLinkError, ConfigurationError, ConflictError, NoSuchC
 from ..storage.layout import composite_names
 from ..trees.references import StoredLink, part_links
 from ..trees.rewriting import relinked_group
-from ..trees.subset import reduced
+from ..trees.subsetting import reduced
 from .datasets import location_of
 from .relinking import relink
 from .stored import Missing, describe, is_composite, open_joined, stored_among, stored_targets

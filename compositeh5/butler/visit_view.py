@@ -31,7 +31,7 @@ def open_visit(
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> VisitView:
-    """Open the datasets of all detectors of a visit together; see `compositeh5.open_visit`.
+    """Open the datasets of all detectors of a visit together; see `compositeh5.trees.open_visit`.
 
     The repository is asked which there are; no file is opened for that but that of the visit.
 
@@ -49,7 +49,8 @@ def open_visit(
         Dataset type of what the detectors share. If the visit has such a dataset, its components are those of
         ``view.visit`` and ``view.shared``.
     executor, progress
-        As for `compositeh5.open_visit`. On an executor, links aren't looked for in the Butler, only where they lead.
+        As for `compositeh5.trees.open_visit`. On an executor, links aren't looked for in the Butler, only where they
+        lead.
 
     Returns
     -------

@@ -97,7 +97,7 @@ def subset(arguments: argparse.Namespace) -> None:
     stay as they are, sharing too; no pixel is read that doesn't come along. An interrupted subset is finished by the
     same command.
     """
-    from ..trees.subset import subset
+    from ..trees.subsetting import subset
 
     with working(arguments) as how:
         done = subset(
@@ -131,7 +131,7 @@ def promote(arguments: argparse.Namespace) -> int:
     All files that link to it are made to link to that: the composite that it was stored with can then be deleted. The
     exit code is 2 if a file that links to it couldn't be written.
     """
-    from ..trees.promote import promote
+    from ..trees.promoting import promote
 
     with working(arguments) as how:
         done = promote(

@@ -32,10 +32,10 @@ def index(arguments: argparse.Namespace) -> int:
     """Write one table of the scalars of all composites in a folder.
 
     What they say of themselves, data IDs, records such as the metadata of visits, calibrations, corners on the sky.
-    Only files that have changed since last time are opened, and no pixel is read. `compositeh5.open_index` gives the
-    table; queries need no other file.
+    Only files that have changed since last time are opened, and no pixel is read. `compositeh5.trees.open_index` gives
+    the table; queries need no other file.
     """
-    from ..trees.index import index, open_index
+    from ..trees.index_table import index, open_index
 
     with working(arguments) as how:
         done = index(arguments.root, arguments.output, **how)

@@ -13,7 +13,7 @@ from .output import Table, report
 from .progress import progress
 
 if TYPE_CHECKING:
-    from ..trees.prune import PruneReport
+    from ..trees.pruning import PruneReport
     from ..trees.references import Reference
     from ..trees.walk import Unread, Visited
 
@@ -98,7 +98,7 @@ def prune(arguments: argparse.Namespace) -> int:
     may have links: then nothing is deleted, unless it is forced. Whoever links to a file that was deleted by force has
     a lost component, and says so.
     """
-    from ..trees import prune as pruning
+    from ..trees import pruning
 
     with working(arguments) as how:
         how |= {"delete": arguments.delete, "force": arguments.force}
@@ -145,7 +145,7 @@ def relink(arguments: argparse.Namespace) -> int:
     Find the targets of links that lead nowhere by their ids, anywhere below the folders, and write the files that have
     such links anew, with the same ids and contents. Interrupted, it goes on when it is called again.
     """
-    from ..trees.relink import relink
+    from ..trees.relinking import relink
 
     with working(arguments) as how:
         done = relink(*arguments.roots, dry_run=arguments.dry_run, **how)
@@ -210,7 +210,7 @@ def rescue(arguments: argparse.Namespace) -> int:
     The new file has all components whose content is still that which was written, and the links. It says what is
     missing, and why. The exit code is 2 if nothing can be saved, or HDF5 can't open the file, for it was cut off, say.
     """
-    from ..trees.rescue import rescue
+    from ..trees.rescuing import rescue
 
     with progress(arguments, "reading"):
         done = rescue(arguments.file, arguments.output, replace=arguments.force)

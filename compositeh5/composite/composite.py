@@ -394,7 +394,7 @@ class Composite(Mapping[str, Any]):
 
     @property
     def lost(self) -> dict[str, str]:
-        """Names of the components that were lost to damage before the file was `rescued <compositeh5.rescue>`, and why.
+        """Names of the components that `compositeh5.trees.rescue` found damaged, and why.
 
         That of a link that leads nowhere isn't among them: it is lost as long as its target isn't found.
         """

@@ -90,7 +90,7 @@ class LazyArray:
         """Return the array mapped into memory: nothing is read or copied before it is looked at.
 
         The array is read-only and stays usable after the file is closed. Its checksums are not looked at:
-        ``composite[name]`` and `verify_files <compositeh5.verify_files>` do that.
+        ``composite[name]`` and `verify_files <compositeh5.trees.verify_files>` do that.
 
         Raises
         ------

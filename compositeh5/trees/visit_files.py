@@ -14,7 +14,7 @@ from ..composite.link import DataId, checked_data_id
 from ..composite.opening import file_info, open_composite
 from ..errors import FormatError, NotACompositeFileError
 from ..storage.locations import absolute_location, checked_path
-from .index import open_index
+from .index_table import open_index
 from .members import DIMENSION, Member
 from .running import Progress, each, silent
 from .scalars import rows_of
