@@ -22,8 +22,7 @@ from typed_values import assert_same, counting, elements_read, names, stored, va
 from compositeh5 import kinds
 from compositeh5.errors import EncodeError, FormatError, NoSuchComponentError
 from compositeh5.kinds.record import Record
-from compositeh5.storage.names import escape_name, unescape_name
-from compositeh5.storage.nodes import Array, Group, Node
+from compositeh5.storage.nodes import Array, Group, Node, escape_name, unescape_name
 
 exact = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 records = st.dictionaries(names, values(), max_size=3)

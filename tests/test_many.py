@@ -20,7 +20,7 @@ from visits import DETECTORS, SIZE, VISIT, detector_path, write_simulated_visit
 import compositeh5 as ch5
 from compositeh5.composite.session import current
 from compositeh5.errors import BrokenLinkError, NoSuchComponentError, NotACompositeFileError, OutsideError
-from compositeh5.storage import selections
+from compositeh5.storage import chunks
 from compositeh5.storage.nodes import Array
 
 
@@ -212,7 +212,7 @@ def same(one: ch5.Composite, other: ch5.Composite) -> bool:
 )
 def test_together_as_one_by_one(large: Path, places: list[tuple[int, int]], size: tuple[int, int], room: int) -> None:
     with pytest.MonkeyPatch.context() as patch, ch5.open(large) as c:
-        patch.setattr(selections, "KEPT_BYTES", room)
+        patch.setattr(chunks, "KEPT_BYTES", room)
         together = list(ch5.trees.cutouts(c, places, size, return_exceptions=True))
         for place, found in zip(places, together, strict=True):
             if isinstance(found, OutsideError):
@@ -334,7 +334,7 @@ def test_arrays_in_memory_are_cut_as_well() -> None:
     for one, place in zip(ch5.trees.cutouts(composite, [(10, 10), (20, 30)], 8), [(10, 10), (20, 30)], strict=True):
         assert same(one, composite.cutout(place, 8))
     node = Array(np.arange(12).reshape(3, 4))
-    parts = list(selections.read_selections(node, [(slice(0, 2), slice(1, 3))] * 2))
+    parts = list(chunks.read_selections(node, [(slice(0, 2), slice(1, 3))] * 2))
     assert [part.tolist() for part in parts] == [[[1, 2], [5, 6]]] * 2
 
 

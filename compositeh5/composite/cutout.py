@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from .. import kinds
 from ..box import Box
 from ..errors import FormatError, OutsideError, WrongTypeError, WrongValueError, checked_names, require_type
+from ..storage.chunks import read_selections
 from ..storage.nodes import Array, ArrayNode, Selection
 from ..storage.reader import fetch_together
-from ..storage.selections import read_selections
 from .lazy import LazyArray
 from .parts import Composed, Part, ValuePart
 

@@ -15,12 +15,11 @@ from .. import kinds
 from ..errors import BrokenLinkError, DefinitionError, EncodeError, FormatError, OutsideError, UnsupportedParameterError
 from ..kinds.values import count_items, nested
 from ..storage.digests import canonical_json, digest, read_json
-from ..storage.layout import ORIGIN, long_text
+from ..storage.layout import ORIGIN, image_attrs, long_text
 from ..storage.locations import joined_location
 from ..storage.nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, Selection, with_attrs
 from ..storage.reader import StoredFile, StoredGroup, fetch_together
 from ..storage.recipes import Recipes
-from ..storage.viewers import image_attrs
 from .definition import ComponentDefinition
 from .link import Link
 from .session import CACHED_BYTES, Session, Target, check_content, current, node_bytes

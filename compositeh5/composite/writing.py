@@ -22,14 +22,23 @@ from ..errors import (
     suggest,
 )
 from ..storage.digests import canonical_json, composite_digest, digest
-from ..storage.layout import DEFAULT, ID_NAMESPACE, ORIGIN, check_file, composite_group, file_root, long_text
+from ..storage.layout import (
+    DEFAULT,
+    ID_NAMESPACE,
+    ORIGIN,
+    RANGE,
+    check_file,
+    composite_group,
+    file_root,
+    image_attrs,
+    long_text,
+)
 from ..storage.locations import absolute_location, relative_location
 from ..storage.nodes import ArrayNode, AttrValue, ExternalLink, Group, Node, SoftLink
 from ..storage.publish import Output, make_folders, publish
 from ..storage.quantized import QuantizedArray
 from ..storage.recipes import OTHERS, Recipe, Recipes
 from ..storage.threads import in_order
-from ..storage.viewers import RANGE, image_attrs
 from ..storage.writer import write_image
 from .definitions import known_definition
 from .link import DataId, Link

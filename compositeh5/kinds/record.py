@@ -14,8 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..errors import EncodeError, FormatError, NoSuchComponentError, checked_names, require_type
-from ..storage.names import escape_name, unescape_name
-from ..storage.nodes import ArrayNode, Group, GroupNode, Node
+from ..storage.nodes import ArrayNode, Group, GroupNode, Node, escape_name, unescape_name
 from .values import decode_value, encode_value, nested, read_only
 
 IMMUTABLE = True

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import CompositeH5Error, EncodeError, FormatError, NoSuchComponentError, checked_names
-from ..storage.names import escape_name, unescape_name
-from ..storage.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node
+from ..storage.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node, escape_name, unescape_name
 from ..storage.reader import fetch_together
 from . import record
 from .units import unit_from_text, unit_to_text

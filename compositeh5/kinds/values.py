@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CompositeH5Error, EncodeError, FormatError, OutsideError, UnsupportedParameterError
-from ..storage.names import escape_name
-from ..storage.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node
+from ..storage.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node, escape_name
 
 MAX_DEPTH = 16
 """How many groups of one value may stand inside each other; it bounds the recursion, also over hostile nodes."""

@@ -27,8 +27,7 @@ from ..kinds.image import Image
 from ..kinds.mask import Mask, MaskPlane
 from ..kinds.record import Record
 from ..kinds.values import decode_value
-from ..storage.names import escape_name, unescape_name
-from ..storage.nodes import ArrayNode, GroupNode, Node
+from ..storage.nodes import ArrayNode, GroupNode, Node, escape_name, unescape_name
 
 TREE = "tree"
 """The component that holds what isn't a component of its own."""

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import CorruptFileError, FormatError, LimitError, RefusedError, WrongIndexError, WrongTypeError
 from . import chunks as _chunks
-from .attributes import OpenHDF5, StoredAttrs, reading
-from .h5types import SCALAR, checked_dtype, decode_text
+from .h5types import SCALAR, OpenHDF5, StoredAttrs, checked_dtype, decode_text, reading
 from .nodes import ArrayNode, AttrValue, Selection
 from .recipes import MAX_CHUNK_ELEMENTS, Recipe
 from .threads import batches, for_each

@@ -9,6 +9,8 @@ import re
 import uuid
 from collections.abc import Mapping
 
+import numpy as np
+
 from .._version import __version__
 from ..errors import (
     CorruptFileError,
@@ -20,7 +22,7 @@ from ..errors import (
     WrongIdError,
 )
 from .chunks import BLOCK_CRC, BLOCK_ROWS
-from .nodes import AttrValue, Group, GroupNode, Node, SoftLink
+from .nodes import ArrayNode, AttrValue, Group, GroupNode, Node, SoftLink
 from .quantized import FRACTION, STEP
 from .reader import StoredFile, StoredGroup
 
@@ -236,3 +238,31 @@ def composite_group_by_id(file: StoredFile, id_: str) -> StoredGroup:
     if group.attr("id", str) != id_:
         raise WrongIdError(f"{group.where}: its id is {group.attrs['id']}, but {id_} was expected")
     return group
+
+
+RANGE = "IMAGE_MINMAXRANGE"
+"""Attribute with the least and the greatest finite value."""
+
+
+def image_attrs(node: ArrayNode) -> dict[str, AttrValue]:
+    """Return the attributes by which other software shows a 2-d array as an image; none if it can't be shown as one.
+
+    HDF5 Image and Palette Specification 1.2 (for HDFView and the HL library) and NeXus (for silx, h5web and NeXpy).
+    """
+    if node.ndim != 2 or 0 in node.shape:
+        return {}
+    values = node.read()
+    low, high = values.min(), values.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        # Viewers take the range as it is, and show all black where it is not finite.
+        finite = np.isfinite(values)
+        low = values.min(where=finite, initial=np.inf) if finite.any() else values.dtype.type(0)
+        high = values.max(where=finite, initial=-np.inf) if finite.any() else values.dtype.type(0)
+    return {
+        "CLASS": "IMAGE",
+        "IMAGE_VERSION": "1.2",
+        "IMAGE_SUBCLASS": "IMAGE_GRAYSCALE",
+        RANGE: np.array([low, high], values.dtype),
+        "DISPLAY_ORIGIN": "LL",
+        "interpretation": "image",
+    }

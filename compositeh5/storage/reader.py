@@ -22,7 +22,7 @@ from h5py._objects import phil
 
 from ..errors import ClosedError, CorruptFileError, LimitError, RefusedError
 from .arrays import StoredArray
-from .attributes import OpenHDF5, StoredAttrs, checked_name, reading
+from .h5types import OpenHDF5, StoredAttrs, checked_name, reading
 from .limits import LIMITS, Limits
 from .nodes import AttrValue, ExternalLink, GroupNode, Node, Selection
 from .source import BlockSource, FileSource, ReadAt, check_bytes, check_signature

@@ -23,8 +23,7 @@ from ..composite.session import current
 from ..errors import BrokenLinkError, ConflictError, DefinitionError, DigestMismatchError, require_type
 from ..storage.digests import digest
 from ..storage.locations import Paths, absolute_location, checked_path, checked_paths
-from ..storage.names import unescape_name
-from ..storage.nodes import GroupNode, Node
+from ..storage.nodes import GroupNode, Node, unescape_name
 from ..storage.recipes import Recipes
 from .running import Progress, check_running, silent
 
