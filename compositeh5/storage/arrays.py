@@ -179,13 +179,7 @@ class StoredArray(ArrayNode):
         return Recipe(gzip=min(self._level, 9), shuffle=len(self._filters) == 2, chunks=self._chunks)
 
     def memmap(self) -> NDArray[Any]:
-        """Return the array mapped into memory: read-only, and not checked against its checksums.
-
-        Raises
-        ------
-        TypeError
-            If it isn't stored in one piece as it is in memory, or the file isn't on a disk.
-        """
+        """Return the array mapped into memory: read-only, and not compared with its checksums."""
         self.file.check_open(self.where)
         offset = None if self._chunks is not None or self._filters else self._did.get_offset()
         mapped = self.file.mapped()

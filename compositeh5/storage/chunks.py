@@ -49,17 +49,10 @@ Chunk = tuple[slice, ...]
 
 
 def chunk_shape(shape: tuple[int, ...], itemsize: int, last: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """Return the shape of the chunks of an array.
+    """Return the shape of the chunks of an array that isn't empty.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Shape of the array; no axis is empty.
-    itemsize : int
-        Size of an element.
-    last : tuple of int, optional
-        Lengths along the last axes. By default chunks are square in the last two axes (y, x) of an image, so that a
-        cutout reads few of them, and run along the first axis of a table column.
+    ``last`` gives lengths along the last axes. By default chunks are square in the last two axes (y, x) of an image, so
+    that a cutout reads few of them, and run along the first axis of a table column.
     """
     elements = max(1, CHUNK_BYTES // itemsize)
     if not last and len(shape) > 1:
@@ -94,15 +87,7 @@ def chunks_in(selection: tuple[slice, ...], chunks: tuple[int, ...]) -> Iterator
 
 
 def overlap(corner: tuple[int, ...], lengths: tuple[int, ...], selection: Chunk) -> tuple[Chunk, Chunk]:
-    """Return what a chunk and a selection have in common: as a part of the chunk, and as a part of the selection.
-
-    Parameters
-    ----------
-    corner, lengths : tuple of int
-        The first element of the chunk, and how many it has along each axis.
-    selection : tuple of slice
-        Slices of step 1.
-    """
+    """Return what a chunk and a selection (step 1) share: as a part of the chunk, and as a part of the selection."""
     part, target = [], []
     for start, length, wanted in zip(corner, lengths, selection, strict=True):
         first, last = max(start, wanted.start), min(start + length, wanted.stop)
@@ -118,15 +103,6 @@ class Packer:
     pixels don't compress, and inflating them would take most of the time of a read. Such a byte is likely to be so in
     the next chunk as well: at level 1 a sample of it is tried first. Level 0 keeps all as it is. In each case the
     result is one stream with a checksum, as the gzip filter has them (RFC 1950, RFC 1951).
-
-    Parameters
-    ----------
-    chunks : tuple of int
-        Shape of a chunk.
-    shuffle : bool
-        Whether bytes are shuffled.
-    level : int
-        That of zlib.
     """
 
     def __init__(self, chunks: tuple[int, ...], shuffle: bool, level: int) -> None:
@@ -204,13 +180,7 @@ _END = _stored_header(0, is_last=True)
 
 
 def unpack(stored: bytes, size: int) -> bytes:
-    """Return what a chunk of so many bytes was deflated from.
-
-    Raises
-    ------
-    ValueError
-        If the bytes are damaged, or don't hold exactly one chunk.
-    """
+    """Return what a chunk of so many bytes was deflated from; ValueError unless it holds exactly that."""
     decompressor = fast_zlib.decompressobj()
     try:
         # One more than there should be, so that the checksum behind them is looked at.
@@ -240,17 +210,10 @@ KEPT_BYTES = 256 * 1024 * 1024
 
 
 def read_selections(node: ArrayNode, selections: Sequence[Selection]) -> Iterator[NDArray[Any]]:
-    """Yield the values of many selections of an array, in their order.
+    """Yield the values of many selections (slices of step 1 within the array) of an array, in their order.
 
     Each chunk is read once, when the first of them needs it, and kept until the last has had it; unless more than
     `KEPT_BYTES` would have to be kept. So memory is bounded by the size of the array, too.
-
-    Parameters
-    ----------
-    node : ArrayNode
-        The array.
-    selections : sequence of tuple of slice
-        A slice with step 1, and both limits inside of the array, for each axis.
     """
     unit = node.unit
     if unit is None or len(selections) == 1:

@@ -34,33 +34,14 @@ def digest(node: Node) -> str:
 
 
 def check_digest(node: Node) -> None:
-    """Raise an error unless a stored component has the content that was written.
-
-    Raises
-    ------
-    DigestMismatchError
-        If it has another.
-    FormatError
-        If no digest was recorded.
-    """
+    """Raise `DigestMismatchError` unless a stored component has the content for which its digest was recorded."""
     found, recorded = digest(node), node.attr("digest", str)
     if found != recorded:
         raise DigestMismatchError(f"{node.where}: its content has digest {found}, but {recorded} was recorded")
 
 
 def composite_digest(group: GroupNode) -> str:
-    """Return the digest of a composite: of its attributes, and of what it records of its components.
-
-    Parameters
-    ----------
-    group : GroupNode
-        Its group, in memory or stored. No array is read.
-
-    Raises
-    ------
-    FormatError
-        If something isn't recorded.
-    """
+    """Return the digest of a composite, from its attributes and the digests recorded of its components."""
     records = read_json(group, "links", dict)
     components: dict[str, dict[str, str]] = {}
     for name, node in group.items():
@@ -89,13 +70,7 @@ def composite_digest(group: GroupNode) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """Return JSON with sorted keys, no white space and no escapes for other than ASCII characters.
-
-    Raises
-    ------
-    EncodeError
-        If the value has parts that JSON lacks.
-    """
+    """Return JSON with sorted keys, no white space and no escapes for other than ASCII characters."""
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         # Lone surrogates can't be stored.
@@ -106,13 +81,7 @@ def canonical_json(value: Any) -> str:
 
 
 def read_json(node: Node, name: str, of_type: type[_T]) -> _T:
-    """Return what a JSON attribute of a node says; an empty one where it is missing.
-
-    Raises
-    ------
-    FormatError
-        If it isn't valid, or holds something else.
-    """
+    """Return the value of a JSON attribute of a node, checked; an empty one where it is missing."""
     text = joined_text(node, name)
     try:
         value = json.loads(text, parse_constant=_no_number, parse_float=_finite) if text else of_type()

@@ -50,11 +50,6 @@ def to_stored(values: NDArray[Any], where: str) -> tuple[NDArray[Any], h5py.h5t.
 
     Text (``U``) becomes null-terminated UTF-8 of fixed length, byte strings (``S``) null-padded ASCII-typed
     strings, bool HDF5's customary enum of int8, complex numbers a compound of ``r`` and ``i``.
-
-    Raises
-    ------
-    EncodeError
-        If there is no portable type for the values, or text holds U+0000 or lone surrogates.
     """
     dtype = values.dtype
     if dtype.kind == "U":
@@ -92,13 +87,7 @@ def encode_text(values: NDArray[Any], where: str) -> NDArray[np.bytes_]:
 
 
 def decode_text(values: NDArray[np.bytes_], where: str) -> NDArray[np.str_]:
-    """Return UTF-8 bytes as text.
-
-    Raises
-    ------
-    FormatError
-        If the bytes aren't UTF-8.
-    """
+    """Return UTF-8 bytes as text."""
     if values.shape == ():
         return np.array(decode_one(values.item(), where))
     try:
@@ -120,13 +109,7 @@ def _not_utf8(error: UnicodeDecodeError, where: str) -> FormatError:
 
 
 def checked_dtype(tid: h5py.h5t.TypeID, where: str) -> np.dtype[Any]:
-    """Return the numpy type of a type found in a file: ``U`` for text, ``S`` for byte strings, else numbers.
-
-    Raises
-    ------
-    RefusedError
-        If it isn't one of the types that this format stores.
-    """
+    """Return the numpy type (``U``, ``S``, bool, numbers) of a type found in a file; refuse what has no place here."""
     kind = tid.get_class()
     if kind == h5t.STRING:
         if tid.is_variable_str():
@@ -234,13 +217,7 @@ def _read_attr(attr: h5a.AttrID, limit: int, where: str) -> AttrValue:
 
 
 def checked_name(name: bytes, where: str) -> str:
-    """Return a name found in a file as text.
-
-    Raises
-    ------
-    RefusedError
-        If it isn't UTF-8, or has characters that don't show.
-    """
+    """Return a name found in a file as text; refuse one that isn't UTF-8 or has characters that don't show."""
     try:
         text = name.decode()
     except UnicodeDecodeError as error:

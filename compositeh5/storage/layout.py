@@ -90,13 +90,7 @@ def joined_text(node: Node, name: str) -> str:
 
 
 def file_root(composites: Mapping[str, tuple[str, GroupNode]]) -> Group:
-    """Return the root group of a file that holds composites.
-
-    Parameters
-    ----------
-    composites : mapping
-        For the name of each group its id (a UUID) and its node. The first is the default one.
-    """
+    """Return the root group of a file of composites, given as (id, node) by name; the first is the default one."""
     by_id = Group({id_: SoftLink(f"/{name}") for name, (id_, _) in composites.items()})
     default = next(iter(composites))
     attrs: dict[str, AttrValue] = {
@@ -113,19 +107,7 @@ def file_root(composites: Mapping[str, tuple[str, GroupNode]]) -> Group:
 
 
 def check_file(file: StoredFile) -> None:
-    """Raise an error unless a file is of a format that this release reads, and complete.
-
-    Raises
-    ------
-    NotACompositeFileError
-        If it isn't a file of this format.
-    UnsupportedVersionError
-        If it needs a newer reader, or was written before the first release.
-    CorruptFileError
-        If it isn't complete.
-    FormatError
-        If its attributes are not as they should be.
-    """
+    """Raise an error unless a file is of this format, complete, and of a version that this release reads."""
     attrs = file.root.attrs
     if not is_ours(file):
         raise NotACompositeFileError(
@@ -179,28 +161,14 @@ def _is_composite(file: StoredFile, name: str) -> bool:
 
 
 def composite_ids(file: StoredFile) -> tuple[str, ...]:
-    """Return the ids of the composites at the top of a file.
-
-    Raises
-    ------
-    FormatError
-        If a file of this format has no group that tells them.
-    """
+    """Return the ids of the composites at the top of a file."""
     if is_ours(file):
         return tuple(file.root.group(BY_ID))
     return tuple(file.root.group(name).attr("id", str) for name in composite_names(file))
 
 
 def composite_group(file: StoredFile, name: str | None = None) -> StoredGroup:
-    """Return the group of a composite by its name; of the file's default one without a name.
-
-    Raises
-    ------
-    NoSuchComponentError
-        If there is none of that name, or a file doesn't tell which of several is meant.
-    FormatError
-        If the default one is missing.
-    """
+    """Return the group of a composite by its name; of the file's default one without a name."""
     group = file.root.get(_default(file) if name is None else name)
     if isinstance(group, StoredGroup) and group.path != f"/{BY_ID}":
         return group
@@ -219,13 +187,7 @@ def _default(file: StoredFile) -> str:
 
 
 def composite_group_by_id(file: StoredFile, id_: str) -> StoredGroup:
-    """Return the group of the composite with this id.
-
-    Raises
-    ------
-    WrongIdError
-        If the file holds none with this id; the message names those it holds.
-    """
+    """Return the group of the composite with this id; `WrongIdError` if the file holds none."""
     if is_ours(file):
         by_id = file.root.group(BY_ID)
         target = by_id.soft_target(id_) if isinstance(by_id, StoredGroup) else None

@@ -27,13 +27,7 @@ def relative_location(target: str, start: str) -> str:
 
 
 def split_location(location: str) -> SplitResult:
-    """Return the parts of a path or URL.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it can't be either: there is nothing at such a place.
-    """
+    """Return the parts of a path or URL; `FileNotFoundError` if it can't be either."""
     try:
         # File names of other encodings have surrogates.
         os.fsencode(location)
@@ -45,26 +39,14 @@ def split_location(location: str) -> SplitResult:
 
 
 def checked_path(path: str | os.PathLike[str], expected: str = "a path") -> str:
-    """Return a path as text.
-
-    Raises
-    ------
-    WrongTypeError
-        If it isn't text, or a path: numbers would be taken for descriptors of open files.
-    """
+    """Return a path as text. Numbers aren't paths: they would be taken for descriptors of open files."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     require_type(text, str, expected)
     return text
 
 
 def checked_paths(paths: Paths) -> list[str]:
-    """Return paths as text; a single one may stand alone.
-
-    Raises
-    ------
-    WrongTypeError
-        As `checked_path` does.
-    """
+    """Return paths as text; a single one may stand alone."""
     if isinstance(paths, str | os.PathLike):
         return [checked_path(paths)]
     require_type(paths, Iterable, "a path, or several of them,")
@@ -72,15 +54,7 @@ def checked_paths(paths: Paths) -> list[str]:
 
 
 def absolute_location(location: str | os.PathLike[str]) -> str:
-    """Return a path made absolute, a ``file:`` URL as a path, and another URL as it is.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it can't be either.
-    WrongTypeError
-        As `checked_path` does.
-    """
+    """Return a path made absolute, a ``file:`` URL as a path, and another URL as it is."""
     text = checked_path(location, "a path or a URL")
     parts = split_location(text)
     if parts.scheme == "file":

@@ -74,13 +74,7 @@ class Node(ABC):
         return value
 
     def fetch(self, limit: int | None = None) -> None:  # noqa: B027
-        """Have the content of a group in a remote file transferred at once, for it will be read piece by piece.
-
-        Parameters
-        ----------
-        limit : int, optional
-            Do nothing if it is more bytes than this.
-        """
+        """Prefetch the content of a group in a remote file, unless it is more than ``limit`` bytes."""
 
 
 class ArrayNode(Node):
@@ -159,13 +153,7 @@ class GroupNode(Node, Mapping[str, Node]):
         return node
 
     def group(self, name: str) -> GroupNode:
-        """Return a child that must be a group.
-
-        Raises
-        ------
-        FormatError
-            If it is missing or an array.
-        """
+        """Return a child that must be a group."""
         node = self.get(name)
         if not isinstance(node, GroupNode):
             raise FormatError(f"{self.where}/{name}: there should be a group, but there is {_describe(node)}")

@@ -43,11 +43,6 @@ class Output(io.RawIOBase):
 
     HDF5 crashes if a write fails while it closes a file. So none does: what can't be written, because the disk is
     full, say, stays in memory, and `check` raises the error.
-
-    Parameters
-    ----------
-    fd : int
-        File descriptor, open for reading and writing.
     """
 
     def __init__(self, fd: int) -> None:
@@ -123,22 +118,7 @@ class Output(io.RawIOBase):
 
 
 def publish(path: str, content: Content, *, replace: bool) -> None:
-    """Write a file; see `named` for what holds when this returns or raises.
-
-    Parameters
-    ----------
-    path : str
-        The final name. Its folder must exist.
-    content : bytes or callable
-        The bytes of the file, or a function that writes them to an `Output`.
-    replace : bool
-        Whether a file of that name is replaced. Where it is not, exactly one of several writers succeeds.
-
-    Raises
-    ------
-    FileExistsError, OSError
-        As `named` does.
-    """
+    """Write a file from its bytes, or by a function that writes them to an `Output`; see `named`."""
     with named(path, replace=replace) as temporary:
         write_durably(temporary, content)
 
@@ -147,20 +127,9 @@ def publish(path: str, content: Content, *, replace: bool) -> None:
 def named(path: str, *, replace: bool) -> Iterator[str]:
     """Give a temporary path; what was written there by `write_durably` has its final name when the block ends.
 
-    Parameters
-    ----------
-    path : str
-        The final name. Its folder must exist.
-    replace : bool
-        Whether a file of that name is replaced. Where it is not, exactly one of several writers succeeds.
-
-    Raises
-    ------
-    FileExistsError
-        If there is a file of that name, and ``replace`` is False. It is untouched, and its name forced to the disk:
-        its writer may have died before doing so.
-    OSError
-        If the disk is full, the folder can't be written to, and so on; nothing is left behind.
+    The folder must exist. Without ``replace`` exactly one of several writers succeeds: where a file has that name
+    `FileExistsError` is raised, and the name forced to the disk, for its writer may have died before doing so. After
+    any error nothing is left behind.
     """
     folder, name = os.path.split(path)
     folder = folder or "."
@@ -186,12 +155,7 @@ def named(path: str, *, replace: bool) -> Iterator[str]:
 def write_durably(path: str, content: Content) -> None:
     """Fill a file that nobody else knows of yet, and force its content, but not its name, to the disk.
 
-    Raises
-    ------
-    NoSpaceError
-        If the disk, or the user's part of it, is full.
-    OSError
-        If it can't be written otherwise.
+    If the disk, or the user's part of it, is full it raises `NoSpaceError`.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)

@@ -27,11 +27,6 @@ def noise(node: ArrayNode) -> float:
     It is 0.6052697 times the median of ``|2 x[i] - x[i-2] - x[i+2]|``, which neither gradients nor stars change much:
     the estimate DER_SNR (Stoehr et al. 2008, ASP Conf. Ser. 394, 505), by which FITS images are quantised, too
     (``noise3`` of CFITSIO). Pixels that aren't finite are left out.
-
-    Parameters
-    ----------
-    node : ArrayNode
-        Floats with at least one axis.
     """
     if node.ndim == 0 or node.shape[-1] < 5 or 0 in node.shape:
         return 0.0
@@ -72,15 +67,7 @@ def rounded(values: NDArray[Any], step: float) -> NDArray[Any]:
 
 
 class QuantizedArray(Described):
-    """An image that is rounded when it is read.
-
-    Parameters
-    ----------
-    node : ArrayNode
-        The image, of floats.
-    fraction : float
-        Part of its noise that the step is at most.
-    """
+    """An image of floats, rounded when it is read to multiples of at most a fraction of its noise."""
 
     def __init__(self, node: ArrayNode, fraction: float) -> None:
         self._step = step_for(noise(node), fraction, node.dtype)

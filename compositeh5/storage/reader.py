@@ -36,16 +36,8 @@ _WITHIN = re.compile(rb"/by-id/[0-9a-f-]{36}/[A-Za-z_][A-Za-z0-9_]*")
 class StoredFile:
     """An HDF5 file open for reading.
 
-    Parameters
-    ----------
-    source : binary file object
-        Seekable, with ``read`` and ``readinto``; it must stay open.
-    name : str
-        What messages call the file.
-    limits : Limits, optional
-        What the file may ask for.
-    digest : str, optional
-        What `check_bytes` compares with the bytes of the file, before HDF5 sees them.
+    The source, a seekable binary file object, must stay open. ``name`` is what messages call the file, ``digest`` the
+    SHA-256 that all its bytes must have (see `check_bytes`), which is looked at before HDF5 sees them.
     """
 
     _all: ClassVar[WeakSet[StoredFile]] = WeakSet()
@@ -133,13 +125,7 @@ class StoredFile:
         return self._source.read_at if isinstance(self._source, FileSource | BlockSource) else None
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer with the bytes from an offset, past HDF5; only where there is `read_at`.
-
-        Raises
-        ------
-        CorruptFileError
-            If the file ends before.
-        """
+        """Fill a buffer with the bytes from an offset, past HDF5; only where there is `read_at`."""
         if self._source.read_into(offset, buffer) != len(buffer):
             raise CorruptFileError(f"{self.name}: ends before byte {offset + len(buffer)}")
 
@@ -148,13 +134,7 @@ class StoredFile:
         return self._source.mapped() if isinstance(self._source, FileSource) else None
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Fetch ranges (offset, size) of a remote file at once.
-
-        Raises
-        ------
-        OSError
-            If they can't be fetched.
-        """
+        """Fetch ranges (offset, size) of a remote file at once."""
         if isinstance(self._source, BlockSource):
             self._source.prefetch(ranges)
 
@@ -178,23 +158,7 @@ class OpenFiles:
     def open(
         self, key: Hashable, open_source: OpenSource, name: str, limits: Limits = LIMITS, digest: str | None = None
     ) -> StoredFile:
-        """Return the file whose source has an identity: the one that is open already, or one opened for it.
-
-        Parameters
-        ----------
-        key : hashable
-            Identity of the source.
-        open_source : callable
-            Returns the source; the file closes it.
-        name, limits, digest
-            As for `StoredFile`.
-
-        Raises
-        ------
-        OSError
-            If it can't be opened: `FileNotFoundError`, `PermissionError`, `NotACompositeFileError`,
-            `CorruptFileError`, `RefusedError`.
-        """
+        """Return the file whose source has the identity ``key``: the one that is open already, or one opened for it."""
         if (known := self._known((key, limits, digest))) is not None:
             return known
         # Without the lock: this may wait for a network.
@@ -341,13 +305,7 @@ class StoredGroup(GroupNode):
                 yield from child.extents()
 
     def soft_target(self, name: str) -> str | None:
-        """Return the path to which a child that is a soft link points; None if there is no such child.
-
-        Raises
-        ------
-        RefusedError
-            If the child isn't a soft link.
-        """
+        """Return where a child that must be a soft link points; None if there is no such child."""
         where = f"{self.where.rstrip('/')}/{name}"
         try:
             link = self._link_class(name)
@@ -372,19 +330,9 @@ class StoredGroup(GroupNode):
 
 
 def fetch_together(wanted: Iterable[tuple[Node, Selection]], limit: int | None = None) -> None:
-    """Have what will be read of several nodes transferred at once, as far as they are in remote files.
+    """Prefetch what will be read of nodes in remote files: selections of arrays, and whole groups.
 
-    Parameters
-    ----------
-    wanted : iterable of (Node, tuple of slice)
-        The nodes, and for arrays the selection that will be read; groups are fetched whole.
-    limit : int, optional
-        Do nothing for files of which it is more bytes than this.
-
-    Raises
-    ------
-    OSError
-        If it can't be fetched.
+    Nothing is fetched from a file of which it would be more than ``limit`` bytes.
     """
     ranges: dict[OpenHDF5, list[tuple[int, int]]] = {}
     for node, selection in wanted:

@@ -116,20 +116,7 @@ Recipes: TypeAlias = Mapping[str, Recipe | str]
 
 
 def read_recipes(name: str, settings: Mapping[str, Any]) -> dict[str, Recipe]:
-    """Return the recipes of components that a configuration describes under one name.
-
-    Parameters
-    ----------
-    name : str
-        The name, for messages.
-    settings : mapping
-        For each component, by its name, the name of a recipe or the settings of one; those of others under ``default``.
-
-    Raises
-    ------
-    ConfigurationError
-        If a setting is unknown or wrong; the message names the recipe, the component and the setting.
-    """
+    """Return the recipes by component that a configuration describes under one name, which is for messages."""
     if not isinstance(settings, Mapping):
         raise ConfigurationError(f"recipe {name!r}: should have settings by component, not {settings!r}")
     recipes: dict[str, Recipe] = {}

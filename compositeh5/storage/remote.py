@@ -70,13 +70,7 @@ def shown(location: Location) -> str:
 
 
 def open_source(location: Location, size: int | None = None) -> FileSource | BlockSource:
-    """Open a file at a location; a path must be absolute.
-
-    Raises
-    ------
-    OSError
-        If it can't be opened; `TransferError` for what is remote.
-    """
+    """Open a file at a location; a path must be absolute. What is remote raises `TransferError`."""
     if isinstance(location, str):
         outer, member = split_member(location)
         if member is not None:
@@ -89,17 +83,7 @@ def open_source(location: Location, size: int | None = None) -> FileSource | Blo
 
 
 def read_member(outer: str, name: str, limit: int) -> bytes:
-    """Return the content of a member of a zip file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file, or no such member.
-    RefusedError
-        If the content is larger than the limit.
-    CorruptFileError
-        If it isn't a zip file.
-    """
+    """Return the content of a member of a zip file, which must not exceed a limit in bytes."""
     from zipfile import ZipFile
 
     with open_source(outer) as source, _zip_errors(outer), ZipFile(source) as archive:
@@ -112,15 +96,7 @@ def read_member(outer: str, name: str, limit: int) -> bytes:
 
 
 def read_all(location: str, limit: int) -> bytes:
-    """Return the content of a file at a location.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    RefusedError
-        If it is larger than the limit.
-    """
+    """Return the content of a file at a location, which must not exceed a limit in bytes."""
     if not is_url(location):
         with FileSource(location) as source:
             # At an offset: no more memory than there are bytes.

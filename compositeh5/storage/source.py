@@ -74,20 +74,7 @@ class _Source(io.RawIOBase):
 
 
 class FileSource(_Source):
-    """A regular file, opened for reading.
-
-    Parameters
-    ----------
-    path : str
-        Path of the file.
-
-    Raises
-    ------
-    OSError
-        If it can't be opened.
-    RefusedError
-        If it is neither a file nor a folder: a FIFO or a device.
-    """
+    """A regular file, opened for reading; FIFOs and devices are refused."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -138,27 +125,9 @@ class FileSource(_Source):
 class BlockSource(_Source):
     """A file of which blocks are fetched, in few large requests, when they are needed.
 
-    Threads may read it at the same time; what two of them ask for at once can be fetched twice.
-
-    Parameters
-    ----------
-    read_at : callable
-        ``read_at(offset, size)`` returns so many bytes from there, fewer only at the end of the file. It is called
-        by several threads at once.
-    name : str
-        What messages call the file.
-    size : int, optional
-        Size of the file. Without it, it is that which the file itself states (HDF5 does), or what ``measure``
-        returns.
-    measure : callable, optional
-        Returns the size of the file, maybe at the cost of another request; None if it can't be known.
-    close : callable, optional
-        Called when the source is closed.
-
-    Raises
-    ------
-    OSError
-        What ``read_at`` raises for the first block, which is fetched at once.
+    Threads may read it at the same time; what two of them ask for at once can be fetched twice. ``read_at`` is called
+    by several threads, and at the start for the first block. Without ``size`` it is what the file itself states (HDF5
+    does), or what ``measure`` returns, maybe at the cost of another request.
     """
 
     def __init__(
@@ -194,15 +163,7 @@ class BlockSource(_Source):
         return self._part(offset, size, PARALLEL)
 
     def prefetch(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Fetch what isn't there yet of some ranges (offset, size): near ones at once, far ones in parallel.
-
-        Raises
-        ------
-        CorruptFileError
-            If the file ends before its end.
-        OSError
-            What ``read_at`` raises.
-        """
+        """Fetch what isn't there yet of some ranges (offset, size): near ones at once, far ones in parallel."""
         self._get({n for offset, size in ranges for n in self._numbers(offset, size)}, PARALLEL)
 
     def _part(self, offset: int, size: int, threads: int) -> bytes:
@@ -300,24 +261,7 @@ def check_signature(source: io.RawIOBase | io.BufferedIOBase, name: str) -> None
 
 
 def check_bytes(source: io.RawIOBase | io.BufferedIOBase, digest: str, name: str) -> None:
-    """Raise an error unless the bytes of a file have a digest that is known from elsewhere.
-
-    Parameters
-    ----------
-    source : binary file object
-        The file, which is read once, whole.
-    digest : str
-        ``"sha256:"`` and the SHA-256 of all its bytes, as ``sha256sum`` prints it.
-    name : str
-        What messages call the file.
-
-    Raises
-    ------
-    DigestMismatchError
-        If the bytes have another one.
-    OSError
-        If they can't be read.
-    """
+    """Raise `DigestMismatchError` unless the bytes of a file have this digest, ``"sha256:"`` and 64 digits."""
     source.seek(0)
     hasher = hashlib.sha256()
     while block := source.read(BLOCK):

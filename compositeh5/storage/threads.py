@@ -29,22 +29,9 @@ NO_THREADS = RuntimeError
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item], nbytes: int) -> Iterator[Result]:
-    """Yield what a function returns for each item, in their order; threads make it while the next items are made.
+    """Yield what a function returns for each item, in order; threads call it while the caller makes the next items.
 
-    Parameters
-    ----------
-    function : callable
-        What threads can do at the same time.
-    items : iterable
-        Its arguments; they are made by the calling thread. Not many of them, and of results, are kept.
-    nbytes : int
-        How much work it is altogether.
-
-    Raises
-    ------
-    Exception
-        What the function raises for the first item that fails, or what making the items raises. Items that were not
-        begun by then are left out.
+    ``nbytes`` says how much work it is altogether. The first failure is raised; items not begun by then are left out.
     """
     pool = _pool() if nbytes >= WORTHWHILE_BYTES else None
     if pool is None:

@@ -69,11 +69,6 @@ def write_image(root: GroupNode, output: io.RawIOBase | io.BytesIO) -> None:
 
     Groups, attributes, links and small arrays come first in the file, then the chunks of larger arrays, last those of
     the largest, each array in one piece.
-
-    Raises
-    ------
-    EncodeError
-        If a value has no portable HDF5 type, or a chunk of the shape that its recipe demands is too large.
     """
     fapl = h5p.create(h5p.FILE_ACCESS)
     fapl.set_fclose_degree(h5f.CLOSE_STRONG)
