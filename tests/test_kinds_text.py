@@ -59,5 +59,5 @@ def test_wrong_types(value: Any, kind: str) -> None:
 )
 def test_bad_nodes(kind: str, node: Node) -> None:
     node.attrs = {"kind": kind, "kind_version": 1}
-    with pytest.raises(FormatError, match=kind):
+    with pytest.raises(FormatError):
         kinds.decode(node)

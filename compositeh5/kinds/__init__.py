@@ -42,7 +42,7 @@ from ..errors import (
     require_type,
 )
 from ..storage.nodes import Node
-from . import values
+from . import record as record  # records add themselves to the typed values
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -138,27 +138,6 @@ class Kind:
         return self.module.decode(node, **parameters)
 
 
-class _More:
-    """Codecs of values that are imported when they are needed: astropy's, and records."""
-
-    @staticmethod
-    def encoder(cls: type) -> values.Encoder | None:
-        from .astropy_values import encoder
-
-        return encoder(cls)
-
-    @staticmethod
-    def decoder(name: str) -> values.Decoder | None:
-        if name == "record":
-            from .record import decode_fields
-
-            return decode_fields
-        from .astropy_values import DECODERS
-
-        return DECODERS.get(name)
-
-
-values.more = _More()
 _registered: dict[str, Any] = {}
 
 FETCHED_WHOLE = 8 * 1024 * 1024

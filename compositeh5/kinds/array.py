@@ -12,13 +12,7 @@ from .values import decode_value, encode_value, split_rows, value_shape
 
 
 def coerce(value: Any) -> Any:
-    """Return a value that has a shape: arrays of any sort as they are, numbers and sequences as `numpy.ndarray`.
-
-    Raises
-    ------
-    EncodeError
-        If it is neither.
-    """
+    """Return a value that has a shape: arrays of any sort as they are, numbers and sequences as `numpy.ndarray`."""
     if isinstance(value, bool | int | float | complex | list | tuple) and not isinstance(value, np.generic):
         try:
             return np.asarray(value)
@@ -39,8 +33,6 @@ def decode(node: Node, *, rows: Any = None) -> Any:
 
     Parameters
     ----------
-    node : Node
-        What `encode` returned, or a stored node.
     rows : slice or array_like of int or bool, optional
         Which elements of the first axis to read; all by default.
 
@@ -48,8 +40,6 @@ def decode(node: Node, *, rows: Any = None) -> Any:
     ------
     UnsupportedParameterError
         If ``rows`` is given for a value without axes, or is not a selection.
-    FormatError
-        If the node is no array.
     """
     if rows is None:
         return decode_value(node)

@@ -30,7 +30,7 @@ from astropy.units import Decibel, Dex, Magnitude, Quantity, deg
 from astropy.utils.masked import Masked
 
 from ..errors import EncodeError, FormatError
-from ..storage.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node
+from ..storage.nodes import Array, AttrValue, Group, GroupNode, Node
 from .units import unit_from_text, unit_to_text
 from .values import Decoder, Encoder, decode_value, encode_value, nested, read_mask, read_part, read_rows, value_shape
 
@@ -45,6 +45,7 @@ _QUANTITIES: dict[str, type[Quantity]] = {
     "dex": Dex,
 }
 _QUANTITY_NAMES = {cls: name for name, cls in _QUANTITIES.items()}
+_NUMBERS = "biufc"
 _TIME_DEFAULTS: dict[str, int | str] = {"precision": 3, "in_subfmt": "*", "out_subfmt": "*"}
 
 
@@ -52,7 +53,7 @@ def encoder(cls: type) -> Encoder | None:
     """Return the function that encodes values of an astropy class; None if there is none."""
     if cls in _QUANTITY_NAMES:
         return _encode_quantity
-    if cls in (Time, TimeDelta):
+    if cls in _TIME_NAMES:
         return _encode_time
     if cls is EarthLocation:
         return _encode_location
@@ -62,22 +63,12 @@ def encoder(cls: type) -> Encoder | None:
         return _encode_masked
     if issubclass(cls, BaseCoordinateFrame):
         return _encode_frame
-    if issubclass(cls, BaseRepresentation | BaseDifferential):
-        return _encode_representation
-    return None
-
-
-def encode_units(unit: Any, path: str) -> str:
-    """Return the text of a unit; an `EncodeError` names ``path``."""
-    try:
-        return unit_to_text(unit)
-    except EncodeError as error:
-        raise EncodeError(f"{path}: {error}") from error
+    return _encode_representation if issubclass(cls, BaseRepresentation | BaseDifferential) else None
 
 
 def _encode_quantity(value: Quantity, path: str) -> Node:
     node = encode_value(value.view(np.ndarray), path)
-    attrs: dict[str, AttrValue] = {"type": _QUANTITY_NAMES[type(value)], "units": encode_units(value.unit, path)}
+    attrs: dict[str, AttrValue] = {"type": _QUANTITY_NAMES[type(value)], "units": unit_to_text(value.unit, path)}
     if isinstance(value, Longitude) and value.wrap_angle.to_value(deg) != 360:
         attrs["wrap_angle"] = float(value.wrap_angle.to_value(deg))
     node.attrs = attrs
@@ -85,7 +76,7 @@ def _encode_quantity(value: Quantity, path: str) -> Node:
 
 
 def _decode_quantity(node: Node, rows: slice | None) -> Quantity:
-    values = _numbers(node, rows)
+    values = read_rows(node, rows, _NUMBERS)
     unit = unit_from_text(node.attr("units", str), node.where)
     cls = _QUANTITIES[node.attr("type", str)]
     options: dict[str, Any] = {}
@@ -96,12 +87,6 @@ def _decode_quantity(node: Node, rows: slice | None) -> Quantity:
     return cls(values, unit, dtype=values.dtype, copy=False, **options)
 
 
-def _numbers(node: Node, rows: slice | None = None) -> np.ndarray[Any, Any]:
-    if not isinstance(node, ArrayNode) or node.dtype.kind not in "biufc":
-        raise FormatError(f"{node.where}: there should be a dataset of numbers")
-    return read_rows(node, rows)
-
-
 def _encode_masked(value: Any, path: str) -> Node:
     with nested(path, EncodeError):
         values, mask = encode_value(value.unmasked, path), Array(np.asarray(value.mask), {}, f"{path}.mask")
@@ -109,9 +94,8 @@ def _encode_masked(value: Any, path: str) -> Node:
 
 
 def _decode_masked(node: GroupNode, rows: slice | None) -> Any:
-    with nested(node.where, FormatError):
-        values = node.array("values")
-        return Masked(decode_value(values, rows), mask=read_mask(node, value_shape(values), rows), copy=False)
+    values = node.array("values")
+    return Masked(decode_value(values, rows), mask=read_mask(node, value_shape(values), rows), copy=False)
 
 
 def _encode_time(value: Time | TimeDelta, path: str) -> Node:
@@ -152,18 +136,17 @@ def _decode_time(node: GroupNode, rows: slice | None) -> Time | TimeDelta:
         raise FormatError(f"{node.where}: there is no time scale {scale!r} (there are {', '.join(cls.SCALES)})")
     if format_ not in cls.FORMATS:
         raise FormatError(f"{node.where}: there is no time format {format_!r} (there are {', '.join(cls.FORMATS)})")
-    with nested(node.where, FormatError):
-        shape = value_shape(node)
-        jd1, jd2 = (_numbers(node.array(name, len(shape), "f"), rows) for name in ("jd1", "jd2"))
-        if jd1.shape != jd2.shape:
-            raise FormatError(f"{node.where}: jd1 and jd2 differ in shape: {jd1.shape}, {jd2.shape}")
-        options: dict[str, Any] = {}
-        if "location" in node:
-            options["location"] = read_part(node["location"], rows, shape[0] if shape else None)
-        value = cls(jd1, jd2, format="jd", scale=scale, **options)
-        if "mask" in node:
-            # Not before: masked input would lose the values under the mask.
-            value[read_mask(node, shape, rows)] = np.ma.masked
+    shape = value_shape(node)
+    jd1, jd2 = (read_rows(node.array(name, len(shape)), rows, "f") for name in ("jd1", "jd2"))
+    if jd1.shape != jd2.shape:
+        raise FormatError(f"{node.where}: jd1 and jd2 differ in shape: {jd1.shape}, {jd2.shape}")
+    options: dict[str, Any] = {}
+    if "location" in node:
+        options["location"] = read_part(node["location"], rows, shape[0] if shape else None)
+    value = cls(jd1, jd2, format="jd", scale=scale, **options)
+    if "mask" in node:
+        # Not before: masked input would lose the values under the mask.
+        value[read_mask(node, shape, rows)] = np.ma.masked
     value.format = format_
     for name, default in _TIME_DEFAULTS.items():
         setattr(value, name, node.attr(name, type(default), default))
@@ -178,12 +161,12 @@ _TIME_NAMES = {cls: name for name, cls in _TIMES.items()}
 
 def _encode_location(value: EarthLocation, path: str) -> Node:
     xyz = np.stack([part.value for part in (value.x, value.y, value.z)], axis=-1)
-    attrs = {"type": "earth_location", "units": encode_units(value.unit, path), "ellipsoid": value.ellipsoid}
+    attrs = {"type": "earth_location", "units": unit_to_text(value.unit, path), "ellipsoid": value.ellipsoid}
     return Array(xyz, attrs, path)
 
 
 def _decode_location(node: Node, rows: slice | None) -> EarthLocation:
-    xyz = _numbers(node, rows)
+    xyz = read_rows(node, rows, "f")
     if xyz.shape[-1:] != (3,) or xyz.dtype != np.float64:
         raise FormatError(f"{node.where}: locations should be float64 of shape (..., 3), not {xyz.dtype} {xyz.shape}")
     unit = unit_from_text(node.attr("units", str), node.where)
@@ -265,11 +248,10 @@ def _decode_frame_parts(node: GroupNode, rows: slice | None) -> tuple[BaseCoordi
     attributes = {}
     if "attributes" in node:
         shape = value_shape(node)
-        with nested(node.where, FormatError):
-            for key, child in node.group("attributes").items():
-                if key not in frame_transform_graph.frame_attributes:
-                    raise FormatError(f"{node.where}: no coordinate frame has an attribute {key!r}")
-                attributes[key] = read_part(child, rows, shape[0] if shape else None)
+        for key, child in node.group("attributes").items():
+            if key not in frame_transform_graph.frame_attributes:
+                raise FormatError(f"{node.where}: no coordinate frame has an attribute {key!r}")
+            attributes[key] = read_part(child, rows, shape[0] if shape else None)
     own = {key: attributes.pop(key) for key in cls.frame_attributes if key in attributes}
     frame = cls(data, copy=False, **own)
     shown_as, velocities = node.attr("representation_type", str), node.attr("differential_type", str, None)
@@ -301,11 +283,10 @@ def _decode_representation(
     node: GroupNode, rows: slice | None, registry: Mapping[str, type]
 ) -> BaseRepresentation | BaseDifferential:
     cls: Any = _class(registry, node.attr("representation", str), node)
-    with nested(node.where, FormatError):
-        components = {name: decode_value(node[name], rows) for name in cls.attr_classes}
-        value = cls(**components, copy=False)
-        if "differential" in node and issubclass(cls, BaseRepresentation):
-            value = value.with_differentials({"s": decode_value(node.group("differential"), rows)})
+    components = {name: decode_value(node[name], rows) for name in cls.attr_classes}
+    value = cls(**components, copy=False)
+    if "differential" in node and issubclass(cls, BaseRepresentation):
+        value = value.with_differentials({"s": decode_value(node.group("differential"), rows)})
     return value
 
 

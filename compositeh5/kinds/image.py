@@ -58,13 +58,7 @@ class Image(Pixels):
 
     @property
     def quantity(self) -> Quantity:
-        """The values with their unit; a view if they are floats.
-
-        Raises
-        ------
-        ValueError
-            If the unit isn't known.
-        """
+        """The values with their unit, a view if they are floats; a `ValueError` says that the unit isn't known."""
         if self._unit is None:
             raise WrongValueError(f"{self!r} has no unit to make a quantity with")
         return self._array << self._unit
@@ -77,13 +71,7 @@ class Image(Pixels):
 
 
 def coerce(value: Any) -> Image:
-    """Return an `Image` as it is, an array or quantity as an `Image` with origin (0, 0).
-
-    Raises
-    ------
-    EncodeError
-        If it is none of these, or an array that can't be an image.
-    """
+    """Return an `Image` as it is, an array or quantity as an `Image` with origin (0, 0)."""
     if isinstance(value, Image):
         return value
     if isinstance(value, np.ndarray):
@@ -104,15 +92,11 @@ def decode(node: Node, *, box: Box | None = None) -> Image:
 
     Parameters
     ----------
-    node : Node
-        What `encode` returned, or a stored node.
     box : Box, optional
         The part to read, in parent coordinates; nothing else is read.
 
     Raises
     ------
-    FormatError
-        If the node isn't an image, its origin isn't two integers, or its unit isn't known.
     OutsideError
         If the box isn't wholly inside the image.
     """

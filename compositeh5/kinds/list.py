@@ -7,31 +7,19 @@ from typing import Any
 
 from .. import kinds
 from ..errors import EncodeError, FormatError, OutsideError
-from ..storage.nodes import Group, GroupNode, Node
-from .values import count_items, nested
+from ..storage.nodes import Group, Node
+from .values import count_items, expect_group, nested
 
 
 def coerce(value: Any) -> list[Any]:
-    """Return a list or tuple as ``list``.
-
-    Raises
-    ------
-    EncodeError
-        If it is neither.
-    """
+    """Return a list or tuple as ``list``."""
     if not isinstance(value, list | tuple):
         raise EncodeError(f"a list of components should be a list or tuple, not {type(value).__name__}")
     return list(value)
 
 
 def encode(value: list[Any]) -> Node:
-    """Return a group of the items' nodes, named ``0``, ``1``, ...
-
-    Raises
-    ------
-    EncodeError
-        If an item can't be stored; the message gives its index.
-    """
+    """Return a group of the items' nodes, named ``0``, ``1``, ...; an `EncodeError` gives the index of the item."""
     children = {}
     with nested("list", EncodeError):
         for index, item in enumerate(value):
@@ -47,8 +35,6 @@ def decode(node: Node, *, items: Iterable[int] | None = None) -> list[Any]:
 
     Parameters
     ----------
-    node : Node
-        What `encode` returned, or a stored group.
     items : iterable of int, optional
         The indices of the items to read, in the order wanted; negative ones count from the end. All by default.
 
@@ -56,15 +42,12 @@ def decode(node: Node, *, items: Iterable[int] | None = None) -> list[Any]:
     ------
     IndexError
         If the list has no item of one of the indices.
-    FormatError
-        If an item is missing, or the node is no list.
     """
-    if not isinstance(node, GroupNode):
-        raise FormatError(f"{node.where}: a list should be a group")
-    count = count_items(node)
+    group = expect_group(node, "a list")
+    count = count_items(group)
     try:
         chosen = range(count) if items is None else [range(count)[item] for item in items]
     except IndexError:
         raise OutsideError(f"{node.where}: the list has {count} items; {items!r} were asked for") from None
     with nested(node.where, FormatError):
-        return [kinds.decode(node[str(index)]) for index in chosen]
+        return [kinds.decode(group[str(index)]) for index in chosen]

@@ -37,6 +37,8 @@ class MaskPlane(NamedTuple):
 class Mask(Pixels):
     """Pixels whose bits are named planes, with a place in parent coordinates.
 
+    A method that takes names of planes raises `MaskPlaneError` if there is none of such a name.
+
     Parameters
     ----------
     array : numpy.ndarray, shape (..., ny, nx)
@@ -77,15 +79,7 @@ class Mask(Pixels):
     def add(self, name: str, description: str = "") -> int:
         """Name the lowest bit that has no name yet, and return the bit.
 
-        Parameters
-        ----------
-        name, description : str
-            Name of the new plane, and what it means.
-
-        Raises
-        ------
-        EncodeError
-            If there is a plane of that name, no free bit, or the name isn't usable.
+        An `EncodeError` says that there is a plane of that name, no free bit, or that the name isn't usable.
         """
         used = {plane.bit for plane in self._planes.values()}
         bit = next((bit for bit in range(self._bit_count) if bit not in used), None)
@@ -95,13 +89,7 @@ class Mask(Pixels):
         return bit
 
     def bits(self, *names: str) -> int:
-        """Return the value that has the bits of these planes set.
-
-        Raises
-        ------
-        MaskPlaneError
-            If there is no plane of one of the names.
-        """
+        """Return the value that has the bits of these planes set."""
         value = 0
         for name in names:
             if name not in self._planes:
@@ -110,15 +98,8 @@ class Mask(Pixels):
         return value
 
     def has(self, *names: str) -> NDArray[np.bool_]:
-        """Return which pixels have any of these planes set, or any bit at all if no plane is named.
-
-        Raises
-        ------
-        MaskPlaneError
-            If there is no plane of one of the names.
-        """
-        chosen = self._array & self._array.dtype.type(self.bits(*names)) if names else self._array
-        return np.asarray(chosen != 0)
+        """Return which pixels have any of these planes set, or any bit at all if no plane is named."""
+        return np.asarray((self._array & self._value(*names) if names else self._array) != 0)
 
     def bad(self, planes: str | Iterable[str] | None = None) -> NDArray[np.bool_]:
         """Return which pixels are not to be used, as the masks of numpy and astropy have it: True is bad.
@@ -128,54 +109,23 @@ class Mask(Pixels):
         planes : str or iterable of str, optional
             The planes of which any makes a pixel bad; without any none is. By default all bits, named or not, but
             those of `HARMLESS_PLANES`.
-
-        Returns
-        -------
-        numpy.ndarray of bool
-            Of the shape of the mask.
-
-        Raises
-        ------
-        MaskPlaneError
-            If there is no plane of one of the names.
         """
         if planes is None:
-            chosen = ~self._array.dtype.type(self.bits(*HARMLESS_PLANES & self._planes.keys()))
+            chosen = ~self._value(*HARMLESS_PLANES & self._planes.keys())
         else:
-            chosen = self._array.dtype.type(self.bits(*checked_names(planes, "the name of a plane")))
+            chosen = self._value(*checked_names(planes, "the name of a plane"))
         return np.asarray((self._array & chosen) != 0)
 
     def set(self, name: str, where: Any) -> None:
-        """Set a plane in some pixels.
-
-        Parameters
-        ----------
-        name : str
-            Name of the plane.
-        where : numpy.ndarray of bool, slice or other numpy index
-            Which pixels; bools have the shape of the mask.
-
-        Raises
-        ------
-        MaskPlaneError
-            If there is no plane of that name.
-        """
-        self._array[where] |= self._array.dtype.type(self.bits(name))
+        """Set a plane in some pixels: where an array of bools is True, or those of a slice or other numpy index."""
+        self._array[where] |= self._value(name)
 
     def clear(self, name: str, where: Any) -> None:
-        """Clear a plane in some pixels.
+        """Clear a plane in some pixels, given as for `set`."""
+        self._array[where] &= ~self._value(name)
 
-        Parameters
-        ----------
-        name, where
-            As for `set`.
-
-        Raises
-        ------
-        MaskPlaneError
-            If there is no plane of that name.
-        """
-        self._array[where] &= ~self._array.dtype.type(self.bits(name))
+    def _value(self, *names: str) -> Any:
+        return self.dtype.type(self.bits(*names))
 
     @property
     def _bit_count(self) -> int:
@@ -209,13 +159,7 @@ class Mask(Pixels):
 
 
 def coerce(value: Any) -> Mask:
-    """Return a `Mask` as it is, an array of integers as a `Mask` without named planes.
-
-    Raises
-    ------
-    EncodeError
-        If it is neither.
-    """
+    """Return a `Mask` as it is, an array of integers as a `Mask` without named planes."""
     if isinstance(value, Mask):
         return value
     if isinstance(value, np.ndarray):
@@ -225,11 +169,8 @@ def coerce(value: Any) -> Mask:
 
 def encode(value: Mask) -> Array:
     """Return the node of a mask; its values are not copied."""
-    planes = {name: {"bit": plane.bit, "description": plane.description} for name, plane in value.planes.items()}
-    return Array(
-        value.array,
-        {"origin": np.array(value.origin, np.int64), "planes": json.dumps(planes, ensure_ascii=False)},
-    )
+    planes = json.dumps({name: plane._asdict() for name, plane in value.planes.items()}, ensure_ascii=False)
+    return Array(value.array, {"origin": np.array(value.origin, np.int64), "planes": planes})
 
 
 def decode(node: Node, *, box: Box | None = None) -> Mask:
@@ -237,29 +178,21 @@ def decode(node: Node, *, box: Box | None = None) -> Mask:
 
     Parameters
     ----------
-    node : Node
-        What `encode` returned, or a stored node.
     box : Box, optional
         The part to read, in parent coordinates; nothing else is read.
 
     Raises
     ------
-    FormatError
-        If the node isn't a mask, its origin isn't two integers, or its planes aren't as `encode` writes them.
     OutsideError
         If the box isn't wholly inside the mask.
     """
-    planes = _parse_planes(node.attr("planes", str), node.where)
+    text = node.attr("planes", str)
+    try:
+        planes = {name: MaskPlane(**plane) for name, plane in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(f"{node.where}: attribute 'planes' isn't a JSON object of planes: {error}") from error
     array, origin = read_pixels(node, box, Mask.DTYPE_KINDS)
     try:
         return Mask(array, planes, origin)
     except EncodeError as error:
         raise FormatError(f"{node.where}: {error}") from error
-
-
-def _parse_planes(text: str, where: str) -> dict[str, MaskPlane]:
-    try:
-        planes = {name: MaskPlane(**plane) for name, plane in json.loads(text).items()}
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise FormatError(f"{where}: attribute 'planes' isn't a JSON object of planes: {error}") from error
-    return planes

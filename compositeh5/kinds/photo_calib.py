@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from math import isfinite
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,9 +14,12 @@ from ..box import Box
 from ..errors import EncodeError, FormatError, WrongTypeError
 from ..storage.nodes import Array, Group, GroupNode, Node
 from .units import unit_from_text, unit_to_text
+from .values import expect_group
 
 if TYPE_CHECKING:
     from astropy.units import Magnitude, Quantity, UnitBase
+
+_Numbers: TypeAlias = ArrayLike | None
 
 VERSION = 1
 IMMUTABLE = True
@@ -131,24 +134,11 @@ class PhotoCalib:
         object.__setattr__(self, "instrumental_unit", unit)
         return unit
 
-    def calibration(self, y: ArrayLike | None = None, x: ArrayLike | None = None) -> NDArray[np.float64]:
+    def calibration(self, y: _Numbers = None, x: _Numbers = None) -> NDArray[np.float64]:
         """Return the calibration factor, in nJy per instrumental unit.
 
-        Parameters
-        ----------
-        y, x : array_like of float, optional
-            Positions in parent coordinates, in pixels. Without them, the result is the mean also for a calibration
-            that varies over the image.
-
-        Returns
-        -------
-        numpy.ndarray of float64
-            Of the broadcast shape of y and x; 0-d without them.
-
-        Raises
-        ------
-        TypeError
-            If only one of y and x is given.
+        The positions y and x, in parent coordinates, are broadcast against each other. Without them, the result is the
+        mean also for a calibration that varies over the image.
         """
         if y is None and x is None:
             return np.array(self.mean)
@@ -160,20 +150,16 @@ class PhotoCalib:
 
     @overload
     def to_flux(
-        self, instrumental: ArrayLike, error: None = None, y: ArrayLike | None = None, x: ArrayLike | None = None
+        self, instrumental: ArrayLike, error: None = None, y: _Numbers = None, x: _Numbers = None
     ) -> Quantity: ...
 
     @overload
     def to_flux(
-        self, instrumental: ArrayLike, error: ArrayLike, y: ArrayLike | None = None, x: ArrayLike | None = None
+        self, instrumental: ArrayLike, error: ArrayLike, y: _Numbers = None, x: _Numbers = None
     ) -> tuple[Quantity, Quantity]: ...
 
     def to_flux(
-        self,
-        instrumental: ArrayLike,
-        error: ArrayLike | None = None,
-        y: ArrayLike | None = None,
-        x: ArrayLike | None = None,
+        self, instrumental: ArrayLike, error: _Numbers = None, y: _Numbers = None, x: _Numbers = None
     ) -> Quantity | tuple[Quantity, Quantity]:
         """Return fluxes in nJy, and their errors if those of the instrumental fluxes are given.
 
@@ -187,13 +173,6 @@ class PhotoCalib:
         y, x : array_like of float, optional
             Positions in parent coordinates, in pixels. Without them, the mean calibration is used, also if the
             calibration varies over the image.
-
-        Returns
-        -------
-        flux : astropy.units.Quantity
-            Fluxes in nJy.
-        error : astropy.units.Quantity
-            Their 1-sigma errors in nJy; only if ``error`` is given.
 
         Raises
         ------
@@ -211,42 +190,22 @@ class PhotoCalib:
 
     @overload
     def to_magnitude(
-        self, instrumental: ArrayLike, error: None = None, y: ArrayLike | None = None, x: ArrayLike | None = None
+        self, instrumental: ArrayLike, error: None = None, y: _Numbers = None, x: _Numbers = None
     ) -> Magnitude: ...
 
     @overload
     def to_magnitude(
-        self, instrumental: ArrayLike, error: ArrayLike, y: ArrayLike | None = None, x: ArrayLike | None = None
+        self, instrumental: ArrayLike, error: ArrayLike, y: _Numbers = None, x: _Numbers = None
     ) -> tuple[Magnitude, Quantity]: ...
 
     def to_magnitude(
-        self,
-        instrumental: ArrayLike,
-        error: ArrayLike | None = None,
-        y: ArrayLike | None = None,
-        x: ArrayLike | None = None,
+        self, instrumental: ArrayLike, error: _Numbers = None, y: _Numbers = None, x: _Numbers = None
     ) -> Magnitude | tuple[Magnitude, Quantity]:
-        """Return AB magnitudes, and their errors if those of the instrumental fluxes are given.
+        """Return AB magnitudes, and their errors in mag if those of the instrumental fluxes are given.
 
-        The zero point is 10^(-0.4 * 48.6) erg / (s cm2 Hz), about 3631 Jy (Oke & Gunn 1983); the error is
-        ``2.5 / ln(10)`` times the relative error of the flux.
-
-        Parameters
-        ----------
-        instrumental, error, y, x
-            As for `to_flux`.
-
-        Returns
-        -------
-        magnitude : astropy.units.Magnitude
-            AB magnitudes; NaN for negative fluxes, infinite for zero.
-        error : astropy.units.Quantity
-            Their 1-sigma errors in mag, NaN for fluxes that aren't positive; only if ``error`` is given.
-
-        Raises
-        ------
-        astropy.units.UnitConversionError
-            If quantities can't be converted to the instrumental unit.
+        The arguments are those of `to_flux`. The zero point is 10^(-0.4 * 48.6) erg / (s cm2 Hz), about 3631 Jy (Oke &
+        Gunn 1983); the error is ``2.5 / ln(10)`` times the relative error of the flux. Magnitudes are NaN for negative
+        fluxes and infinite for zero; errors are NaN for both.
         """
         from astropy.units import ABmag, mag
 
@@ -275,13 +234,7 @@ def _finite(value: Any, name: str) -> float:
 
 
 def coerce(value: Any) -> PhotoCalib:
-    """Return the value, which must be a `PhotoCalib`.
-
-    Raises
-    ------
-    EncodeError
-        If it is something else.
-    """
+    """Return the value, which must be a `PhotoCalib`."""
     if not isinstance(value, PhotoCalib):
         raise EncodeError(f"expected a PhotoCalib, found {type(value).__name__}")
     return value
@@ -300,19 +253,12 @@ def encode(value: PhotoCalib) -> Group:
 
 
 def decode(node: Node) -> PhotoCalib:
-    """Return the calibration of a group.
-
-    Raises
-    ------
-    FormatError
-        If the node isn't a group as `encode` writes it.
-    """
-    if not isinstance(node, GroupNode):
-        raise FormatError(f"{node.where}: a photometric calibration should be a group")
-    mean, error = (float(node.array(name, 0, "f").read()) for name in ("mean", "error"))
+    """Return the calibration of a group."""
+    group = expect_group(node, "a photometric calibration")
+    mean, error = (float(group.array(name, 0, "f").read()) for name in ("mean", "error"))
     unit = node.attr("instrumental_unit", str)
     try:
-        field = _decode_field(node.group("field")) if "field" in node else None
+        field = _decode_field(group.group("field")) if "field" in group else None
         return PhotoCalib(mean, error, field, unit)
     except EncodeError as problem:
         raise FormatError(f"{node.where}: {problem}") from problem

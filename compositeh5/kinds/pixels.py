@@ -84,10 +84,7 @@ class Pixels(ABC):
     def cut(self, box: Box) -> Self:
         """Return the part in a box of parent coordinates, a view of the same values.
 
-        Raises
-        ------
-        OutsideError
-            If the box isn't wholly inside this one.
+        An `OutsideError` says that the box isn't wholly inside this one.
         """
         return self._part(self._array[_selection(box, self.shape, self._origin, repr(self))], box.origin)
 
@@ -100,23 +97,9 @@ class Pixels(ABC):
 
 
 def read_pixels(node: Node, box: Box | None, dtype_kinds: str) -> tuple[NDArray[Any], tuple[int, int]]:
-    """Return the values of a stored image or mask, or those in a box, and the origin of what was read.
+    """Return the pixels of a stored image or mask of some types (`numpy.dtype.kind`), or of a box, and their origin.
 
-    Parameters
-    ----------
-    node : Node
-        The array, with attribute ``origin``.
-    box : Box, optional
-        The part to read, in parent coordinates; nothing else is read.
-    dtype_kinds : str
-        The types (`numpy.dtype.kind`) that the values may have.
-
-    Raises
-    ------
-    FormatError
-        If the node isn't an array of such values with two axes or more, or if its origin isn't two integers.
-    OutsideError
-        If the box isn't wholly inside the image.
+    The box is in parent coordinates; nothing outside of it is read. An `OutsideError` says that it isn't wholly inside.
     """
     if not isinstance(node, ArrayNode) or node.ndim < 2 or node.dtype.kind not in dtype_kinds:
         raise FormatError(f"{node.where}: should be an array of pixels: two axes or more, type {dtype_kinds!r}")
@@ -128,13 +111,7 @@ def read_pixels(node: Node, box: Box | None, dtype_kinds: str) -> tuple[NDArray[
 
 
 def stored_origin(node: Node) -> tuple[int, int]:
-    """Return the origin of a stored image or mask.
-
-    Raises
-    ------
-    FormatError
-        If it isn't two integers.
-    """
+    """Return the origin of a stored image or mask."""
     stored = node.attr("origin", np.ndarray)
     if stored.shape != (2,) or stored.dtype.kind != "i":
         raise FormatError(f"{node.where}: attribute 'origin' should be two integers, not {stored!r}")

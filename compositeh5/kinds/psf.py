@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EncodeError, FormatError, OutsideError
-from ..storage.nodes import Array, Group, GroupNode, Node
+from ..storage.nodes import Array, Group, Node
+from .values import expect_group
 
 VERSION = 1
 IMMUTABLE = True
@@ -40,51 +41,39 @@ class Psf:
         # Views, so that neither the caller's arrays become read-only nor ours writable.
         self._kernels = np.asarray(kernels).view()
         self._kernels.flags.writeable = False
-        if self._kernels.ndim != 3 or self._kernels.dtype.kind != "f" or self._kernels.dtype.itemsize > 8:
-            raise EncodeError(
-                f"Psf: kernels should be floats (n, ky, kx), not {self._kernels.dtype} of shape {self._kernels.shape}"
-            )
-        if 0 in self._kernels.shape:
+        n, dtype = len(self._kernels) if self._kernels.ndim else 0, self._kernels.dtype
+        if self._kernels.ndim != 3 or dtype.kind != "f" or dtype.itemsize > 8:
+            raise EncodeError(f"Psf: kernels should be floats (n, ky, kx), not {dtype} of shape {self._kernels.shape}")
+        if not self._kernels.size:
             raise EncodeError(f"Psf: there are no kernels in an array of shape {self._kernels.shape}")
         try:
             self._positions = np.array(positions, np.float64)
         except (TypeError, ValueError) as error:
             raise EncodeError(f"Psf: positions should be floats (n, 2): {error}") from error
         self._positions.flags.writeable = False
-        if self._positions.shape != (len(self._kernels), 2):
-            raise EncodeError(
-                f"Psf: {len(self._kernels)} kernels need positions of shape ({len(self._kernels)}, 2), "
-                f"not {self._positions.shape}"
-            )
+        if self._positions.shape != (n, 2):
+            raise EncodeError(f"Psf: {n} kernels need positions of shape ({n}, 2), not {self._positions.shape}")
         if not np.isfinite(self._positions).all():
             raise EncodeError("Psf: positions must be finite")
         self._y, row = np.unique(self._positions[:, 0], return_inverse=True)
         self._x, column = np.unique(self._positions[:, 1], return_inverse=True)
-        self._index = np.full((len(self._y), len(self._x)), -1)
-        self._index[row, column] = np.arange(len(self._kernels))
-        if self._index.size != len(self._kernels) or (self._index < 0).any():
+        ny, nx = len(self._y), len(self._x)
+        self._index = np.full((ny, nx), -1)
+        self._index[row, column] = np.arange(n)
+        if ny * nx != n or (self._index < 0).any():
             raise EncodeError(
-                f"Psf: the {len(self._kernels)} positions are no full grid: "
-                f"they have {len(self._y)} different y and {len(self._x)} different x"
+                f"Psf: the {n} positions are no full grid: they have {ny} different y and {nx} different x"
             )
-        self._oversampling = _pair(oversampling)
+        try:
+            self._oversampling = tuple(index(samples) for samples in np.broadcast_to(np.asarray(oversampling), 2))
+        except (TypeError, ValueError) as error:
+            raise EncodeError(f"Psf: oversampling should be one or two integers, not {oversampling!r}") from error
+        if not all(1 <= samples < 2**31 for samples in self._oversampling):
+            raise EncodeError(f"Psf: oversampling should be positive, not {oversampling!r}")
 
     @classmethod
     def constant(cls, kernel: NDArray[Any], oversampling: int | tuple[int, int] = 1) -> Self:
-        """Return a PSF that has the same kernel everywhere.
-
-        Parameters
-        ----------
-        kernel : numpy.ndarray of float, shape (ky, kx)
-            The kernel.
-        oversampling : int or (int, int), optional
-            Samples per pixel along both axes, or along y and x.
-
-        Raises
-        ------
-        EncodeError
-            If the kernel isn't a plane of floats, or the oversampling isn't positive.
-        """
+        """Return a PSF that has the same kernel, a plane of floats (ky, kx), everywhere."""
         return cls(np.asarray(kernel)[np.newaxis], np.zeros((1, 2)), oversampling)
 
     @property
@@ -100,28 +89,16 @@ class Psf:
     @property
     def oversampling(self) -> tuple[int, int]:
         """Kernel samples per pixel in y and in x."""
-        return self._oversampling
+        y, x = self._oversampling
+        return y, x
 
     def at(self, y: float, x: float) -> NDArray[Any]:
-        """Return the kernel at a position of the image.
+        """Return the kernel at a position in parent coordinates, in pixels.
 
         The kernels of the four grid positions around it are interpolated bilinearly, sample by sample, as
         ``photutils.psf.GriddedPSFModel`` does. Outside of the grid it is the kernel at the nearest point of its edge.
 
-        Parameters
-        ----------
-        y, x : float
-            Position in parent coordinates, in pixels.
-
-        Returns
-        -------
-        numpy.ndarray, shape (ky, kx)
-            A new array of the type of the kernels.
-
-        Raises
-        ------
-        ValueError
-            If the position is NaN.
+        The result is a new array of the type of the kernels. A `ValueError` says that the position is NaN.
         """
         if np.isnan(y) or np.isnan(x):
             raise OutsideError(f"there is no PSF at y={y}, x={x}")
@@ -138,16 +115,6 @@ class Psf:
         return f"<Psf {grid}, kernels {ky} x {kx} {self._kernels.dtype}, oversampling {self._oversampling}>"
 
 
-def _pair(oversampling: Any) -> tuple[int, int]:
-    try:
-        oy, ox = (index(n) for n in np.broadcast_to(oversampling, 2))
-    except (TypeError, ValueError) as error:
-        raise EncodeError(f"Psf: oversampling should be one or two integers, not {oversampling!r}") from error
-    if not (1 <= oy < 2**31 and 1 <= ox < 2**31):
-        raise EncodeError(f"Psf: oversampling should be positive, not {oversampling!r}")
-    return oy, ox
-
-
 def _neighbours(lines: NDArray[np.float64], value: float) -> list[tuple[int, float]]:
     """Return the indices of the grid lines next to a coordinate, with the weights of those that have any."""
     after = int(np.searchsorted(lines, value))
@@ -161,13 +128,7 @@ def _neighbours(lines: NDArray[np.float64], value: float) -> list[tuple[int, flo
 
 
 def coerce(value: Any) -> Psf:
-    """Return a `Psf` as it is, a plane of floats (a kernel) as a constant `Psf`.
-
-    Raises
-    ------
-    EncodeError
-        If it is neither.
-    """
+    """Return a `Psf` as it is, a plane of floats (a kernel) as a constant `Psf`."""
     if isinstance(value, Psf):
         return value
     if isinstance(value, np.ndarray) and value.ndim == 2:
@@ -184,20 +145,12 @@ def encode(value: Psf) -> Group:
 
 
 def decode(node: Node) -> Psf:
-    """Return the PSF of a group.
-
-    Raises
-    ------
-    FormatError
-        If the node isn't a group with ``kernels``, ``positions`` and ``oversampling`` as `encode` writes them.
-    """
-    if not isinstance(node, GroupNode):
-        raise FormatError(f"{node.where}: a PSF should be a group")
+    """Return the PSF of a group."""
+    group = expect_group(node, "a PSF")
     oversampling = node.attr("oversampling", np.ndarray)
     if oversampling.shape != (2,):
         raise FormatError(f"{node.where}: attribute 'oversampling' should be two integers, not {oversampling!r}")
-    kernels = node.array("kernels", 3, "f").read()
-    positions = node.array("positions", 2, "f").read()
+    kernels, positions = group.array("kernels", 3, "f").read(), group.array("positions", 2, "f").read()
     try:
         return Psf(kernels, positions, (oversampling[0], oversampling[1]))
     except EncodeError as error:

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from ..errors import EncodeError, FormatError, NoSuchComponentError, checked_names, require_type
+from ..errors import EncodeError, FormatError, NoSuchComponentError, checked_names, did_you_mean, require_type
 from ..storage.nodes import ArrayNode, Group, GroupNode, Node, escape_name, unescape_name
-from .values import decode_value, encode_value, nested, read_only
+from .values import DECODERS, decode_value, encode_value, expect_group, read_only
 
 IMMUTABLE = True
 
@@ -54,12 +54,6 @@ class Record(Mapping[str, Any]):
         decoded: Record = decode_value(encode_value({**fields, **more}, ""))
         object.__setattr__(self, "_fields", decoded._fields)
 
-    @classmethod
-    def _of_decoded(cls, fields: Mapping[str, Any]) -> Record:
-        record = cls.__new__(cls)
-        object.__setattr__(record, "_fields", fields)
-        return record
-
     def __getitem__(self, name: str) -> Any:
         return _handed_out(self._fields[name])
 
@@ -69,17 +63,13 @@ class Record(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._fields)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._fields
-
     def __getattr__(self, name: str) -> Any:
         # While it is unpickled or copied there are no fields yet.
-        if name != "_fields" and name in self._fields:
+        if name == "_fields":
+            raise AttributeError(name)
+        if name in self._fields:
             return self[name]
-        from difflib import get_close_matches
-
-        near = [] if name == "_fields" else get_close_matches(name, self._fields)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = did_you_mean(name, self._fields)
         raise AttributeError(f"the record has no field {name!r}{hint}", name=name, obj=self)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
@@ -116,7 +106,7 @@ class Record(Mapping[str, Any]):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values as a dict; nested records become dicts too."""
-        return {name: _plain(value) for name, value in self._fields.items()}
+        return {name: _handed_out(value, dicts=True) for name, value in self._fields.items()}
 
     def replace(self, **changes: Any) -> Record:
         """Return a record with other values for some names; names that are new come last."""
@@ -124,13 +114,7 @@ class Record(Mapping[str, Any]):
 
 
 def coerce(value: Any) -> Record:
-    """Return a mapping as `Record`.
-
-    Raises
-    ------
-    EncodeError
-        If it isn't a mapping of text to values that can be stored.
-    """
+    """Return a mapping as `Record`."""
     if isinstance(value, Record):
         return value
     if not isinstance(value, Mapping):
@@ -148,8 +132,6 @@ def decode(node: Node, *, fields: Iterable[str] | None = None) -> Record:
 
     Parameters
     ----------
-    node : Node
-        What `encode` returned, or a stored group.
     fields : iterable of str, optional
         The names of the fields to read, in the order wanted; all by default.
 
@@ -157,34 +139,40 @@ def decode(node: Node, *, fields: Iterable[str] | None = None) -> Record:
     ------
     NoSuchComponentError
         If there is no field of one of the names.
-    FormatError
-        If the node is no record.
     """
-    if not isinstance(node, GroupNode) or node.attr("type", str) != "record":
+    group = expect_group(node, "a record")
+    if node.attr("type", str) != "record":
         raise FormatError(f"{node.where}: there should be a record")
     if fields is not None:
         names = checked_names(fields, "the name of a field")
         for name in names:
-            if escape_name(name) not in node:
-                there = ", ".join(unescape_name(link, node.where) for link in node)
+            if escape_name(name) not in group:
+                there = ", ".join(unescape_name(link, node.where) for link in group)
                 raise NoSuchComponentError(f"{node.where}: there is no field {name!r} (there are: {there})")
-        node = Group({link: node[link] for link in map(escape_name, names)}, dict(node.attrs), node.where)
-    record: Record = decode_value(node)
+        group = Group({link: group[link] for link in map(escape_name, names)}, dict(node.attrs), node.where)
+    record: Record = decode_value(group)
     return record
 
 
-def _handed_out(value: Any) -> Any:
-    """Return a value of which nothing that the record holds can be changed."""
-    if type(value) in (list, tuple):
-        return type(value)(map(_handed_out, value))
-    return value
+def _decode_record(node: Node, rows: slice | None = None) -> Record:
+    group = expect_group(node, "a record")
+    fields = {unescape_name(name, node.where): decode_value(read_only(child)) for name, child in group.items()}
+    if len(fields) != len(group):
+        raise FormatError(f"{node.where}: two children stand for one field")
+    record = Record.__new__(Record)
+    object.__setattr__(record, "_fields", fields)
+    return record
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Record):
+DECODERS["record"] = _decode_record
+
+
+def _handed_out(value: Any, dicts: bool = False) -> Any:
+    """Return a value such that changing it doesn't change the record's; with ``dicts`` in the place of records."""
+    if dicts and isinstance(value, Record):
         return value.to_dict()
     if type(value) in (list, tuple):
-        return type(value)(map(_plain, value))
+        return type(value)(_handed_out(item, dicts) for item in value)
     return value
 
 
@@ -203,14 +191,3 @@ def _same(one: Node, other: Node) -> bool:
     if not (isinstance(one, ArrayNode) and isinstance(other, ArrayNode)) or one.dtype != other.dtype:
         return False
     return np.array_equal(one.read(), other.read(), equal_nan=one.dtype.kind in "fc")
-
-
-def decode_fields(node: Node, rows: slice | None) -> Record:
-    """Return the record of the group of one, as `values.decode_value` needs it."""
-    if not isinstance(node, GroupNode):
-        raise FormatError(f"{node.where}: a record should be a group")
-    with nested(node.where, FormatError):
-        fields = {unescape_name(name, node.where): decode_value(read_only(child)) for name, child in node.items()}
-    if len(fields) != len(node):
-        raise FormatError(f"{node.where}: two children stand for one field")
-    return Record._of_decoded(fields)

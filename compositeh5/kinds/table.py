@@ -13,7 +13,7 @@ from ..storage.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node,
 from ..storage.reader import fetch_together
 from . import record
 from .units import unit_from_text, unit_to_text
-from .values import decode_value, encode_value, split_rows, text_array, value_shape
+from .values import decode_value, encode_value, expect_group, split_rows, text_array, value_shape
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -25,13 +25,7 @@ _COLUMNS, _META, _COLUMN_META = "@columns", "@meta", "@column_meta"
 
 
 def coerce(value: Any) -> Table:
-    """Return an astropy table as it is.
-
-    Raises
-    ------
-    EncodeError
-        If it is something else.
-    """
+    """Return an astropy table as it is."""
     from astropy.table import Table
 
     if not isinstance(value, Table):
@@ -43,13 +37,7 @@ def coerce(value: Any) -> Table:
 
 
 def encode(table: Table) -> Node:
-    """Return the group of a table; the columns are not copied.
-
-    Raises
-    ------
-    EncodeError
-        If a column or the metadata can't be stored; the message names it.
-    """
+    """Return the group of a table, whose columns are not copied; an `EncodeError` names the column."""
     from astropy.table import QTable
 
     links = [escape_name(name) for name in table.colnames]
@@ -74,17 +62,10 @@ def decode(node: Node, *, columns: str | Iterable[str] | None = None, rows: Any 
 
     Parameters
     ----------
-    node : Node
-        What `encode` returned, or a stored group.
     columns : iterable of str, or str, optional
         The names of the columns, in the order wanted; all by default.
     rows : slice or array_like of int or bool, optional
         A slice, row numbers (for which all rows between the lowest and the highest are read), or a bool for each row.
-
-    Returns
-    -------
-    astropy.table.Table or astropy.table.QTable
-        As it was stored.
 
     Raises
     ------
@@ -92,23 +73,26 @@ def decode(node: Node, *, columns: str | Iterable[str] | None = None, rows: Any 
         If the table has no column of one of the names.
     IndexError
         If a row number is out of range.
-    FormatError
-        If the node is no table.
     """
     from astropy.table import QTable, Table
 
-    if not isinstance(node, GroupNode):
-        raise FormatError(f"{node.where}: a table should be a group")
+    group = expect_group(node, "a table")
     table_class = {"Table": Table, "QTable": QTable}.get(node.attr("table_class", str))
     if table_class is None:
         raise FormatError(f"{node.where}: there is no table class {node.attrs['table_class']!r}")
     length = node.attr("rows", int)
     covering, index = (None, None) if rows is None else split_rows(rows, length)
-    names = _names(node)
+    names = _names(group)
     if columns is not None:
-        names = _chosen(names, list(checked_names(columns, "the name of a column")), node.where)
-    column_meta = record.decode(node[_COLUMN_META]).to_dict() if _COLUMN_META in node else {}
-    nodes = [node[escape_name(name)] for name in names]
+        there = set(names)
+        wanted = list(dict.fromkeys(checked_names(columns, "the name of a column")))
+        if missing := [name for name in wanted if name not in there]:
+            raise NoSuchComponentError(
+                f"{node.where}: there is no column {missing[0]!r} (there are: {', '.join(names)})"
+            )
+        names = wanted
+    column_meta = record.decode(group[_COLUMN_META]).to_dict() if _COLUMN_META in group else {}
+    nodes = [group[escape_name(name)] for name in names]
     if columns is not None or rows is not None:
         selection = () if covering is None else (covering,)
         fetch_together((child, selection) for child in nodes if isinstance(child, ArrayNode) and child.ndim)
@@ -127,8 +111,8 @@ def decode(node: Node, *, columns: str | Iterable[str] | None = None, rows: Any 
         raise
     except (ValueError, TypeError, AttributeError) as error:
         raise FormatError(f"{node.where}: not the columns of a table: {error}") from error
-    if _META in node:
-        table.meta.update(record.decode(node[_META]).to_dict())
+    if _META in group:
+        table.meta.update(record.decode(group[_META]).to_dict())
     return table
 
 
@@ -140,10 +124,7 @@ def _encode_column(column: Any, path: str) -> Node:
     node = encode_value(column.data if isinstance(column, Column) else column, path)
     attrs: dict[str, AttrValue] = {}
     if isinstance(column, Column) and column.unit is not None:
-        try:
-            attrs["units"] = unit_to_text(column.unit)
-        except EncodeError as error:
-            raise EncodeError(f"{path}: {error}") from error
+        attrs["units"] = unit_to_text(column.unit, path)
     if info.description is not None:
         if not isinstance(info.description, str):
             raise EncodeError(f"{path}: its description should be text, not {info.description!r}")
@@ -190,11 +171,3 @@ def _names(node: GroupNode) -> list[str]:
         different = ", ".join(sorted(set(links) ^ set(children)))
         raise FormatError(f"{node.where}: the columns listed aren't those that there are; different: {different}")
     return [unescape_name(link, node.where) for link in links]
-
-
-def _chosen(names: list[str], wanted: list[str], where: str) -> list[str]:
-    there = set(names)
-    for name in wanted:
-        if name not in there:
-            raise NoSuchComponentError(f"{where}: there is no column {name!r} (there are: {', '.join(names)})")
-    return list(dict.fromkeys(wanted))

@@ -1,46 +1,26 @@
-"""The kind ``text``."""
+"""The kind ``text``: one text, of any length."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ..errors import EncodeError, FormatError
-from ..storage.nodes import Array, ArrayNode, Node
-from .values import text_array
+from ..errors import EncodeError
+from ..storage.nodes import Array, Node
+from .values import read_text, text_array
 
 
 def coerce(value: Any) -> str:
-    """Return text as ``str``.
-
-    Raises
-    ------
-    EncodeError
-        If it isn't text.
-    """
+    """Return text as ``str``."""
     if not isinstance(value, str):
         raise EncodeError(f"text should be a str, not {type(value).__name__}")
     return str(value)
 
 
 def encode(value: str) -> Node:
-    """Return a text array without axes.
-
-    Raises
-    ------
-    EncodeError
-        If the text holds U+0000 or lone surrogates.
-    """
+    """Return a text array without axes."""
     return Array(text_array(value, "text"), where="text")
 
 
 def decode(node: Node) -> str:
-    """Return the text that a node holds.
-
-    Raises
-    ------
-    FormatError
-        If it isn't a text array without axes.
-    """
-    if not isinstance(node, ArrayNode) or node.ndim or node.dtype.kind != "U":
-        raise FormatError(f"{node.where}: text should be a dataset of text without axes")
-    return str(node.read()[()])
+    """Return the text of an array without axes."""
+    return read_text(node)

@@ -16,54 +16,30 @@ _MAX_LENGTH = 200
 _HUGE_POWER = re.compile(r"\d\.?\s*(\*\*|\^|\(|[+-])[\s(+-]*\d{4}")
 
 
-def unit_to_text(unit: UnitBase | str) -> str:
-    """Return the text that stands for a unit in a file.
+def unit_to_text(unit: UnitBase | str, path: str = "") -> str:
+    """Return a unit, or text that astropy understands, in astropy's generic format: ``""`` if it is dimensionless.
 
-    Parameters
-    ----------
-    unit : astropy.units.UnitBase or str
-        A unit, also a logarithmic one such as ``ABmag``, or text that astropy understands.
-
-    Returns
-    -------
-    str
-        The unit in astropy's generic format; ``""`` for the dimensionless one.
-
-    Raises
-    ------
-    EncodeError
-        If it is no unit, or its text would not give an equal unit back (such as that of a user-defined unit).
+    An `EncodeError`, which names ``path``, says that it is no unit, or that its text would not give an equal unit back
+    (such as that of a user-defined unit).
     """
     from astropy.units import FunctionUnitBase, UnitBase
 
+    where = f"{path}: " if path else ""
     if not isinstance(unit, str | UnitBase | FunctionUnitBase):
-        raise EncodeError(f"a unit should be an astropy unit or its name, not {unit!r}")
+        raise EncodeError(f"{where}a unit should be an astropy unit or its name, not {unit!r}")
     try:
         parsed = _parse(str(unit))
         text = str(parsed)
         exact = _parse(text) == (parsed if isinstance(unit, str) else unit)
     except Exception as error:
-        raise EncodeError(f"unit {str(unit)[:_MAX_LENGTH]!r} can't be stored as text: {error}") from error
+        raise EncodeError(f"{where}unit {str(unit)[:_MAX_LENGTH]!r} can't be stored as text: {error}") from error
     if not exact:
-        raise EncodeError(f"unit {unit!r} can't be stored: its text {text!r} stands for another unit")
+        raise EncodeError(f"{where}unit {unit!r} can't be stored: its text {text!r} stands for another unit")
     return text
 
 
 def unit_from_text(text: str, where: str) -> UnitBase:
-    """Return the unit that a text of a file stands for.
-
-    Parameters
-    ----------
-    text : str
-        What `unit_to_text` returned.
-    where : str
-        File and path of the node, for the message.
-
-    Raises
-    ------
-    FormatError
-        If it stands for no unit, or is longer than 200 characters.
-    """
+    """Return the unit that a text of a file stands for; a `FormatError` names ``where`` if there is none."""
     try:
         return _parse(text)
     except Exception as error:

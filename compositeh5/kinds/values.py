@@ -8,9 +8,10 @@ of this module and of `astropy_values`, which is imported only where a value nee
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeAlias
+from importlib import import_module
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,20 +30,6 @@ _NUMBERS = {np.dtype(name) for name in ("i1", "i2", "i4", "i8", "u1", "u2", "u4"
 _MAX_LENGTH = 65_536
 # Lists of text are stored as one array up to this many characters (with padding), whatever the padding wastes.
 _MAX_PADDED = 1 << 20
-
-
-class More(Protocol):
-    """Codecs of modules that need this one, and are imported when they are needed."""
-
-    def encoder(self, cls: type) -> Encoder | None:
-        """Return what encodes values of an astropy class; None if there is nothing."""
-
-    def decoder(self, name: str) -> Decoder | None:
-        """Return what decodes values of a type; None if there is nothing."""
-
-
-more: More = None  # type: ignore[assignment]
-"""Set by the package."""
 
 _depth: ContextVar[int] = ContextVar("_depth", default=0)
 
@@ -63,43 +50,26 @@ def nested(where: str, error: type[CompositeH5Error]) -> Iterator[None]:
 def encode_value(value: Any, path: str) -> Node:
     """Return the node of a typed value; arrays are not copied.
 
-    Parameters
-    ----------
-    value : object
-        None, a Python or numpy scalar, text, bytes, an array, a list, tuple or mapping of values, or one of the
-        astropy types: quantities, masked ones, times, locations, coordinates and their frames.
-    path : str
-        What messages call the value, such as ``observatory.latitude``.
-
-    Raises
-    ------
-    EncodeError
-        If the value, or one inside it, can't be stored so that it comes back the same.
+    The value is None, a Python or numpy scalar, text, bytes, an array, a list, tuple or mapping of values, or of one of
+    astropy's types: quantities, masked ones, times, locations, coordinates and their frames. An `EncodeError` says that
+    it, or a value inside it, can't be stored so that it comes back the same; it is called by its ``path``, such as
+    ``observatory.latitude``.
     """
     return _encoder(type(value), path)(value, path)
 
 
 def decode_value(node: Node, rows: slice | None = None) -> Any:
-    """Return the typed value of a node.
+    """Return the typed value of a node; raise `FormatError` if it isn't what `encode_value` makes.
 
-    Parameters
-    ----------
-    node : Node
-        A node that `encode_value` made, or a stored one.
-    rows : slice, optional
-        The part of the first axis to read (step 1 or more); only for arrays and what is made of arrays.
-
-    Raises
-    ------
-    FormatError
-        If the node isn't what `encode_value` makes.
+    Of arrays, and of what is made of arrays, ``rows`` is the part of the first axis to read (step 1 or more).
     """
     name = node.attr("type", str)
-    decoder = DECODERS.get(name) or more.decoder(name)
+    decoder = DECODERS.get(name) or _astropy_values().DECODERS.get(name)
     if decoder is None:
         raise FormatError(f"{node.where}: there are no values of type {name!r}")
     try:
-        return decoder(node, rows)
+        with nested(node.where, FormatError) if isinstance(node, GroupNode) else nullcontext():
+            return decoder(node, rows)
     except (CompositeH5Error, OSError, MemoryError):
         raise
     except Exception as error:
@@ -108,63 +78,40 @@ def decode_value(node: Node, rows: slice | None = None) -> Any:
 
 
 def value_shape(node: Node) -> tuple[int, ...]:
-    """Return the shape of the array-like value of a node; nothing is read.
-
-    Raises
-    ------
-    FormatError
-        If the node has no arrays.
-    """
+    """Return the shape of the array-like value of a node, which is not read."""
     while isinstance(node, GroupNode) and node:
         # The first child of a value made of arrays has the shape of the whole.
         node = next(iter(node.values()))
-    if not isinstance(node, ArrayNode):
-        raise FormatError(f"{node.where}: there should be an array")
-    return node.shape[:-1] if node.attr("type", str, "") == "earth_location" else node.shape
+    shape = expect_array(node).shape
+    return shape[:-1] if node.attr("type", str, "") == "earth_location" else shape
 
 
 def split_rows(rows: Any, length: int) -> tuple[slice, NDArray[np.intp] | slice | None]:
-    """Return which rows to read, and the index that picks the wanted ones from them.
+    """Return a slice that covers the wanted ones of ``length`` rows, and the index that picks them from what it gives.
 
-    Parameters
-    ----------
-    rows : slice or array_like of int or bool
-        A slice (any step), row numbers (negative ones count from the end), or a bool for each row.
-    length : int
-        How many rows there are.
-
-    Returns
-    -------
-    covering : slice
-        A slice with non-negative limits and a positive step.
-    index : ndarray of int, slice, or None
-        What to apply to the rows that were read; None if they are the wanted ones.
-
-    Raises
-    ------
-    IndexError
-        If a row number is out of range, or there isn't one bool for each row.
-    UnsupportedParameterError
-        If ``rows`` is something else.
+    Rows are a slice (any step), row numbers (negative ones count from the end), or a bool for each row. The covering
+    slice has non-negative limits and a positive step; the index is None if it gives nothing but the wanted rows. An
+    `IndexError` says that a number is out of range, or that there isn't one bool for each row.
     """
+    nothing = slice(0, 0, 1), None
     if isinstance(rows, slice):
         wanted = range(length)[rows]
         if not wanted:
-            return slice(0, 0, 1), None
+            return nothing
         if wanted.step > 0:
             return slice(wanted[0], wanted[-1] + 1, wanted.step), None
         return slice(wanted[-1], wanted[0] + 1, -wanted.step), slice(None, None, -1)
     index = np.asarray(rows)
-    if index.dtype == bool and index.ndim == 1:
-        if len(index) != length:
-            raise OutsideError(f"rows has {len(index)} bools, but there are {length} rows")
-        index = np.flatnonzero(index)
-    if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
+    if index.ndim != 1 or (index.size and index.dtype.kind not in "iub"):
         raise UnsupportedParameterError(
             f"rows should be a slice, or a one-dimensional array of row numbers or bools, not {rows!r}"
         )
+    if index.dtype == bool:
+        if len(index) != length:
+            raise OutsideError(f"rows has {len(index)} bools, but there are {length} rows")
+        index = np.flatnonzero(index)
     if not index.size:
-        return slice(0, 0, 1), None
+        return nothing
     if index.min() < -length or index.max() >= length:
         raise OutsideError(f"rows {index.min()} to {index.max()} were asked for, but there are {length} rows")
     index = index.astype(np.intp)
@@ -173,11 +120,28 @@ def split_rows(rows: Any, length: int) -> tuple[slice, NDArray[np.intp] | slice 
     return slice(int(first), int(index.max()) + 1, 1), index - first
 
 
-def read_rows(node: ArrayNode, rows: slice | None) -> NDArray[Any]:
-    """Return the values of an array of numbers, bools or strings, or those of some rows."""
-    if node.dtype.kind not in "biufcUS":
+def expect_group(node: Node, what: str = "a value of its type") -> GroupNode:
+    """Return a node that must be a group, for it should be ``what``."""
+    if not isinstance(node, GroupNode):
+        raise FormatError(f"{node.where}: {what} should be a group")
+    return node
+
+
+def expect_array(node: Node, dtype_kinds: str = "biufcUS", ndim: int | None = None) -> ArrayNode:
+    """Return a node that must be an array of some types (`numpy.dtype.kind`) and number of axes."""
+    if not isinstance(node, ArrayNode):
+        raise FormatError(f"{node.where}: there should be a dataset, not a group")
+    if node.dtype.kind not in dtype_kinds:
         raise FormatError(f"{node.where}: values of type {node.dtype} are not expected here")
-    return np.asarray(node.read(() if rows is None else (slice(*rows.indices(node.shape[0])),)))
+    if ndim is not None and node.ndim != ndim:
+        raise FormatError(f"{node.where}: should have {ndim} axes, not {node.ndim}")
+    return node
+
+
+def read_rows(node: Node, rows: slice | None, dtype_kinds: str = "biufcUS") -> NDArray[Any]:
+    """Return the values of an array of some types (`numpy.dtype.kind`), or those of some rows."""
+    array = expect_array(node, dtype_kinds)
+    return np.asarray(array.read(() if rows is None else (slice(*rows.indices(array.shape[0])),)))
 
 
 def read_part(node: Node, rows: slice | None, length: int | None) -> Any:
@@ -198,6 +162,11 @@ def read_only(node: Node) -> Node:
     raise FormatError(f"{node.where}: a link can't be part of a value")
 
 
+def _astropy_values() -> Any:
+    """Return the module of astropy's types: it needs this one, and astropy, which takes long to import."""
+    return import_module(".astropy_values", __package__)
+
+
 def _encoder(cls: type, path: str) -> Encoder:
     if (encoder := _ENCODERS.get(cls)) is not None:
         return encoder
@@ -208,18 +177,23 @@ def _encoder(cls: type, path: str) -> Encoder:
         return _encode_numpy_scalar
     if issubclass(cls, Mapping):
         return _encode_record
-    is_astropy = any(base.__module__.startswith("astropy.") for base in cls.__mro__)
-    if is_astropy and (encoder := more.encoder(cls)) is not None:
-        return encoder
-    for base in cls.__mro__:
-        if advice := _ADVICE.get(f"{base.__module__}.{base.__qualname__}"):
-            break
-    else:
-        advice = "use a Python or numpy scalar, text, an array, a list, a dict, or an astropy type"
+    if any(base.__module__.startswith("astropy.") for base in cls.__mro__):
+        own: Encoder | None = _astropy_values().encoder(cls)
+        if own is not None:
+            return own
+    bases = (f"{base.__module__}.{base.__qualname__}" for base in cls.__mro__)
+    advice = next(
+        (_ADVICE[base] for base in bases if base in _ADVICE),
+        "use a Python or numpy scalar, text, an array, a list, a dict, or an astropy type",
+    )
     raise EncodeError(f"{path}: a value of type {cls.__module__}.{cls.__qualname__} can't be stored; {advice}")
 
 
 _ADVICE = {
+    **{
+        f"builtins.{name}": f"pass {name}(value)"
+        for name in ("bool", "bytes", "complex", "float", "int", "list", "str", "tuple")
+    },
     "astropy.coordinates.sky_coordinate.SkyCoord": "pass astropy.coordinates.SkyCoord(value)",
     "astropy.table.column.Column": "pass value.data, or a Table that holds the column",
     "astropy.table.column.MaskedColumn": "pass value.data, or a Table that holds the column",
@@ -228,17 +202,9 @@ _ADVICE = {
     "astropy.time.core.Time": "pass astropy.time.Time(value)",
     "astropy.time.core.TimeDelta": "pass astropy.time.TimeDelta(value)",
     "astropy.units.quantity.Quantity": "pass astropy.units.Quantity(value)",
-    "builtins.bool": "pass bool(value)",
     "builtins.bytearray": "pass bytes(value)",
-    "builtins.bytes": "pass bytes(value)",
-    "builtins.complex": "pass complex(value)",
-    "builtins.float": "pass float(value)",
     "builtins.frozenset": "pass sorted(value)",
-    "builtins.int": "pass int(value)",
-    "builtins.list": "pass list(value)",
     "builtins.set": "pass sorted(value)",
-    "builtins.str": "pass str(value)",
-    "builtins.tuple": "pass tuple(value)",
     "datetime.date": "pass astropy.time.Time(value.isoformat())",
     "datetime.datetime": "pass astropy.time.Time(value)",
     "datetime.timedelta": "pass astropy.time.TimeDelta(value)",
@@ -250,27 +216,19 @@ _ADVICE = {
 }
 
 
+# ---- Scalars, text and bytes --------------------------------------------------------------------------------
+
+
 def _typed(name: str, data: Any, path: str, **attrs: AttrValue) -> Array:
     return Array(np.asarray(data), {"type": name, **attrs}, path)
-
-
-def _encode_none(value: None, path: str) -> Node:
-    return _typed("none", "", path)
 
 
 def _encode_scalar(value: bool | float | complex, path: str) -> Node:
     return _typed(type(value).__name__, value, path)
 
 
-def _scalar_decoder(kinds: str, convert: Callable[[Any], Any]) -> Decoder:
-    """Return a decoder of arrays without axes, of dtypes whose kind is among ``kinds``."""
-
-    def decode(node: Node, rows: slice | None) -> Any:
-        if not isinstance(node, ArrayNode) or node.ndim or node.dtype.kind not in kinds:
-            raise FormatError(f"{node.where}: there should be a dataset without axes, of dtype kind {kinds!r}")
-        return convert(node.read()[()])
-
-    return decode
+def _scalar_decoder(dtype_kinds: str, convert: Callable[[Any], Any]) -> Decoder:
+    return lambda node, rows: convert(expect_array(node, dtype_kinds, 0).read()[()])
 
 
 def _encode_int(value: int, path: str) -> Node:
@@ -284,18 +242,8 @@ def _encode_int(value: int, path: str) -> Node:
         raise EncodeError(f"{path}: {error}") from error
 
 
-def _encode_str(value: str, path: str) -> Node:
-    return _typed("str", text_array(value, path), path)
-
-
 def text_array(value: str, path: str) -> NDArray[np.str_]:
-    """Return text as an array without axes.
-
-    Raises
-    ------
-    EncodeError
-        If HDF5 can't store it: its strings end at U+0000, and are UTF-8, which has no lone surrogates.
-    """
+    """Return text as an array without axes, if HDF5 can store it: strings end at U+0000, and are valid UTF-8."""
     # Here and not on the array, for numpy drops zeros at the end.
     if "\0" in value:
         raise EncodeError(f"{path}: text with U+0000 can't be stored; pass bytes")
@@ -304,14 +252,22 @@ def text_array(value: str, path: str) -> NDArray[np.str_]:
     return array
 
 
-def _encode_bytes(value: bytes, path: str) -> Node:
-    return _typed("bytes", np.frombuffer(value, np.uint8), path)
+def read_text(node: Node) -> str:
+    """Return the text of an array without axes."""
+    return str(expect_array(node, "U", 0).read()[()])
 
 
-def _decode_bytes(node: ArrayNode, rows: slice | None) -> bytes:
-    if not isinstance(node, ArrayNode) or node.ndim != 1 or node.dtype != np.uint8:
-        raise FormatError(f"{node.where}: bytes should be an array of uint8 with one axis")
-    return node.read().tobytes()
+def bytes_array(value: bytes) -> NDArray[np.uint8]:
+    """Return bytes as an array with one axis."""
+    return np.frombuffer(value, np.uint8)
+
+
+def read_bytes(node: Node) -> bytes:
+    """Return the bytes of an array with one axis."""
+    array = expect_array(node, "u", 1)
+    if array.dtype != np.uint8:
+        raise FormatError(f"{node.where}: bytes should be of type uint8, not {array.dtype}")
+    return array.read().tobytes()
 
 
 def _encode_numpy_scalar(value: np.generic, path: str) -> Node:
@@ -322,6 +278,9 @@ def _encode_numpy_scalar(value: np.generic, path: str) -> Node:
     array = np.asarray(value)
     _check_dtype(array.dtype, path)
     return _typed("scalar", array, path)
+
+
+# ---- Arrays -------------------------------------------------------------------------------------------------
 
 
 def _encode_array(value: NDArray[Any], path: str) -> Array:
@@ -337,9 +296,7 @@ def _encode_array(value: NDArray[Any], path: str) -> Array:
     return Array(data, attrs, path)
 
 
-def _decode_array(node: ArrayNode, rows: slice | None) -> NDArray[Any]:
-    if not isinstance(node, ArrayNode):
-        raise FormatError(f"{node.where}: there should be a dataset, not a group")
+def _decode_array(node: Node, rows: slice | None) -> NDArray[Any]:
     values = read_rows(node, rows)
     if values.dtype.kind not in "US" or "length" not in node.attrs:
         return values
@@ -393,17 +350,17 @@ def _encode_masked_array(value: Any, path: str) -> Node:
     return Group(children, attrs, path)
 
 
-def _decode_masked_array(node: GroupNode, rows: slice | None) -> Any:
-    with nested(node.where, FormatError):
-        values = node.array("values")
-        fill_value: Any = _decode_array(node.array("fill_value", 0), None) if "fill_value" in node else None
-        return np.ma.MaskedArray(
-            _decode_array(values, rows),
-            mask=read_mask(node, values.shape, rows) if "mask" in node else np.ma.nomask,
-            fill_value=fill_value,
-            hard_mask=node.attr("hard_mask", bool, False),
-            copy=False,
-        )
+def _decode_masked_array(node: Node, rows: slice | None) -> Any:
+    group = expect_group(node)
+    values = group.array("values")
+    fill_value: Any = _decode_array(group.array("fill_value", 0), None) if "fill_value" in group else None
+    return np.ma.MaskedArray(
+        _decode_array(values, rows),
+        mask=read_mask(group, values.shape, rows) if "mask" in group else np.ma.nomask,
+        fill_value=fill_value,
+        hard_mask=node.attr("hard_mask", bool, False),
+        copy=False,
+    )
 
 
 def read_mask(node: GroupNode, shape: tuple[int, ...], rows: slice | None) -> NDArray[np.bool_]:
@@ -414,8 +371,11 @@ def read_mask(node: GroupNode, shape: tuple[int, ...], rows: slice | None) -> ND
     return read_rows(mask, rows)
 
 
+# ---- Sequences and records ----------------------------------------------------------------------------------
+
 # The Python types of which a list is stored as one array: their dtypes.
 _ITEMS: dict[type, Any] = {bool: np.bool_, int: np.int64, float: np.float64, str: np.str_}
+_ITEM_KINDS = {cls.__name__: np.dtype(dtype).kind for cls, dtype in _ITEMS.items()}
 
 
 def _encode_sequence(value: list[Any] | tuple[Any, ...], path: str) -> Node:
@@ -442,27 +402,17 @@ def _fits_array(items: list[Any] | tuple[Any, ...], item_type: type, path: str) 
 def _sequence_decoder(sequence: type) -> Decoder:
     def decode(node: Node, rows: slice | None) -> Any:
         if isinstance(node, GroupNode):
-            with nested(node.where, FormatError):
-                return sequence(decode_value(node[str(i)]) for i in range(count_items(node)))
+            return sequence(decode_value(node[str(i)]) for i in range(count_items(node)))
         item = node.attr("item", str)
-        if not isinstance(node, ArrayNode) or node.ndim != 1 or (item, node.dtype.kind) not in _ITEM_KINDS:
-            raise FormatError(f"{node.where}: there should be a dataset of {item!r} with one axis")
-        return sequence(node.read().tolist())
+        if item not in _ITEM_KINDS:
+            raise FormatError(f"{node.where}: there are no sequences of {item!r}")
+        return sequence(expect_array(node, _ITEM_KINDS[item], 1).read().tolist())
 
     return decode
 
 
-_ITEM_KINDS = {(cls.__name__, np.dtype(dtype).kind) for cls, dtype in _ITEMS.items()}
-
-
 def count_items(node: GroupNode) -> int:
-    """Return the number of children ``0``, ``1``, ... of a group, which its attribute ``length`` says.
-
-    Raises
-    ------
-    FormatError
-        If one of them is missing, or there are others.
-    """
+    """Return how many children ``0``, ``1``, ... a group has: exactly those that its attribute ``length`` says."""
     length = node.attr("length", int)
     for i in range(min(length, len(node) + 1)):
         if str(i) not in node:
@@ -483,13 +433,13 @@ def _encode_record(value: Mapping[Any, Any], path: str) -> Node:
 
 
 _ENCODERS: dict[type, Encoder] = {
-    type(None): _encode_none,
+    type(None): lambda value, path: _typed("none", "", path),
     bool: _encode_scalar,
     int: _encode_int,
     float: _encode_scalar,
     complex: _encode_scalar,
-    str: _encode_str,
-    bytes: _encode_bytes,
+    str: lambda value, path: _typed("str", text_array(value, path), path),
+    bytes: lambda value, path: _typed("bytes", bytes_array(value), path),
     list: _encode_sequence,
     tuple: _encode_sequence,
     np.ndarray: _encode_array,
@@ -502,11 +452,12 @@ DECODERS: dict[str, Decoder] = {
     "int": _scalar_decoder("iuU", int),
     "float": _scalar_decoder("f", float),
     "complex": _scalar_decoder("c", complex),
-    "str": _scalar_decoder("U", str),
-    "bytes": _decode_bytes,
+    "str": lambda node, rows: read_text(node),
+    "bytes": lambda node, rows: read_bytes(node),
     "scalar": _scalar_decoder("biufcUS", lambda value: value),
     "array": _decode_array,
     "masked_array": _decode_masked_array,
     "list": _sequence_decoder(list),
     "tuple": _sequence_decoder(tuple),
 }
+"""The functions that decode values, by the names of their types; the module `record` adds its own."""
