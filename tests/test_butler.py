@@ -44,7 +44,7 @@ from lsst.daf.butler import (
 )
 
 from compositeh5.butler import link, put_visit, register_dataset_type
-from compositeh5.butler.dataset_types import storage_class_name
+from compositeh5.butler.datasets import storage_class_name
 
 CCD = {"instrument": "DemoCam", "visit": 903334, "detector": 4}
 VISIT = {"instrument": "DemoCam", "visit": 903334}

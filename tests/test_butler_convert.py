@@ -37,7 +37,7 @@ from fits_formatter import FitsFormatter
 from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
 from test_convert import hdu_list
 
-from compositeh5.butler.commands_setup import COMMANDS
+from compositeh5.butler.commands import commands
 from compositeh5.butler.converting import Conversion, convert_dataset_type
 from compositeh5.butler.formatter import CompositeFormatter
 from compositeh5.butler.installing import install
@@ -46,7 +46,7 @@ from compositeh5.fits.conversion import read_exposure
 VISITS = (903334, 903335)
 PIXEL_DIMENSIONS = ("instrument", "visit", "detector")
 FILE_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
-(COMMAND,) = (command for command in COMMANDS if command.name == "compositeh5-convert")
+(COMMAND,) = (command for command in commands() if command.name == "compositeh5-convert")
 
 
 def data_id(visit: int, detector: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from click.testing import CliRunner  # noqa: E402
 from lsst.daf.butler import Butler, Config, DatasetType  # noqa: E402
 
 from compositeh5.butler import put_visit, register_dataset_type  # noqa: E402
-from compositeh5.butler.commands_setup import COMMANDS  # noqa: E402
+from compositeh5.butler.commands import commands  # noqa: E402
 from compositeh5.butler.installing import install  # noqa: E402
 
 CCD = {"instrument": "DemoCam", "visit": 903334, "detector": 4}
@@ -72,7 +72,7 @@ def test_a_stock_repository_learns_to_store_composites(root: Path) -> None:
 
 
 def test_the_command_says_what_it_did(root: Path) -> None:
-    (command,) = [command for command in COMMANDS if command.name == "compositeh5-install"]
+    (command,) = [command for command in commands() if command.name == "compositeh5-install"]
     first = (root / "butler.yaml").read_text()
     done = CliRunner().invoke(command, [str(root)])
     assert done.exit_code == 0, done.output

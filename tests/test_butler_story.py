@@ -25,7 +25,7 @@ from butler_support import RUN, SEED, files_of
 from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
 
 from compositeh5.butler import check, link, put_overlay, put_visit, subset, users_of
-from compositeh5.butler.dataset_types import storage_class_name
+from compositeh5.butler.datasets import storage_class_name
 from compositeh5.butler.formatter import CompositeFormatter
 from compositeh5.demo.repository import register_visit
 

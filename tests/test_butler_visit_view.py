@@ -161,7 +161,7 @@ def test_a_visit_in_memory_has_no_files(tmp_path: Path) -> None:
     butler = create_repo_with(tmp_path / "repo", {"datastore": {"cls": MEMORY_DATASTORE}}, own_roots=True)
     register_dataset_type(butler, "calexp", "exposure")
     butler.put(exposure((20, 30)), "calexp", {**VISIT, "detector": 1}, run=RUN)
-    with pytest.raises(NotACompositeFileError, match="isn't stored in one file"):
+    with pytest.raises(NotACompositeFileError, match="is in memory"):
         open_visit(butler, "calexp", VISIT)
 
 

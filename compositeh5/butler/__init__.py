@@ -7,13 +7,11 @@ them. But for the demonstration, this is the only part of the package that impor
 from .checking import CheckedLink, check, users_of
 from .closure import export_closure, linked_refs, retrieve_closure, transfer_closure
 from .components import gather, put_component, put_links, put_overlay
-from .dataset_types import register_dataset_type
-from .linking import link
+from .datasets import register_dataset_type
 from .relinking import Relinking, relink
-from .resolving import use_butler
+from .stored import link, use_butler
 from .subset import Subset, subset
-from .visit_view import open_visit
-from .visits import put_visit
+from .visits import open_visit, put_visit
 
 __all__ = [
     "CheckedLink",

@@ -21,11 +21,9 @@ from ..composite.definition import Definition
 from ..composite.link import DataId, Link
 from ..errors import NoSuchComponentError, WrongValueError
 from ..trees.gathering import in_order
-from .dataset_types import register_dataset_type
-from .datasets import definition_of
+from .datasets import definition_of, register_dataset_type
 from .formatter import ALONE
-from .linking import link
-from .stored import is_composite, located, open_ref
+from .stored import is_composite, link, located, open_ref
 
 Source: TypeAlias = DatasetRef | DeferredDatasetHandle
 """A stored dataset: its ref, or the handle that tasks get for deferred inputs."""

@@ -19,7 +19,7 @@ from ..composite.link import Link
 from ..errors import ConfigurationError, DefinitionError
 from ..fits.conversion import MAGIC, read_exposure
 from ..trees.running import each
-from .dataset_types import register_dataset_type, storage_class_name
+from .datasets import register_dataset_type, storage_class_name
 from .formatter import use_recipe
 from .stored import open_ref
 from .visits import all_or_nothing

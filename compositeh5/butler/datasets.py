@@ -10,16 +10,22 @@ A derived component tells something of the composite that the same parameters le
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import version
 from math import isfinite
 from platform import python_version
 from typing import Any
 
-from lsst.daf.butler import DatasetProvenance, DatasetRef, StorageClass
-from lsst.resources import ResourcePath
+from lsst.daf.butler import (
+    Butler,
+    DatasetProvenance,
+    DatasetRef,
+    DatasetType,
+    MissingDatasetTypeError,
+    StorageClass,
+    StorageClassFactory,
+)
 
 from .. import kinds
 from ..box import Box
@@ -28,7 +34,6 @@ from ..composite.composite import Composite
 from ..composite.cutout import image_box
 from ..composite.definition import VERSIONS, Definition
 from ..composite.definitions import definition_names, get_definition
-from ..composite.opening import open_composite, open_dataset
 from ..composite.parts import ValuePart
 from ..errors import (
     DefinitionError,
@@ -40,8 +45,6 @@ from ..errors import (
     require_type,
     suggest,
 )
-from ..storage.remote import ZIP_PATH, member_location, shown
-from .dataset_types import storage_class_name
 
 BBOX = "bbox"
 """Name of the parameter, and of the derived component, that is a box."""
@@ -159,45 +162,48 @@ def as_box(box: Any) -> Box:
     return Box(y0, y1, x0, x1)
 
 
-@contextmanager
-def open_uri(
-    uri: ResourcePath, original: ResourcePath | None = None, *, ref: DatasetRef | None = None, size: int = -1
-) -> Iterator[Composite]:
-    """Open the composite of a file, which may be remote: then only what is asked for is transferred.
+def storage_class_name(definition: Definition) -> str:
+    """Return the name of the storage class of a definition, such as ``CompositeH5SourceCatalogV1``."""
+    words = definition.name.split("_")
+    return f"CompositeH5{''.join(word[:1].upper() + word[1:] for word in words)}V{definition.version}"
+
+
+def register_dataset_type(butler: Butler, name: str, definition: str | Definition) -> DatasetType:
+    """Return the dataset type of a name, which is made for composites of a definition if there is none.
 
     Parameters
     ----------
-    uri : ResourcePath
-        The file, or a copy of it.
-    original : ResourcePath, optional
-        The file, if that is a copy: links are relative to this.
-    ref : DatasetRef, optional
-        The dataset that is wanted of a file which may hold several; without it, the first.
-    size : int, optional
-        Size of the file as recorded; not positive if it isn't known.
+    butler : Butler
+        The repository.
+    name : str
+        Name of the dataset type.
+    definition : str or Definition
+        Definition of the composites. A new dataset type gets its dimensions, and the storage class
+        ``CompositeH5<Name>V<version>``.
+
+    Raises
+    ------
+    DefinitionError
+        If a dataset type can't be made: the definition is unknown or has no dimensions, or there is no storage class
+        for it.
     """
-    location = location_of(original or uri)
-    source = source_of(uri)
-    known = size if size > 0 else None
-    if ref is None:
-        composite = open_composite(source, location=location, size=known)
-    else:
-        composite = open_dataset(source, str(ref.id), dict(ref.dataId.required), location=location, size=known)
-    with composite:
-        yield composite
-
-
-def location_of(uri: ResourcePath) -> str:
-    """Return a URI as locations are written: a path, or a URL without signature, maybe of a member of a zip file."""
-    outer = str(uri.ospath) if uri.isLocal else shown(uri.replace(fragment=""))
-    found, is_member, member = str(uri.unquoted_fragment).partition("zip-path=")
-    return member_location(outer, member) if is_member and not found else outer
-
-
-def source_of(uri: ResourcePath) -> ResourcePath | str:
-    """Return what a URI is opened by: itself if it is remote, for it may have a signature, or headers."""
-    location = location_of(uri)
-    return location if uri.isLocal or ZIP_PATH in location else uri
+    try:
+        return butler.get_dataset_type(name)
+    except MissingDatasetTypeError:
+        pass
+    if isinstance(definition, str):
+        definition = get_definition(definition)
+    storage_class = storage_class_name(definition)
+    if storage_class not in StorageClassFactory():
+        raise DefinitionError(
+            f"the repository has no storage class {storage_class}; `butler compositeh5-install` adds those of this "
+            f"package, others must be in its butler.yaml; or register the dataset type {name!r} with another one"
+        )
+    if not definition.dimensions:
+        raise DefinitionError(f"{definition!r} has no dimensions for a dataset type: register {name!r} yourself")
+    dataset_type = DatasetType(name, definition.dimensions, storage_class, universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
+    return dataset_type
 
 
 def is_composite_class(cls: type[Any]) -> bool:

@@ -14,7 +14,7 @@ from ..composite.parts import ValuePart
 from ..errors import DefinitionError
 from .datasets import ASSEMBLY, COMPONENTS, as_composite, as_dataset, definition_of, read_component, read_composite
 from .disassembly import Assembly, take_apart
-from .resolving import resolving
+from .stored import resolving
 
 
 class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]

@@ -26,13 +26,11 @@ from .datasets import (
     as_dataset,
     identified,
     is_composite_class,
-    location_of,
-    open_uri,
     read_component,
     read_composite,
 )
 from .disassembly import Piece, read_piece
-from .resolving import resolving
+from .stored import location_of, opener, resolving
 
 ALONE = "value"
 """Name of the component of a file that holds a dataset which is no composite."""
@@ -181,7 +179,7 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         original = self.file_descriptor.location.uri
         with (
             resolving(self.file_descriptor.parameters) as parameters,
-            open_uri(uri, original, ref=self.dataset_ref, size=expected_size) as composite,
+            opener(uri, self.dataset_ref, original=original, size=expected_size)() as composite,
         ):
             return self._read(composite, component, parameters)
 

@@ -22,8 +22,7 @@ from ..composite.artifact_index import INDEX_BYTES, MAP, entries
 from ..errors import CompositeH5Error, ConfigurationError, LimitError
 from ..storage.locations import joined_location, relative_location
 from ..storage.publish import publish
-from .datasets import location_of
-from .stored import composite_refs, describe, links_if_stored, located
+from .stored import composite_refs, describe, links_if_stored, located, location_of
 
 Places: TypeAlias = dict[tuple[str, str | None], str]
 """Where linked components are: locations by the id of the composite and the component; None is for all components."""

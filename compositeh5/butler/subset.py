@@ -32,9 +32,8 @@ from ..storage.layout import composite_names
 from ..trees.references import StoredLink, part_links
 from ..trees.rewriting import relinked_group
 from ..trees.subsetting import reduced
-from .datasets import location_of
 from .relinking import relink
-from .stored import Missing, describe, is_composite, open_joined, stored_among, stored_targets
+from .stored import Missing, describe, is_composite, location_of, open_joined, stored_among, stored_targets
 
 STORAGE_CLASS = "CompositeH5PartsV1"
 """Storage class of datasets that hold some components of others."""

@@ -1,21 +1,27 @@
-"""Storing a visit: what its detectors share once, and the composites of the detectors, all or nothing."""
+"""Visits: all detectors stored in one transaction, with what they share stored once; and read together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
-from lsst.daf.butler import Butler, DatasetRef
+from lsst.daf.butler import Butler, DatasetRef, MissingCollectionError, MissingDatasetTypeError
 from lsst.resources import ResourcePath
 
 from .. import kinds
 from ..composite.composite import Composite
 from ..composite.definitions import get_definition
+from ..composite.link import DataId
 from ..errors import DefinitionError, DigestMismatchError
+from ..trees.members import DIMENSION, Member
+from ..trees.running import Progress, silent
 from ..trees.sharing import differing_fields
-from .dataset_types import register_dataset_type
-from .linking import link
+from ..trees.visit_view import VisitView
+from .datasets import register_dataset_type
+from .stored import link, location_of, main_uri, open_ref, opener, use_butler
 
 
 def put_visit(
@@ -117,6 +123,71 @@ def all_or_nothing(butler: Butler) -> Iterator[Callable[..., DatasetRef]]:
         raise
 
 
+def open_visit(
+    butler: Butler,
+    dataset_type: str,
+    data_id: DataId,
+    *,
+    collections: Any = None,
+    visit_dataset_type: str = "visit_metadata",
+    executor: Executor | None = None,
+    progress: Progress = silent,
+) -> VisitView:
+    """Open the datasets of all detectors of a visit together; see `compositeh5.trees.open_visit`.
+
+    The repository is asked which there are; no file is opened for that but that of the visit.
+
+    Parameters
+    ----------
+    butler : Butler
+        The repository.
+    dataset_type : str
+        Name of the dataset type of the detectors, such as ``"calexp"``.
+    data_id : mapping
+        Data ID of the visit: instrument, visit, and what else the dataset type has but the detector.
+    collections : optional
+        Where they are looked for, in the order given; by default in those of the Butler.
+    visit_dataset_type : str, optional
+        Dataset type of what the detectors share. If the visit has such a dataset, its components are those of
+        ``view.visit`` and ``view.shared``.
+    executor, progress
+        As for `compositeh5.trees.open_visit`. On an executor, links aren't looked for in the Butler, only where they
+        lead.
+
+    Returns
+    -------
+    VisitView
+        To be closed, best by ``with``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no such datasets, or one has no file.
+    DefinitionError
+        If there are several of one detector: the data ID doesn't name one visit.
+    NotACompositeFileError
+        If one is in memory, or isn't stored in a file of this format.
+    Exception
+        What the Butler raises for dataset types, data IDs and collections that it doesn't know.
+
+    Examples
+    --------
+    >>> with open_visit(butler, "calexp", {"instrument": "Cam", "visit": 903334}) as view:  # doctest: +SKIP
+    ...     print(view.table("summary_stats"))
+    """
+    refs = butler.query_datasets(dataset_type, collections, data_id=data_id, limit=None, explain=False)
+    members = [_member(butler, ref) for ref in refs if DIMENSION in ref.dataId.required]
+    if not members:
+        raise FileNotFoundError(f"{butler}: there is no {dataset_type} with a {DIMENSION} for the data ID {data_id}")
+    with ExitStack() as stack:
+        visit = _visit(butler, visit_dataset_type, data_id, collections)
+        if visit is not None:
+            stack.callback(visit.close)
+        view = VisitView(members, visit, executor=executor, progress=progress, context=partial(use_butler, butler))
+        stack.pop_all()
+        return view
+
+
 def _shared(ccd: Composite, visit: Composite) -> list[str]:
     """Return the names of the components that a detector shares with the visit."""
     dimensions = set(get_definition(visit.definition).dimensions)
@@ -136,3 +207,17 @@ def _deviations(ccd: Composite, visit: Composite, name: str) -> Iterator[str]:
     own, common = (kinds.encode(composite[name], composite.kind(name)) for composite in (ccd, visit))
     detector = " ".join(f"{key}={value}" for key, value in ccd.data_id.items() if key not in visit.data_id)
     yield f"{detector}: {name} differs in {', '.join(differing_fields(own, common)) or 'its attributes'}"
+
+
+def _member(butler: Butler, ref: DatasetRef) -> Member:
+    uri = main_uri(butler, ref)
+    return Member(location_of(uri), dict(ref.dataId.required), opener(uri, ref))
+
+
+def _visit(butler: Butler, dataset_type: str, data_id: DataId, collections: Any) -> Composite | None:
+    """Return the open dataset of a visit, if there is one."""
+    try:
+        found = butler.query_datasets(dataset_type, collections, data_id=data_id, limit=None, explain=False)
+    except (MissingDatasetTypeError, MissingCollectionError):
+        return None
+    return open_ref(butler, found[0]) if len(found) == 1 else None
