@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import os
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support import counted_reads, tool
 
-import compositeh5
 from compositeh5 import errors
 from compositeh5.composite.session import current
 from compositeh5.storage import chunks
@@ -29,6 +28,12 @@ from compositeh5.storage.nodes import Array, ArrayNode, ExternalLink, Group, Gro
 from compositeh5.storage.reader import StoredFile
 from compositeh5.storage.recipes import Recipe
 from compositeh5.storage.writer import file_image
+
+
+@pytest.fixture(autouse=True)
+def _close_what_is_left_open() -> Iterator[None]:
+    yield
+    StoredFile.close_all()
 
 
 def write(path: Path, root: Group) -> Path:
@@ -57,22 +62,17 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-@given(ARRAYS)
+@given(ARRAYS | TEXTS)
 @settings(max_examples=60)
-def test_arrays_come_back_bit_for_bit(values: np.ndarray) -> None:
-    file = stored(Group({"x": Array(values)}))
-    assert same_bits(file.root.array("x").read(), values)
-    assert digest(file.root["x"]) == digest(Array(values))
-
-
-@given(TEXTS)
-@settings(max_examples=60)
-def test_text_comes_back(values: np.ndarray) -> None:
-    file = stored(Group({"x": Array(values)}))
-    found = file.root.array("x").read()
-    assert found.shape == values.shape
-    assert found.tolist() == values.tolist()
-    assert digest(file.root["x"]) == digest(Array(values))
+def test_arrays_come_back(values: np.ndarray) -> None:
+    node = stored(Group({"x": Array(values)})).root.array("x")
+    found = node.read()
+    if values.dtype.kind == "U":
+        assert found.shape == values.shape
+        assert found.tolist() == values.tolist()
+    else:
+        assert same_bits(found, values)
+    assert digest(node) == digest(Array(values))
 
 
 @given(
@@ -80,7 +80,7 @@ def test_text_comes_back(values: np.ndarray) -> None:
     st.sampled_from(["<f4", ">i2", "u1", "c8", "?"]),
     hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=9),
 )
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_selections_of_chunked_arrays_are_those_of_numpy(data, dtype, shape) -> None:
     """All shapes of chunks, edges and steps: the arrays are small, so the chunks are made small as well."""
     rng = np.random.default_rng(7)
@@ -129,7 +129,7 @@ def test_what_is_left_of_a_closed_file_is_never_taken_for_another(tmp_path: Path
     first = current().open(str(path))
     left = [first.root, first.root["g"], first.root.group("g").array("x")]
     first.close()
-    for _ in range(300):
+    for _ in range(60):
         with closing(current().open(str(path))) as file:
             assert file.root.group("g").array("x").read().sum() == 36
             for node in left:
@@ -163,13 +163,12 @@ def test_large_arrays_of_every_sort_are_read_by_us_and_by_h5py(tmp_path: Path) -
 
 
 def test_a_long_text_is_stored_and_comes_back(tmp_path: Path) -> None:
-    text = "line of text é\n" * 20_000
-    path = write(tmp_path / "x.h5", Group({"x": Array(np.array(text))}))
+    text = np.array("line of text é\n" * 20_000)
+    path = write(tmp_path / "x.h5", Group({"x": Array(text)}))
     node = current().open(str(path)).root.array("x")
-    assert node.shape == ()
-    assert str(node.read()) == text
-    assert path.stat().st_size < len(text) / 10
-    assert digest(node) == digest(Array(np.array(text)))
+    assert node.read() == text
+    assert path.stat().st_size < len(str(text)) / 10
+    assert digest(node) == digest(Array(text))
 
 
 def test_the_same_tree_gives_the_same_bytes() -> None:
@@ -197,32 +196,30 @@ def test_incompressible_chunks_keep_their_checksum(tmp_path: Path) -> None:
         current().open(str(path)).root.array("x").read()
 
 
-SPOILS = {
-    "cut off": lambda packed: packed[:-1],
-    "changed": lambda packed: packed[: len(packed) // 2] + b"\xff\x00\xff" + packed[len(packed) // 2 + 3 :],
-    "other checksum": lambda packed: packed[:-1] + bytes([packed[-1] ^ 1]),
-    "empty": lambda packed: b"",
-    "shorter": lambda packed: zlib.compress(bytes(7999)),
-}
-
-
-@pytest.mark.parametrize("how", SPOILS)
-def test_a_chunk_must_hold_exactly_its_values(how: str) -> None:
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda packed: packed[:-1],
+        lambda packed: packed[: len(packed) // 2] + b"\xff\x00\xff" + packed[len(packed) // 2 + 3 :],
+        lambda packed: packed[:-1] + bytes([packed[-1] ^ 1]),
+        lambda packed: b"",
+        lambda packed: zlib.compress(bytes(7999)),
+        lambda packed: zlib.compress(bytes(10**7)),
+    ],
+    ids=["cut off", "changed", "other checksum", "empty", "shorter", "longer"],
+)
+def test_a_chunk_must_hold_exactly_its_values(spoil: Callable[[bytes], bytes]) -> None:
     values = np.arange(1000.0)
     packed = chunks.Packer((1000,), shuffle=True, level=1).pack(values)
     found = np.empty_like(values)
     chunks.place(chunks.unpack(packed, 8000), (1000,), True, (slice(0, 1000),), found.view("u1").reshape(1000, 8))
     np.testing.assert_array_equal(found, values)
-    with pytest.raises(ValueError, match="does not hold|checksum"):
-        chunks.unpack(SPOILS[how](packed), 8000)
-
-
-def test_a_chunk_that_inflates_to_more_is_refused() -> None:
-    with pytest.raises(ValueError, match="does not hold 8000 bytes"):
-        chunks.unpack(zlib.compress(bytes(10**7)), 8000)
+    with pytest.raises(ValueError, match="does not hold 8000 bytes|checksum"):
+        chunks.unpack(spoil(packed), 8000)
 
 
 @given(st.lists(st.integers(1, 5000), min_size=1, max_size=4), st.sampled_from([1, 2, 4, 8, 16]))
+@settings(max_examples=40)
 def test_chunks_are_of_reasonable_size(shape: list[int], itemsize: int) -> None:
     chunk = chunks.chunk_shape(tuple(shape), itemsize)
     assert all(1 <= c <= n for c, n in zip(chunk, shape, strict=True))
@@ -239,7 +236,7 @@ def test_files_are_read_by_hdf5_1_10(tmp_path: Path) -> None:
 
 def test_metadata_come_before_pixels(tmp_path: Path) -> None:
     """One block at the front of the file answers everything but the values of large arrays."""
-    big = {f"image{i}": Array(np.random.default_rng(i).normal(size=(2000, 2000))) for i in range(2)}
+    big = {f"image{i}": Array(np.random.default_rng(i).normal(size=(500, 500))) for i in range(2)}
     small = {f"s{i}": Array(np.arange(10.0), {"units": "m"}) for i in range(20)}
     image = file_image(Group({**big, **small}))
     with h5py.File(io.BytesIO(image)) as file:
@@ -258,7 +255,7 @@ def test_metadata_come_before_pixels(tmp_path: Path) -> None:
 
 
 def test_a_selection_reads_only_its_chunks(tmp_path: Path) -> None:
-    values = np.random.default_rng(1).normal(size=(2048, 2048)).astype("f4")
+    values = np.random.default_rng(1).normal(size=(1024, 1024)).astype("f4")
     path = write(tmp_path / "x.h5", Group({"x": Array(values)}))
     with counted_reads() as count:
         node = current().open(str(path)).root.array("x")
@@ -293,23 +290,10 @@ def hostile(path: Path, make) -> StoredFile:
     return current().open(str(path))
 
 
-def _with_external_data(file: h5py.File) -> None:
-    file.create_dataset("x", (10,), "u1", external=[("/etc/hostname", 0, 10)])
-
-
 def _virtual(file: h5py.File) -> None:
     layout = h5py.VirtualLayout((10,), "f8")
     layout[:] = h5py.VirtualSource("other.h5", "x", (10,))
     file.create_virtual_dataset("x", layout)
-
-
-def _hard_link(file: h5py.File) -> None:
-    file["y"] = np.arange(3)
-    file["x"] = file["y"]
-
-
-def _deep(file: h5py.File) -> None:
-    file.create_group("/".join("abcdefghijklmnopqrstuvwxyzabcdefghijklm"))
 
 
 def test_what_a_reader_would_refuse_is_not_written() -> None:
@@ -321,9 +305,9 @@ def test_what_a_reader_would_refuse_is_not_written() -> None:
 
 
 HOSTILE = {
-    "external data": (_with_external_data, "another file"),
+    "external data": (lambda f: f.create_dataset("x", (9,), "u1", external=[("/etc/hosts", 0, 9)]), "another file"),
     "virtual": (_virtual, "virtual"),
-    "hard link": (_hard_link, "more than one hard link"),
+    "hard link": (lambda f: f.__setitem__("x", f.create_dataset("y", data=[1])), "more than one hard link"),
     "soft link": (lambda f: f.__setitem__("x", h5py.SoftLink("/y")), "soft link"),
     "variable-length text": (lambda f: f.create_dataset("x", data="abc"), "variable-length"),
     "opaque": (lambda f: f.create_dataset("x", data=np.void(b"abc")), "HDF5 type"),
@@ -333,7 +317,7 @@ HOSTILE = {
     "lzf": (lambda f: f.create_dataset("x", data=np.zeros(99), compression="lzf"), "filters"),
     "named type": (lambda f: f.__setitem__("x", np.dtype("f8")), "neither"),
     "declared but not stored": (lambda f: f.create_dataset("x", (10**12,), "f8", chunks=(1000,)), "are declared"),
-    "deep": (_deep, "deeper"),
+    "deep": (lambda f: f.create_group("x/" * 40), "deeper"),
     "bidi": (lambda f: f.create_group("a\u202eb"), "characters that hide"),
     "attribute type": (lambda f: f.attrs.__setitem__("x", f.ref), "HDF5 type"),
 }
@@ -393,7 +377,7 @@ def test_a_file_is_opened_once_and_closed_by_its_last_user(tmp_path: Path) -> No
     path = str(write(tmp_path / "once.h5", Group({"x": Array(np.arange(3))})))
 
     def descriptors() -> int:
-        return len([fd for fd in os.listdir("/proc/self/fd") if _target(fd).endswith("once.h5")])
+        return list(map(os.path.realpath, Path("/proc/self/fd").iterdir())).count(path)
 
     first, second = current().open(path), current().open(path)
     assert first is second
@@ -406,53 +390,23 @@ def test_a_file_is_opened_once_and_closed_by_its_last_user(tmp_path: Path) -> No
         second.root.array("x")
 
 
-@pytest.mark.parametrize("source", ["open(path, 'rb')", "Stream(open(path, 'rb').read())", "path"])
-def test_a_file_left_open_does_not_crash_the_end_of_the_process(tmp_path: Path, source: str) -> None:
-    path = write(tmp_path / "x.h5", Group({"x": Array(np.arange(3))}))
-    code = (
-        "import io, sys; from compositeh5.storage.reader import StoredFile\n"
-        "from compositeh5.composite.session import current; path = sys.argv[1]\n"
-        "class Stream(io.BytesIO):\n    def readinto(self, b): return super().readinto(b)\n"
-        f"source = {source}\n"
-        "file = current().open(source) if source == path else StoredFile(source, 'stream')\n"
-        "x = file.root['x']"
-    )
-    args = [sys.executable, "-c", code, str(path)]
-    assert subprocess.run(args, check=False, timeout=60).returncode == 0
-
-
-def test_an_error_of_opening_that_is_never_freed_does_not_crash_the_end_of_the_process(tmp_path: Path) -> None:
+def test_what_is_left_open_does_not_crash_the_end_of_the_process(tmp_path: Path) -> None:
+    """Files from all sources, and an error of opening that is never freed."""
     path = write(tmp_path / "x.h5", Group({"x": Array(np.arange(9999.0))}))
-    path.write_bytes(path.read_bytes()[:-100])
+    (tmp_path / "cut.h5").write_bytes(path.read_bytes()[:-100])
     code = (
-        "import ctypes, sys; from compositeh5.composite.session import current\n"
-        "try: current().open(sys.argv[1])\n"
+        "import ctypes, io, sys; from compositeh5.storage.reader import StoredFile\n"
+        "from compositeh5.composite.session import current; path, cut = sys.argv[1:]\n"
+        "class Stream(io.BytesIO):\n    def readinto(self, b): return super().readinto(b)\n"
+        "sources = open(path, 'rb'), Stream(open(path, 'rb').read())\n"
+        "files = [current().open(path), *(StoredFile(source, 'stream') for source in sources)]\n"
+        "nodes = [file.root['x'] for file in files]\n"
+        "try: current().open(cut)\n"
         "except OSError as error: ctypes.pythonapi.Py_IncRef(ctypes.py_object(error))\n"
         "else: sys.exit(1)"
     )
-    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False, timeout=60).returncode == 0
-
-
-def _target(fd: str) -> str:
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    except OSError:
-        return ""
-
-
-@pytest.mark.parametrize(
-    ("name", "places"), [("h5py", {"storage"}), ("lsst", {"butler", "demo", "lsst_images", "remote.py"})]
-)
-def test_only_some_places_import_a_package(name: str, places: set[str]) -> None:
-    package = Path(compositeh5.__file__).parent
-    for path in package.rglob("*.py"):
-        if places & {path.parent.name, path.name}:
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.level == 0:
-                names = [node.module or ""]
-            assert not any(imported.split(".")[0] == name for imported in names), f"{path} imports {name}"
+    args = [sys.executable, "-c", code, str(path), str(tmp_path / "cut.h5")]
+    assert subprocess.run(args, check=False, timeout=60).returncode == 0
 
 
 def test_cutouts_of_the_same_place_are_unpacked_once() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from astropy.table import Table
 from range_server import RangeServer, range_server
 from support import exposure, pixels, write_visit
 
@@ -79,23 +80,34 @@ def test_a_component_of_some_hundred_kilobytes_is_with_the_metadata(server: Rang
     assert gets(server) == 1
 
 
-def test_an_image_is_two_requests(server: RangeServer) -> None:
-    with ch5.open(f"{server.url}/large.h5") as c:
-        np.testing.assert_array_equal(c["image"].array, pixels((2500, 2000)))
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda c: c["image"].array,
+        lambda c: c.read("variance", box=CORNER).array,
+        lambda c: c.lazy("image")[1000:1010, ::3],
+        lambda c: c.cutout(CORNER, components=["image", "wcs"])["image"].array,
+        lambda c: c.load()["variance"].array,
+    ],
+    ids=["image", "box", "slice", "cutout", "load"],
+)
+def test_any_component_or_part_is_two_requests(
+    server: RangeServer, files: Path, read: Callable[[ch5.Composite], Any]
+) -> None:
+    with ch5.open(f"{server.url}/large.h5") as c, ch5.open(files / "large.h5") as local:
+        np.testing.assert_array_equal(read(c), read(local))
     assert gets(server) == 2
 
 
 def test_some_columns_of_a_large_table_are_two_requests(server: RangeServer, files: Path) -> None:
-    from astropy.table import Table
-
     rng = np.random.default_rng(1)
-    table = Table({f"c{i}": rng.random(160_000) for i in range(12)})
+    table = Table({f"c{i}": rng.random(160_000) for i in range(9)})
     ch5.Composite(None, table=table).write(files / "table.h5")
     with ch5.open(f"{server.url}/table.h5") as c:
-        part = c.read("table", columns=["c3", "c7", "c11"], rows=slice(10, 150_000))
+        part = c.read("table", columns=["c3", "c5", "c7"], rows=slice(10, 150_000))
     assert gets(server) == 2
     assert server.sent < (files / "table.h5").stat().st_size
-    for name in ("c3", "c7", "c11"):
+    for name in ("c3", "c5", "c7"):
         np.testing.assert_array_equal(part[name], table[name][10:150_000])
 
 
@@ -119,13 +131,6 @@ def test_a_cutout_of_planes_that_are_far_apart_is_made_of_requests_at_once(serve
     assert gets(server) == 3
     assert server.at_once == 2
     assert server.sent < 8 * BLOCK
-
-
-def test_all_components_are_two_requests(server: RangeServer) -> None:
-    with ch5.open(f"{server.url}/large.h5") as c:
-        loaded = c.load()
-    np.testing.assert_array_equal(loaded["variance"].array, pixels((2500, 2000), 2))
-    assert gets(server) == 2
 
 
 def test_links_are_followed(server: RangeServer) -> None:
@@ -158,13 +163,10 @@ def test_what_is_not_there_or_not_for_us_is_a_missing_file(server: RangeServer, 
     assert gets(server) == 1
 
 
-def test_an_empty_file_says_so(server: RangeServer, files: Path) -> None:
+def test_an_empty_file_and_one_that_becomes_shorter_say_so(server: RangeServer, files: Path) -> None:
     (files / "empty.h5").touch()
     with pytest.raises(errors.NotACompositeFileError, match=r"empty\.h5: not an HDF5 file \(it is empty\)"):
         ch5.open(f"{server.url}/empty.h5")
-
-
-def test_a_file_that_becomes_shorter_is_damaged(server: RangeServer, files: Path) -> None:
     content = (files / "large.h5").read_bytes()
     (files / "cut.h5").write_bytes(content[: 15 * BLOCK])
     with ch5.open(f"{server.url}/cut.h5") as c, pytest.raises(errors.CorruptFileError, match=r"cut\.h5: ends at byte"):
@@ -190,7 +192,7 @@ def test_a_pickled_composite_opens_its_url(server: RangeServer) -> None:
         data = pickle.dumps(composite)
         # The forked process must not use the connection of this one.
         with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
-            for found in pool.map(read_image, [data] * 4):
+            for found in pool.map(read_image, [data] * 2):
                 assert np.array_equal(found, wanted.array)
     with pickle.loads(data) as copy:
         assert np.array_equal(copy["image"].array, wanted.array)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,17 @@ from compositeh5.storage.writer import file_image
 from compositeh5.trees.verify import verify
 
 
-def stored(path: Path, name: str) -> dict[str, Any]:
-    """Return how a dataset is stored, as h5py sees it."""
+def layouts(path: Path) -> dict[str, tuple[object, ...]]:
+    """Return how datasets are stored, as h5py sees them: the level of gzip, shuffle, and the shape of chunks."""
+    found = {}
+
+    def look(name: str, node: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(node, h5py.Dataset):
+            found[name] = node.compression_opts, node.shuffle, node.chunks
+
     with h5py.File(path) as file:
-        dataset = file[f"composite/{name}"]
-        size = dataset.id.get_storage_size()
-        return {
-            "gzip": dataset.compression_opts,
-            "shuffle": dataset.shuffle,
-            "chunks": dataset.chunks,
-            "compressed": size < dataset.nbytes,
-        }
+        file["composite"].visititems(look)
+    return found
 
 
 def test_each_component_is_written_by_its_own_recipe(tmp_path: Path) -> None:
@@ -45,16 +46,21 @@ def test_each_component_is_written_by_its_own_recipe(tmp_path: Path) -> None:
         "default": ch5.Recipe(gzip=4),
     }
     composite.write(path, recipes=recipes)
-    assert stored(path, "image") == {"gzip": 0, "shuffle": False, "chunks": (256, 256), "compressed": False}
-    assert stored(path, "mask") == {"gzip": 9, "shuffle": False, "chunks": (100, 50), "compressed": True}
-    assert stored(path, "variance") == {"gzip": 4, "shuffle": True, "chunks": (256, 256), "compressed": True}
+    found = layouts(path)
+    assert found["image"] == (0, False, (256, 256))
+    assert found["mask"] == (9, False, (100, 50))
+    assert found["variance"] == (4, True, (256, 256))
     with ch5.open(path) as opened:
         verify(opened)
         assert {n: opened.component_digest(n) for n in opened} == {n: composite.component_digest(n) for n in composite}
         assert opened.lazy("mask")[95:105, 45:55].tolist() == composite["mask"].array[95:105, 45:55].tolist()
     # By the library's own filters as well.
     with h5py.File(path) as file:
+        sizes = {
+            name: file["composite"][name].id.get_storage_size() / (600 * 700 * 4) for name in found if name in composite
+        }
         np.testing.assert_array_equal(file["composite/image"][...], composite["image"].array)
+    assert sizes["image"] >= 1 > sizes["mask"] + sizes["variance"]
 
 
 def test_a_recipe_makes_no_other_composite(tmp_path: Path) -> None:
@@ -63,11 +69,14 @@ def test_a_recipe_makes_no_other_composite(tmp_path: Path) -> None:
     first = (tmp_path / "c.h5").read_bytes()
     exposure().write(tmp_path / "c.h5", recipes={"default": ch5.Recipe(gzip=9)})
     assert (tmp_path / "c.h5").read_bytes() == first, "an equal composite is there already"
-    with ch5.open(tmp_path / "c.h5") as opened:
-        opened.replace().write(tmp_path / "copy.h5", recipes={"default": ch5.Recipe(gzip=0)})
-    assert (tmp_path / "copy.h5").stat().st_size > len(first)
-    with ch5.open(tmp_path / "copy.h5") as copy:
-        assert copy.digest == composite.digest
+    for recipe in (ch5.Recipe(gzip=0), "archive"):
+        with ch5.open(tmp_path / "c.h5") as opened:
+            opened.replace().write(tmp_path / "copy.h5", recipes={"default": recipe})
+        assert ((tmp_path / "copy.h5").stat().st_size > len(first)) == (recipe != "archive")
+        with ch5.open(tmp_path / "copy.h5") as copy:
+            assert copy.digest == composite.digest
+            verify(copy)
+        (tmp_path / "copy.h5").unlink()
 
 
 def test_what_is_not_compressed_has_a_checksum(tmp_path: Path) -> None:
@@ -87,13 +96,7 @@ def test_chunks_of_a_table_follow_the_rows(tmp_path: Path) -> None:
     table = Table({"id": np.arange(50_000), "spectrum": pixels((50_000, 7))})
     path = tmp_path / "c.h5"
     ch5.Composite(None, {"table": table}).write(path, recipes={"table": ch5.Recipe(chunks=(1000,))})
-    shapes: dict[str, Any] = {}
-    with h5py.File(path) as file:
-        file["composite/table"].visititems(
-            lambda name, node: shapes.update({name: node.chunks}) if isinstance(node, h5py.Dataset) else None
-        )
-    assert (1000,) in shapes.values()
-    assert (256 * 1024 // 4 // 7, 7) in shapes.values()
+    assert {chunks for _, _, chunks in layouts(path).values()} >= {(1000,), (256 * 1024 // 4 // 7, 7)}
     with ch5.open(path) as opened:
         np.testing.assert_array_equal(opened.read("table", rows=slice(999, 1002))["id"], [999, 1000, 1001])
 
@@ -103,14 +106,9 @@ def test_a_recipe_reaches_nested_components(tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
     composite = ch5.Composite(None, {"items": [inner], "image": inner["image"]})
     composite.write(path, recipes={"items": ch5.Recipe(gzip=7)})
-    levels = {}
-    with h5py.File(path) as file:
-        file.visititems(
-            lambda name, node: levels.update({name: node.compression_opts}) if hasattr(node, "chunks") else None
-        )
-    nested = {level for name, level in levels.items() if name.startswith("composite/items") and level is not None}
-    assert nested == {7}
-    assert levels["composite/image"] == 1
+    levels = {name: level for name, (level, _, chunks) in layouts(path).items() if chunks}
+    assert levels.pop("image") == 1
+    assert set(levels.values()) == {7}
     with ch5.open(path) as opened:
         verify(opened)
 
@@ -121,7 +119,7 @@ def test_a_recipe_reaches_nested_components(tmp_path: Path) -> None:
     st.lists(st.integers(9, 200), max_size=3).map(tuple),
     st.sampled_from(["f8", "i2"]),
 )
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_all_recipes_keep_all_values(gzip: int, shuffle: bool, chunks: tuple[int, ...], dtype: str) -> None:
     values = (pixels((75, 97)) * 100).astype(dtype)
     text = np.array([f"näme {i % 31}" for i in range(3000)])
@@ -231,28 +229,20 @@ def test_a_stream_can_be_read_but_not_mapped(tmp_path: Path) -> None:
             opened.memmap("image")
 
 
-@pytest.mark.parametrize("bit", [0, 7])
-def test_damage_to_raw_pixels_is_noticed_where_they_are_read(tmp_path: Path, bit: int) -> None:
+def test_damage_to_raw_pixels_is_noticed_where_they_are_read(tmp_path: Path) -> None:
     path = tmp_path / "c.h5"
-    ch5.Composite(None, image=ch5.Image(pixels((3000, 400)))).write(path, recipes={"default": "raw"})
+    ch5.Composite(None, image=ch5.Image(pixels((3000, 200)))).write(path, recipes={"default": "raw"})
     with h5py.File(path) as file:
-        place = file["composite/image"].id.get_offset() + 400 * 4 * 2900 + 17
+        place = file["composite/image"].id.get_offset() + 200 * 4 * 2900 + 17
     image = bytearray(path.read_bytes())
-    image[place] ^= 1 << bit
+    image[place] ^= 1
     path.write_bytes(image)
     with ch5.open(path) as opened:
-        assert opened.lazy("image")[:100].shape == (100, 400), "another block"
+        assert opened.lazy("image")[:100].shape == (100, 200), "another block"
         for use in (lambda: opened["image"], lambda: opened.lazy("image")[2901, 3]):
             with pytest.raises(errors.CorruptFileError, match=r"composite/image: rows \d+ to 3000 are damaged"):
                 use()
-
-
-def test_a_file_cut_short_is_noticed(tmp_path: Path) -> None:
-    path = tmp_path / "c.h5"
-    ch5.Composite(None, image=ch5.Image(pixels((3000, 400)))).write(path, recipes={"default": "raw"})
-    with ch5.open(path) as opened:
-        with path.open("r+b") as file:
-            file.truncate(path.stat().st_size - 5000)
+        os.truncate(path, path.stat().st_size - 5000)
         with pytest.raises(errors.CorruptFileError, match="ends before"):
             opened["image"]
 
@@ -286,7 +276,7 @@ _SHAPES = st.lists(st.integers(0, 90), min_size=1, max_size=3).map(tuple)
 
 
 @given(_SHAPES, st.sampled_from(["<f4", ">f8", "i2", "?", "c8", "u1"]), st.data())
-@settings(max_examples=40)
+@settings(max_examples=30)
 def test_raw_arrays_come_back_whole_and_in_part(shape: tuple[int, ...], dtype: str, data: st.DataObject) -> None:
     values = (np.random.default_rng(1).normal(0, 50, shape)).astype(dtype)
     composite = ch5.Composite(None, {"values": values})
@@ -301,21 +291,6 @@ def test_raw_arrays_come_back_whole_and_in_part(shape: tuple[int, ...], dtype: s
         assert opened["values"].tobytes() == values.tobytes()
         assert opened.lazy("values")[index].tobytes() == values[index].tobytes()
         assert opened.digest == composite.digest
-
-
-# Archive: the smallest
-
-
-def test_an_archive_is_smaller_and_equal(tmp_path: Path) -> None:
-    composite = exposure((600, 700))
-    lossless, archive = (
-        composite.file_image(tmp_path / "c.h5", recipes={"default": n}) for n in ("lossless", "archive")
-    )
-    assert lossless == composite.file_image(tmp_path / "c.h5")
-    assert len(archive) < len(lossless)
-    with ch5.open(io.BytesIO(archive), location=tmp_path / "c.h5") as opened:
-        assert opened.digest == composite.digest
-        verify(opened)
 
 
 # Quantized: rounded
@@ -404,7 +379,7 @@ def test_images_without_noise_stay_as_they_are() -> None:
     st.lists(st.floats(width=16), max_size=30),
     st.integers(5, 60),
 )
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_the_error_is_bounded(dtype: str, exponent: float, fraction: float, odd: list[float], width: int) -> None:
     sigma = min(2.0**exponent, 1e4 if dtype == "f2" else np.inf)
     original = np.random.default_rng(width).normal(0, sigma, (150, width)).astype(dtype)
@@ -434,12 +409,6 @@ def test_what_composites_share_is_quantized_once(tmp_path: Path) -> None:
             assert (opened["image"].array % 1 == 0).all()
 
 
-def layout(path: Path, name: str) -> tuple[object, ...]:
-    with h5py.File(path) as file:
-        dataset = file["composite"][name]
-        return dataset.chunks, dataset.compression, dataset.compression_opts, dataset.shuffle
-
-
 def test_what_is_copied_is_stored_as_it_was(tmp_path: Path) -> None:
     visit_path, [path] = write_visit(tmp_path, ccds=1)
     recipes = {"image": ch5.Recipe(gzip=6, chunks=(50, 100)), "variance": "raw", "mask": ch5.Recipe(shuffle=False)}
@@ -451,15 +420,16 @@ def test_what_is_copied_is_stored_as_it_was(tmp_path: Path) -> None:
         c.replace(stage="x").write(tmp_path / "other.h5", recipes={"mask": "archive"})
     (tmp_path / "elsewhere").mkdir()
     visit_path.rename(tmp_path / "elsewhere/visit.h5")
-    before = {name: layout(tmp_path / "a.h5", name) for name in recipes}
-    assert before["image"] == ((50, 100), "gzip", 6, True)
-    assert before["variance"] == (None, None, None, False)
+    written = layouts(tmp_path / "a.h5")
+    assert written["image"] == (6, True, (50, 100))
+    assert written["variance"] == (None, False, None)
     assert [file.path for file in ch5.trees.relink(tmp_path).files] == [
         str(tmp_path / name) for name in ("a.h5", "calexp/calexp_903334_0.h5", "copy.h5", "other.h5")
     ]
     for name in ("a.h5", "flat.h5", "copy.h5"):
-        assert {component: layout(tmp_path / name, component) for component in recipes} == before, name
+        copied = layouts(tmp_path / name)
+        assert all(copied[component] == written[component] for component in recipes), name
         with ch5.open(tmp_path / name) as c:
             verify(c)
-    assert layout(tmp_path / "other.h5", "mask")[1:3] == ("gzip", 9)
-    assert layout(tmp_path / "other.h5", "image") == before["image"]
+    other = layouts(tmp_path / "other.h5")
+    assert (other["mask"][0], other["image"]) == (9, written["image"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,20 +20,16 @@ from compositeh5.trees.verify import verify_files
 
 
 @pytest.fixture(params=["threads", "processes", "dask"])
-def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    if request.param == "threads":
-        with ThreadPoolExecutor(4) as threads:
-            yield threads
-    else:
-        yield request.getfixturevalue(request.param)
+def executor(request: pytest.FixtureRequest) -> Executor:
+    return request.getfixturevalue(request.param)
 
 
-@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 1000])
+@pytest.mark.parametrize("count", [0, 1, 256, 257])
 def test_results_are_in_order(executor: Executor, count: int) -> None:
-    numbers = list(range(count))
-    assert list(each(math.factorial, [n % 20 for n in numbers])) == list(
-        each(math.factorial, [n % 20 for n in numbers], executor=executor)
-    )
+    numbers = [n % 20 for n in range(count)]
+    expected = list(map(math.factorial, numbers))
+    assert list(each(math.factorial, numbers)) == expected
+    assert list(each(math.factorial, numbers, executor=executor)) == expected
 
 
 def test_the_first_failure_is_raised(executor: Executor) -> None:
@@ -106,12 +101,12 @@ def test_what_was_not_begun_is_cancelled() -> None:
 
 
 def test_trees_are_seen_the_same_on_any_executor(executor: Executor, tmp_path: Path) -> None:
-    tree = write_tree(tmp_path, visits=4)
+    tree = write_tree(tmp_path, visits=4, ccds=2)
     (tree / "damaged.h5").write_bytes(b"x")
     with h5py.File(ccd_path(tree, 3), "r+") as file:
         file["composite/image"][...] = 9
     visit_path(tree, 2).rename(tree / "moved.h5")
-    for detector in range(3):
+    for detector in range(2):
         ccd_path(tree, 4, detector).unlink()
     for serial, parallel in (
         (refs_to(visit_path(tree), tree), refs_to(visit_path(tree), tree, executor=executor)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from astropy import units as u
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compositeh5.trees.scalars import Scalar, rows_of, table_of
@@ -44,6 +44,7 @@ def same(found: Scalar, given: Scalar) -> bool:
 
 
 @given(ROWS)
+@settings(max_examples=50)
 def test_rows_come_back(rows: list[dict[str, Scalar]]) -> None:
     table = table_of(rows, {"first": "int"})
     assert table.colnames[0] == "first"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+import shutil
+from concurrent.futures import Executor
 from pathlib import Path
 
+import fault_injection as faults
 import numpy as np
 import pytest
 from astropy.table import QTable
@@ -18,6 +17,7 @@ from support import counted_reads, exposure, tool, visit_info
 import compositeh5 as ch5
 from compositeh5 import errors
 from compositeh5.cli import main
+from compositeh5.composite.opening import file_info
 from compositeh5.composite.session import current
 from compositeh5.trees.promoting import promote
 from compositeh5.trees.subsetting import subset
@@ -26,15 +26,15 @@ from compositeh5.trees.verify import verify
 KEYS = {"instrument": "DemoCam", "visit": 903334}
 
 
-def build(root: Path, detectors: int = 3, shape: tuple[int, int] = (300, 400)) -> Path:
+def build(root: Path) -> Path:
     """Write a visit, its exposures with pixels and calibration, and catalogs that link to the calibrations."""
     visit = ch5.Composite("visit", visit_info=visit_info(), camera=QTable({"name": ["R22"]}), data_id=KEYS)
     visit.write(root / "visit/visit.h5")
-    for detector in range(detectors):
+    for detector in range(3):
         data_id = {**KEYS, "detector": detector}
         calib = ch5.PhotoCalib(2.5 + detector, 0.01)
         info = visit.link("visit_info")
-        ccd = exposure(shape, photo_calib=calib, visit_info=info).replace(data_id=data_id)
+        ccd = exposure(photo_calib=calib, visit_info=info).replace(data_id=data_id)
         ccd.write(root / f"calexp/ccd_{detector}.h5")
         table = QTable({"flux": np.arange(5.0) + detector})
         links = {"photo_calib": ccd.link("photo_calib"), "wcs": ccd.link("wcs"), "visit_info": info}
@@ -94,7 +94,7 @@ def test_some_components_of_all_composites(repository: Path, tmp_path: Path) -> 
     ]
     with ch5.open(tmp_path / "new/src/src_1.visit_info+wcs.h5") as c:
         verify(c)
-        assert list(c) == ["wcs", "visit_info"] or set(c) == {"wcs", "visit_info"}
+        assert set(c) == {"wcs", "visit_info"}
         assert c["visit_info"]["visit"] == 903334
         assert c.links["wcs"].uri == str(tmp_path / "new/calexp/ccd_1.visit_info+wcs.h5")
 
@@ -132,13 +132,10 @@ def test_a_second_call_takes_over_what_is_there(repository: Path, tmp_path: Path
         subset(repository, tmp_path / "other", definition="source_catalog")
 
 
-def test_processes_give_the_same(repository: Path, tmp_path: Path) -> None:
+def test_processes_give_the_same(repository: Path, tmp_path: Path, processes: Executor) -> None:
     one = subset(repository, tmp_path / "one", definition="source_catalog")
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
-        two = subset(repository, tmp_path / "two", definition="source_catalog", executor=executor)
-    assert [path.removeprefix(str(tmp_path / "two")) for path in two.linked] == [
-        path.removeprefix(str(tmp_path / "one")) for path in one.linked
-    ]
+    two = subset(repository, tmp_path / "two", definition="source_catalog", executor=processes)
+    assert two.linked == tuple(path.replace("/one/", "/two/") for path in one.linked)
     for name in files(tmp_path / "one"):
         with ch5.open(tmp_path / "one" / name) as a, ch5.open(tmp_path / "two" / name) as b:
             assert (a.id, a.digest, a.links.keys()) == (b.id, b.digest, b.links.keys())
@@ -150,8 +147,7 @@ def test_what_is_outside_of_the_source_comes_too(tmp_path: Path) -> None:
     found = files(tmp_path / "new")
     assert [name for name in found if not name.startswith("linked/")] == [f"src_{d}.h5" for d in range(3)]
     assert len(found) == 7
-    for path in (tmp_path / "all").rglob("*.h5"):
-        path.unlink()
+    shutil.rmtree(tmp_path / "all")
     current().clear_cache()
     with ch5.open(tmp_path / "new/src_2.h5") as c:
         assert c["photo_calib"].mean == 4.5
@@ -188,8 +184,7 @@ def test_links_in_lists_are_followed(tmp_path: Path) -> None:
     ch5.Composite("raw", amplifiers=links).write(tmp_path / "all/raw/raw.h5")
     subset(tmp_path / "all", tmp_path / "new", definition="raw")
     assert files(tmp_path / "new") == [*(f"amps/{i}.image.h5" for i in range(3)), "raw/raw.h5"]
-    for path in (tmp_path / "all").rglob("*.h5"):
-        path.unlink()
+    shutil.rmtree(tmp_path / "all")
     with ch5.open(tmp_path / "new/raw/raw.h5") as c:
         verify(c)
         assert [image.array[0, 0] for image in c["amplifiers"]] == [0, 1, 2]
@@ -203,36 +198,28 @@ def test_several_composites_of_a_file(tmp_path: Path) -> None:
     with ch5.open(tmp_path / "new/visit.h5", "src") as c:
         assert c.id == catalog.id
         verify(c)
-    from compositeh5.composite.opening import file_info
-
     assert file_info(tmp_path / "new/visit.h5").composites == ("src",)
 
 
-KILLED = """
-import os, random, signal, sys, threading
-from compositeh5.trees.subsetting import subset
-threading.Timer(random.uniform(0, 0.08), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
-subset(sys.argv[1], sys.argv[2], definition="source_catalog")
-"""
-
-
 def test_a_killed_subset_is_finished_by_the_next(repository: Path, tmp_path: Path) -> None:
-    for _ in range(4):
-        subprocess.run([sys.executable, "-c", KILLED, repository, tmp_path / "new"], check=False, timeout=60)
-        for name in files(tmp_path / "new") if (tmp_path / "new").exists() else []:
-            if not name.endswith(".tmp"):
-                with ch5.open(tmp_path / "new" / name) as c:
-                    verify(c)
-                    assert all(info.state != "lost" for info in c.components().values())
-    subset(repository, tmp_path / "new", definition="source_catalog")
-    assert len([name for name in files(tmp_path / "new") if name.endswith(".h5")]) == 7
+    def run() -> None:
+        subset(repository, tmp_path / "new", definition="source_catalog")
+
+    for call in (5, 12, 23):
+        assert faults.run_with(run, call, faults.kill) == faults.KILLED
+        for path in (tmp_path / "new").rglob("[!.]*.h5"):
+            with ch5.open(path) as c:
+                verify(c)
+                assert all(info.state != "lost" for info in c.components().values())
+    run()
+    assert len(list((tmp_path / "new").rglob("[!.]*.h5"))) == 7
 
 
 def test_the_verb(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["subset", str(repository), str(tmp_path / "new"), "--definition", "source_catalog", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [os.path.basename(path) for path in document["composites"]] == [f"src_{d}.h5" for d in range(3)]
-    assert main(["subset", str(repository), str(tmp_path / "b"), "--components", "table", "-j", "2"]) == 0
+    assert main(["subset", str(repository), str(tmp_path / "b"), "--components", "table"]) == 0
     assert "3 files, and 0 to which they link" in capsys.readouterr().out
     assert main(["subset", str(repository), str(tmp_path / "c"), "--definition", "nothing"]) == 2
 

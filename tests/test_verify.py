@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -44,14 +45,17 @@ def change(path: Path, dataset: str, value: object) -> None:
         file[dataset][...] = value
 
 
+def set_attribute(path: Path, group: str, name: str, value: object) -> None:
+    with h5py.File(path, "r+") as file:
+        file[group].attrs[name] = value
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("definition_version", b"x"), ("links", b"{"), ("data_id", b"["), ("absent", b"3")]
 )
 def test_a_bad_attribute_of_a_composite_is_one_problem(tree: Path, name: str, value: bytes) -> None:
-    path = next(tree.rglob("visit*.h5"))
-    with h5py.File(path, "r+") as file:
-        file["composite"].attrs[name] = np.bytes_(value)
-    problems = [problem for problem in verify_files(path).problems if problem.finding == "format"]
+    set_attribute(visit_path(tree), "composite", name, np.bytes_(value))
+    problems = [problem for problem in verify_files(visit_path(tree)).problems if problem.finding == "format"]
     assert [name in problem.detail for problem in problems] == [True]
 
 
@@ -65,15 +69,41 @@ def test_a_whole_tree_has_no_problems(tree: Path) -> None:
     assert (quick.composites, quick.components, quick.links) == (8, 0, 6)
 
 
-def test_changed_content_is_found(tree: Path) -> None:
-    change(ccd_path(tree), "composite/image", 5)
-    assert only(verify_files(tree).problems) == ("digest", "calexp_1_0.h5", "image")
-    assert verify_files(tree, quick=True).problems == ()
+def copy_deeper(tree: Path) -> None:
+    (tree / "deep" / "er").mkdir(parents=True)
+    shutil.copy(ccd_path(tree), tree / "deep" / "er" / "copy.h5")
 
 
-def test_a_changed_target_is_one_problem_not_one_for_each_user(tree: Path) -> None:
-    change(visit_path(tree), "composite/visit_info/exposure_time", 5)
-    assert only(verify_files(tree).problems) == ("digest", "visit_1.h5", "visit_info")
+DAMAGES: dict[str, tuple[Callable[[Path], None], tuple[str, str, str], bool]] = {
+    "value": (lambda tree: change(ccd_path(tree), "composite/image", 5), ("digest", "calexp_1_0.h5", "image"), False),
+    # One problem, not one for each user.
+    "shared value": (
+        lambda tree: change(visit_path(tree), "composite/visit_info/exposure_time", 5),
+        ("digest", "visit_1.h5", "visit_info"),
+        False,
+    ),
+    "attribute": (
+        lambda tree: set_attribute(ccd_path(tree), "composite", "run", np.bytes_("other")),
+        ("digest", "calexp_1_0.h5", ""),
+        True,
+    ),
+    "never completed": (
+        lambda tree: set_attribute(ccd_path(tree), "/", "complete", 0),
+        ("unread", "calexp_1_0.h5", ""),
+        True,
+    ),
+    "link that only we can follow": (copy_deeper, ("moved", "copy.h5", "visit_info"), True),
+}
+"""What is done, what is found, and whether it is found without reading values."""
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_one_problem_where_it_is(tree: Path, name: str) -> None:
+    damage, expected, is_quick = DAMAGES[name]
+    damage(tree)
+    assert only(verify_files(tree).problems) == expected
+    quick = verify_files(tree, quick=True).problems
+    assert ([only(quick)] if quick else []) == [expected] * is_quick
 
 
 def test_a_changed_target_outside_of_what_is_verified_is_found(tree: Path) -> None:
@@ -84,13 +114,6 @@ def test_a_changed_target_outside_of_what_is_verified_is_found(tree: Path) -> No
     assert report.components == 7
     assert verify_files(ccd_path(tree, 2)).problems == ()
     assert len(verify_files(ccd_path(tree, 1)).problems) == 1
-
-
-def test_an_added_or_changed_attribute_of_the_composite_is_found(tree: Path) -> None:
-    with h5py.File(ccd_path(tree), "r+") as file:
-        file["composite"].attrs["run"] = np.bytes_("other")
-    finding, name, _ = only(verify_files(tree, quick=True).problems)
-    assert (finding, name) == ("digest", "calexp_1_0.h5")
 
 
 def test_a_removed_component_is_found(tmp_path: Path) -> None:
@@ -114,12 +137,6 @@ def test_links_that_find_nothing_or_something_else_are_found(tree: Path) -> None
     assert {problem.finding for problem in verify_files(tree, quick=True).problems} == {"stale id", "lost"}
 
 
-def test_a_link_that_only_we_can_follow_is_found(tree: Path) -> None:
-    (tree / "deep" / "er").mkdir(parents=True)
-    shutil.copy(ccd_path(tree), tree / "deep" / "er" / "copy.h5")
-    assert only(verify_files(tree).problems) == ("moved", "copy.h5", "visit_info")
-
-
 def test_files_that_cannot_be_read_are_found_and_foreign_ones_are_no_problem(tree: Path) -> None:
     whole = ccd_path(tree).read_bytes()
     ccd_path(tree).write_bytes(whole[:-100])
@@ -132,12 +149,6 @@ def test_files_that_cannot_be_read_are_found_and_foreign_ones_are_no_problem(tre
         ("unread", "empty.hdf5"),
     ]
     assert report.visited.foreign == (str(tree / "other.h5"),)
-
-
-def test_a_file_that_was_never_completed_is_found(tree: Path) -> None:
-    with h5py.File(ccd_path(tree), "r+") as file:
-        file.attrs["complete"] = 0
-    assert only(verify_files(tree).problems) == ("unread", "calexp_1_0.h5", "")
 
 
 def test_a_damaged_chunk_is_found_and_the_other_components_are_checked(tmp_path: Path) -> None:
@@ -154,17 +165,13 @@ def test_a_damaged_chunk_is_found_and_the_other_components_are_checked(tmp_path:
     assert report.components == 3
 
 
-def nested() -> ch5.Composite:
-    inner = ch5.Composite(None, {"array": np.arange(3)})
-    return ch5.Composite(None, {"one": inner, "many": [inner.replace({"array": np.arange(4)})]})
-
-
-@pytest.mark.parametrize(("dataset", "component"), [("one/array", "one/array"), ("many/0/array", "many/0/array")])
-def test_changed_content_of_a_nested_composite_is_found(tmp_path: Path, dataset: str, component: str) -> None:
+@pytest.mark.parametrize("component", ["one/array", "many/0/array"])
+def test_changed_content_of_a_nested_composite_is_found(tmp_path: Path, component: str) -> None:
     path = tmp_path / "a.h5"
-    nested().write(path)
+    inner = ch5.Composite(None, {"array": np.arange(3)})
+    ch5.Composite(None, {"one": inner, "many": [inner.replace({"array": np.arange(4)})]}).write(path)
     assert verify_files(path).problems == ()
-    change(path, f"composite/{dataset}", 9)
+    change(path, f"composite/{component}", 9)
     assert only(verify_files(path).problems) == ("digest", "a.h5", component)
     with ch5.open(path) as c, pytest.raises(errors.DigestMismatchError, match="array"):
         verify(c)
