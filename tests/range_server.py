@@ -18,6 +18,8 @@ class RangeServer:
     root: Path
     latency: float = 0.0
     """Seconds before each answer."""
+    hold_until: int = 0
+    """Nothing is answered before so many requests have come: they must be made at the same time."""
     knows_ranges: bool = True
     """Whether it answers a range, and not always the whole file."""
     url: str = ""
@@ -25,29 +27,21 @@ class RangeServer:
     """Method and path of each request."""
     sent: int = 0
     """Bytes of files sent."""
-    at_once: int = 0
-    """Most requests that waited for an answer at the same time."""
-    _waiting: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _came: threading.Condition = field(default_factory=threading.Condition)
 
     def reset(self) -> None:
         """Forget what was counted."""
         self.requests.clear()
-        self.sent = self.at_once = 0
+        self.sent = self.hold_until = 0
 
-    @contextmanager
-    def answering(self, method: str, path: str) -> Iterator[None]:
-        """Count a request, and wait."""
-        with self._lock:
+    def wait(self, method: str, path: str) -> None:
+        """Count a request, and wait until it is to be answered."""
+        with self._came:
             self.requests.append((method, path))
-            self._waiting += 1
-            self.at_once = max(self.at_once, self._waiting)
-        try:
-            time.sleep(self.latency)
-            yield
-        finally:
-            with self._lock:
-                self._waiting -= 1
+            self._came.notify_all()
+            if not self._came.wait_for(lambda: len(self.requests) >= self.hold_until, timeout=60):
+                raise TimeoutError(f"{len(self.requests)} requests came, not {self.hold_until}")
+        time.sleep(self.latency)
 
 
 @contextmanager
@@ -59,22 +53,23 @@ def range_server(root: Path) -> Iterator[RangeServer]:
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            with store.answering(self.command, self.path.partition("?")[0]):
-                path = root / self.path.partition("?")[0].lstrip("/")
-                if "secret" in self.path:
-                    return self.reply(403, b"")
-                if not path.is_file():
-                    return self.reply(404, b"")
-                asked, size = self.headers.get("Range"), path.stat().st_size
-                if asked is None or not store.knows_ranges:
-                    return self.reply(200, path.read_bytes())
-                first, last = (int(n) for n in asked.removeprefix("bytes=").split("-"))
-                if first >= size:
-                    return self.reply(416, b"")
-                with path.open("rb") as file:
-                    file.seek(first)
-                    part = file.read(last + 1 - first)
-                return self.reply(206, part, f"bytes {first}-{first + len(part) - 1}/{size}")
+            name = self.path.partition("?")[0]
+            store.wait(self.command, name)
+            path = root / name.lstrip("/")
+            if "secret" in self.path:
+                return self.reply(403, b"")
+            if not path.is_file():
+                return self.reply(404, b"")
+            asked, size = self.headers.get("Range"), path.stat().st_size
+            if asked is None or not store.knows_ranges:
+                return self.reply(200, path.read_bytes())
+            first, last = (int(n) for n in asked.removeprefix("bytes=").split("-"))
+            if first >= size:
+                return self.reply(416, b"")
+            with path.open("rb") as file:
+                file.seek(first)
+                part = file.read(last + 1 - first)
+            return self.reply(206, part, f"bytes {first}-{first + len(part) - 1}/{size}")
 
         do_GET = do_HEAD = do_OPTIONS = answer
 

@@ -1,4 +1,4 @@
-"""Files behind an HTTP server that answers late: few requests, made at once, by GET alone."""
+"""Files behind an HTTP server: few requests, made at once, by GET alone."""
 
 from __future__ import annotations
 
@@ -48,12 +48,11 @@ def running(files: Path) -> Iterator[RangeServer]:
 
 
 @pytest.fixture
-def server(running: RangeServer) -> Iterator[RangeServer]:
+def server(running: RangeServer) -> RangeServer:
     current().clear_cache()
     running.reset()
-    running.latency = 0.03
-    yield running
-    running.latency, running.knows_ranges = 0.0, True
+    running.knows_ranges = True
+    return running
 
 
 def gets(server: RangeServer) -> int:
@@ -121,15 +120,14 @@ def test_a_cutout_of_planes_that_are_near_is_two_requests(server: RangeServer, f
 
 
 def test_a_cutout_of_planes_that_are_far_apart_is_made_of_requests_at_once(server: RangeServer, files: Path) -> None:
-    # Long enough that the threads are there before the first answer is.
-    server.latency = 0.5
     with ch5.open(f"{server.url}/large.h5") as c, ch5.open(files / "large.h5") as local:
+        # After that of opening, two more.
+        server.hold_until = 3
         part, expected = c.cutout(CORNER), local.cutout(CORNER)
     for name in ("image", "mask", "variance"):
         np.testing.assert_array_equal(part[name].array, expected[name].array)
     # The mask is small, so that the variance is near it.
     assert gets(server) == 3
-    assert server.at_once == 2
     assert server.sent < 8 * BLOCK
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,18 +126,16 @@ def test_which_are_meant_must_be_clear(tmp_path: Path) -> None:
     folder = write_detectors(tmp_path, visits=(1, 2))
     with pytest.raises(DefinitionError, match="several composites of detector 0: .*1_0.h5 .*'visit': 1.*2_0.h5"):
         open_visit(folder)
-    with pytest.raises(FileNotFoundError, match="no composite of a detector"):
-        open_visit(folder, data_id={"visit": 3})
-    with pytest.raises(FileNotFoundError, match="no composite of a detector"):
-        open_visit(tmp_path / "visit")
-    with pytest.raises(FileNotFoundError, match="no compositeh5-index.h5 in a folder above .*compositeh5 index ROOT"):
-        open_visit(tmp_path / "visit" / "1.h5")
-    with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        open_visit(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="no file has a name of this pattern"):
-        open_visit(str(folder / "3_*.h5"))
-    with pytest.raises(FileNotFoundError, match="should be the file of a visit"):
-        open_visit(tmp_path / "visit" / "3.h5", folder)
+    for args, data_id, message in (
+        ([folder], {"visit": 3}, "no composite of a detector"),
+        ([tmp_path / "visit"], None, "no composite of a detector"),
+        ([tmp_path / "visit/1.h5"], None, "no compositeh5-index.h5 in a folder above .*compositeh5 index ROOT"),
+        ([tmp_path / "nowhere"], None, "no such file or folder"),
+        ([str(folder / "3_*.h5")], None, "no file has a name of this pattern"),
+        ([tmp_path / "visit/3.h5", folder], None, "should be the file of a visit"),
+    ):
+        with pytest.raises(FileNotFoundError, match=message):
+            open_visit(*args, data_id=data_id)
     with pytest.raises(FormatError, match="rows of what open_index gives"):
         open_visit(QTable({"path": ["a"]}))
 
@@ -184,10 +181,8 @@ def test_what_is_shared_is_read_once(simulated: Path) -> None:
 
 
 def test_what_is_not_the_same_is_not_shared(tmp_path: Path) -> None:
-    folder = write_detectors(tmp_path, d1={"photo_calib": ch5.PhotoCalib(2.0)}, d0={"photo_calib": ch5.PhotoCalib(1.0)})
-    for name in ("903334_2.h5",):
-        with ch5.open(folder / name) as ccd:
-            ccd.replace({"photo_calib": ch5.PhotoCalib(1.0)}).write(folder / name, replace=True)
+    one, two = ({"photo_calib": ch5.PhotoCalib(mean)} for mean in (1.0, 2.0))
+    folder = write_detectors(tmp_path, d0=one, d1=two, d2=one)
     with open_visit(folder) as view:
         assert view.shared("wcs").wcs.crval.tolist() == [150.1, 2.2]
         with pytest.raises(DigestMismatchError, match="'photo_calib' of detector 1 isn't the same as that of most"):
@@ -279,13 +274,12 @@ def test_a_lost_component_is_not_an_absent_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])
-def test_on_an_executor_it_is_the_same(simulated: Path, view: VisitView, kind: str) -> None:
+def test_on_an_executor_it_is_the_same(
+    simulated: Path, view: VisitView, request: pytest.FixtureRequest, kind: str
+) -> None:
     steps: list[tuple[str, int, int]] = []
-    executor = ThreadPoolExecutor(2) if kind == "threads" else ProcessPoolExecutor(2, mp_context=get_context("spawn"))
-    with (
-        executor as pool,
-        open_visit(simulated / "calexp", executor=pool, progress=lambda *step: steps.append(step)) as other,
-    ):
+    executor = request.getfixturevalue(kind)
+    with open_visit(simulated / "calexp", executor=executor, progress=lambda *step: steps.append(step)) as other:
         assert other.detectors == view.detectors
         assert (other.table("summary_stats") == view.table("summary_stats")).all()
         assert other.visit_info == view.visit_info
@@ -298,10 +292,8 @@ def test_on_an_executor_it_is_the_same(simulated: Path, view: VisitView, kind: s
 
 def test_files_are_open_only_while_they_are_read(simulated: Path) -> None:
     def files() -> list[str]:
-        links = (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd"))
-        return [
-            name for link in links if os.path.islink(link) and (name := os.readlink(link)).startswith(str(simulated))
-        ]
+        opened = map(os.path.realpath, Path("/proc/self/fd").iterdir())
+        return [path for path in opened if path.startswith(str(simulated))]
 
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("/proc is needed to see which files are open")
@@ -392,15 +384,15 @@ def test_detectors_without_a_wcs(tmp_path: Path) -> None:
 
 
 def test_positions_and_tables_read_no_pixel(tmp_path: Path) -> None:
-    visit, ccds = write_visit(tmp_path, ccds=1)
-    for detector in range(1, 6):
-        with ch5.open(ccds[0]) as ccd:
+    visit, [first] = write_visit(tmp_path, ccds=1)
+    for detector in range(1, 4):
+        with ch5.open(first) as ccd:
             data_id = {**ccd.data_id, "detector": 20 + detector}
             changed = {"image": ch5.Image(pixels((300, 400), detector), origin=(100, 200), unit="nJy")}
-            ccd.replace(changed, data_id=data_id).write(ccds[0].with_name(f"{detector}.h5"))
-    stored = sum(path.stat().st_size for path in ccds[0].parent.iterdir())
-    with counted_reads() as count, open_visit(visit, ccds[0].parent) as view:
-        assert len(view.containing(SkyCoord(150.1, 2.2, unit="deg"))) == 6
+            ccd.replace(changed, data_id=data_id).write(first.with_name(f"{detector}.h5"))
+    stored = sum(path.stat().st_size for path in first.parent.iterdir())
+    with counted_reads() as count, open_visit(visit, first.parent) as view:
+        assert len(view.containing(SkyCoord(150.1, 2.2, unit="deg"))) == 4
         view.table("wcs")
         view.visit_info
     assert count() < 0.2 * stored
@@ -431,29 +423,24 @@ def test_stacked_pixels(view: VisitView, simulated: Path) -> None:
         stack(view, "psf")
 
 
-def test_workers_of_dask_read_pixels_and_components(view: VisitView, simulated: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
-    stacked = stack(view, "image")
+def test_workers_of_dask_read_pixels_and_components(view: VisitView, simulated: Path, dask_client: Any) -> None:
+    mean = stack(view, "image").mean(axis=0, dtype=np.float64)
     expected = np.mean([image.array for image in view["image"].values()], axis=0, dtype=np.float64)
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        cluster.get_client() as client,
-        open_visit(simulated / "calexp", executor=client.get_executor()) as other,
-    ):
+    assert np.allclose(mean.compute(scheduler=dask_client), expected)
+    with open_visit(simulated / "calexp", executor=dask_client.get_executor()) as other:
         assert (other.table("photo_calib") == view.table("photo_calib")).all()
-        assert np.allclose(stacked.mean(axis=0, dtype=np.float64).compute(), expected)
 
 
 def test_part_of_a_stack_reads_little(tmp_path: Path) -> None:
     pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
     for detector in range(3):
-        image = ch5.Image(pixels((1500, 1500), detector))
+        image = ch5.Image(pixels((900, 900), detector))
         ch5.Composite(None, image=image, data_id={"detector": detector}).write(tmp_path / f"{detector}.h5")
     with open_visit(tmp_path) as view:
         stacked = stack(view, "image")
         with counted_reads() as count:
             stacked[:, 100:120, 100:120].compute(scheduler="synchronous")
-    assert count() < 0.15 * sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert count() < 0.3 * sum(path.stat().st_size for path in tmp_path.iterdir())
 
 
 def test_only_equal_boxes_are_stacked(tmp_path: Path) -> None:
