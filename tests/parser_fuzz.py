@@ -26,7 +26,7 @@ import compositeh5 as ch5
 from compositeh5 import CompositeH5Error, kinds
 from compositeh5.composite.artifact_index import files_of
 from compositeh5.composite.composite import stored_composite
-from compositeh5.composite.definition_reader import read_file
+from compositeh5.composite.definitions import load_definition
 from compositeh5.composite.session import current
 from compositeh5.storage.locations import absolute_location, joined_location, relative_location
 from compositeh5.storage.nodes import Array, Group, GroupNode, Node
@@ -222,7 +222,7 @@ def definition_files(content: Any, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.yaml"
         path.write_bytes(text)
-        ours("definition_files", lambda: read_file(path))
+        ours("definition_files", lambda: load_definition(path))
 
 
 @prop

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 from ..errors import DefinitionError, did_you_mean
-from .definition import ComponentDefinition, Definition, describe, problems
+from .definition import ComponentDefinition, Definition
 from .definitions import definition_names, get_definition
 
 _MISSING: Any = object()
@@ -30,42 +30,28 @@ def assemble(components: Mapping[str, Any], definition: Definition, cls: type[An
     Absent components (missing or None) are never passed. Whether a call can work is decided before it is made, so that
     any exception of the user's code comes out unchanged.
 
-    Parameters
-    ----------
-    components : mapping
-        Component values by name.
-    definition : `Definition`
-        What the composite is made of.
-    cls : type, optional
-        Class of the object, instead of the ``python_type`` of the definition.
-
-    Raises
-    ------
-    DefinitionError
-        If the components don't fit the definition (`Definition.check`), there is neither an assembler nor a
-        class, an import path leads nowhere, the constructor can't be called with the components, or nothing accepts
-        one of them.
+    ``cls`` is the class of the object, instead of the ``python_type`` of the definition. A `DefinitionError` says that
+    the components don't fit the definition (`Definition.check`), that there is neither an assembler nor a class, that
+    an import path leads nowhere, that the constructor can't be called with the components, or that nothing accepts one.
     """
     definition.check(components)
     present = {name: components[name] for name in definition.components if components.get(name) is not None}
     if definition.assembler is not None:
-        return _call(f"{describe(definition)}: assembler", _resolve(definition, "assembler"), present)
+        return _call(f"{definition.title}: assembler", _resolve(definition, "assembler"), present)
     if cls is None:
         if definition.python_type is None:
-            raise DefinitionError(
-                f"{describe(definition)}: has neither an assembler nor a python_type to build an object"
-            )
+            raise DefinitionError(f"{definition.title}: has neither an assembler nor a python_type to build an object")
         cls = _resolve(definition, "python_type")
     own = _keywords(cls, present, definition)
-    obj = _call(f"{describe(definition)}: {cls.__qualname__}({', '.join(own)})", cls, **own)
+    obj = _call(f"{definition.title}: {cls.__qualname__}({', '.join(own)})", cls, **own)
     for name, value in present.items():
         if name not in own:
-            _set(obj, definition.components[name], value, f"{describe(definition)}: components.{name}")
+            _set(obj, definition.components[name], value, f"{definition.title}: components.{name}")
     return obj
 
 
 def disassemble(obj: Any, definition: Definition) -> dict[str, Any]:
-    """Take a Python object apart.
+    """Take a Python object apart: return the components that are present, in the order of the definition.
 
     The ``disassembler`` of the definition is called with the object; it returns a mapping of components. Without one
     each component is taken by its ``getter``, or by its name: a method without arguments, or an attribute. An object
@@ -73,26 +59,12 @@ def disassemble(obj: Any, definition: Definition) -> dict[str, Any]:
 
     Input-only components are left out, and what is None is absent. Exceptions of the user's code come out unchanged.
 
-    Parameters
-    ----------
-    obj : object
-        What to take apart.
-    definition : `Definition`
-        What the composite is made of.
-
-    Returns
-    -------
-    components : dict
-        The components that are present, in the order of the definition.
-
-    Raises
-    ------
-    DefinitionError
-        If the components don't fit the definition (`Definition.check`), the object lacks one that is required or has a
-        getter, or makes up its attributes (``__getattr__``), a method needs arguments, or an import path leads nowhere.
+    A `DefinitionError` says that the components don't fit the definition (`Definition.check`), that the object lacks
+    one that is required or has a getter, or makes up its attributes (``__getattr__``), that a method needs arguments,
+    or that an import path leads nowhere.
     """
     if definition.disassembler is not None:
-        what = f"{describe(definition)}: disassembler"
+        what = f"{definition.title}: disassembler"
         values = _call(what, _resolve(definition, "disassembler"), obj)
         if not isinstance(values, Mapping):
             raise DefinitionError(
@@ -101,12 +73,11 @@ def disassemble(obj: Any, definition: Definition) -> dict[str, Any]:
             )
     else:
         values = {
-            name: _get(obj, component, f"{describe(definition)}: components.{name}")
+            name: _get(obj, component, f"{definition.title}: components.{name}")
             for name, component in definition.components.items()
             if not component.input_only
         }
-    if wrong := problems(values, definition):
-        raise DefinitionError(f"{describe(definition)}: {type(obj).__qualname__} object: {'; '.join(wrong)}")
+    definition.check(values, f"{type(obj).__qualname__} object")
     return {
         name: values[name]
         for name, component in definition.components.items()
@@ -131,7 +102,7 @@ def _keywords(cls: type[Any], present: Mapping[str, Any], definition: Definition
         parameters = inspect.signature(cls).parameters.values()
     except ValueError:
         raise DefinitionError(
-            f"{describe(definition)}: the parameters of {cls.__qualname__} can't be known; give an assembler"
+            f"{definition.title}: the parameters of {cls.__qualname__} can't be known; give an assembler"
         ) from None
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     names = {
@@ -206,9 +177,9 @@ def _resolve(definition: Definition, key: str) -> Any:
         # A module that is there, but lacks one that it imports, isn't a mistake in the definition.
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise DefinitionError(f"{describe(definition)}: {key}: {path!r}: there is no module {error.name!r}") from error
+        raise DefinitionError(f"{definition.title}: {key}: {path!r}: there is no module {error.name!r}") from error
     try:
         return attrgetter(name)(found)
     except AttributeError as error:
         hint = did_you_mean(error.name, dir(error.obj))
-        raise DefinitionError(f"{describe(definition)}: {key}: {path!r}: {error}{hint}") from error
+        raise DefinitionError(f"{definition.title}: {key}: {path!r}: {error}{hint}") from error

@@ -104,6 +104,11 @@ class Definition:
         return f"<Definition {self.name!r} version {self.version}: {', '.join(self.components)}>"
 
     @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"definition {self.name!r} ({self.source})"
+
+    @property
     def required(self) -> tuple[str, ...]:
         """Names of the components without which a composite is incomplete."""
         return tuple(name for name, component in self.components.items() if component.required)
@@ -118,15 +123,16 @@ class Definition:
         """Names of the components that later processing steps replace."""
         return tuple(name for name, component in self.components.items() if component.calibration)
 
-    def check(self, components: Mapping[str, object]) -> None:
+    def check(self, components: Mapping[str, object], of: str = "") -> None:
         """Check that components are those of a composite of this type.
-
-        Only the values of required and of list-valued components are looked at.
 
         Parameters
         ----------
         components : mapping
-            Component values, or links to components, by name; None is the same as a missing one.
+            Component values, or links to components, by name; None is the same as a missing one. Only the values of
+            required and of list-valued components are looked at.
+        of : str, optional
+            What has the components, for the message.
 
         Raises
         ------
@@ -134,29 +140,18 @@ class Definition:
             If a required component is absent, one isn't in the definition, or a list-valued one isn't a list,
             tuple or link; the message lists every problem.
         """
-        if found := problems(components, self):
-            raise DefinitionError(f"{describe(self)}: {'; '.join(found)}")
-
-
-def problems(components: Mapping[str, object], definition: Definition) -> list[str]:
-    """Return what is wrong with components that should be those of a definition, one text for each problem."""
-    found = [
-        f"there is no component {name!r}{suggest(name, definition.components)}"
-        for name in components
-        if name not in definition.components and name != VERSIONS
-    ]
-    for name, component in definition.components.items():
-        if not (component.required or component.is_list):
-            continue
-        value = components.get(name)
-        if value is None:
-            if component.required:
-                found.append(f"the required component {name!r} is absent")
-        elif component.is_list and not isinstance(value, (list, tuple, Link)):
-            found.append(f"the component {name!r} should be a list of {component.kind}, not a {type(value).__name__}")
-    return found
-
-
-def describe(definition: Definition) -> str:
-    """Return what messages call a definition."""
-    return f"definition {definition.name!r} ({definition.source})"
+        found = [
+            f"there is no component {name!r}{suggest(name, self.components)}"
+            for name in components
+            if name not in self.components and name != VERSIONS
+        ]
+        for name, component in self.components.items():
+            value = components.get(name)
+            if value is None:
+                if component.required:
+                    found.append(f"the required component {name!r} is absent")
+            elif component.is_list and not isinstance(value, (list, tuple, Link)):
+                kind, other = component.kind, type(value).__name__
+                found.append(f"the component {name!r} should be a list of {kind}, not a {other}")
+        if found:
+            raise DefinitionError(": ".join(filter(None, (self.title, of, "; ".join(found)))))

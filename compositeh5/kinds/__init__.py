@@ -10,11 +10,11 @@ optionally
 ``IMMUTABLE``
     True if values can't be changed, so that one can be shared by all who read it; copies are given out otherwise.
 ``coerce(value) -> value``
-    Turns what users pass into the type that ``decode`` gives, or raises `EncodeError`. Without it, values are taken
-    as they are.
+    Turns what users pass into the type that ``decode`` gives. Without it, values are taken as they are.
 
-The keyword-only arguments of ``decode`` are the parameters of a partial read (``columns`` of a table, ``box`` of an
-image).
+``encode`` and ``coerce`` raise `EncodeError` for a value that can't be stored, ``decode`` raises `FormatError` for a
+node that ``encode`` doesn't write: nodes may come from strangers. The keyword-only arguments of ``decode`` are the
+parameters of a partial read (``columns`` of a table, ``box`` of an image).
 
 Another package adds a kind by an entry point of the group ``compositeh5.kinds`` whose name is the kind and whose value
 is the module. Modules are imported when their kind is first used. A script adds one for its own process by `register`.
@@ -47,11 +47,7 @@ from . import record as record  # records add themselves to the typed values
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-BUILTIN = (
-    "array", "bytes", "image", "list", "mask", "photo_calib", "psf", "record", "table", "text", "wcs",
-)  # fmt: skip
-
-# The types that have a kind of their own, named so that none of their modules must be imported to look them up.
+# The types that have a built-in kind, named so that none of their modules must be imported to look them up.
 _BUILTIN_TYPES = {
     "astropy.table.table.Table": "table",
     "astropy.units.quantity.Quantity": "array",
@@ -69,6 +65,8 @@ _BUILTIN_TYPES = {
     "numpy.generic": "array",
     "numpy.ndarray": "array",
 }
+BUILTIN = tuple(sorted(set(_BUILTIN_TYPES.values())))
+"""Names of the kinds of this package; each is a module here."""
 
 
 @dataclass(frozen=True)
@@ -98,37 +96,20 @@ class Kind:
         return value if getattr(self.module, "IMMUTABLE", False) else copy.deepcopy(value)
 
     def coerce(self, value: Any) -> Any:
-        """Return ``value`` as the type that `decode` gives.
-
-        Raises
-        ------
-        EncodeError
-            If it can't be one of this kind.
-        """
+        """Return ``value`` as the type that `decode` gives, or raise `EncodeError`."""
         function = getattr(self.module, "coerce", None)
         return value if function is None else function(value)
 
     def encode(self, value: Any) -> Node:
-        """Return the node of a value, with its kind and version among the attributes.
-
-        Raises
-        ------
-        EncodeError
-            If the value can't be stored as this kind.
-        """
+        """Return the node of a value, with its kind and version among the attributes, or raise `EncodeError`."""
         node: Node = self.module.encode(self.coerce(value))
         node.attrs = {"kind": self.name, "kind_version": self.version, **node.attrs}
         return node
 
     def decode(self, node: Node, **parameters: Any) -> Any:
-        """Return the value that a node holds, or the part of it that the parameters select.
+        """Return the value of a node, or the part of it that the parameters select; raise `FormatError` if it has none.
 
-        Raises
-        ------
-        UnsupportedParameterError
-            If the kind doesn't have one of the parameters.
-        FormatError
-            If the node isn't what this kind writes.
+        An `UnsupportedParameterError` says that the kind doesn't have one of the parameters.
         """
         if unknown := parameters.keys() - self.parameters:
             raise UnsupportedParameterError(
@@ -180,17 +161,8 @@ def register(name: str, module: Any) -> None:
 def get(name: str, where: str = "") -> Kind:
     """Return a kind by its name.
 
-    Parameters
-    ----------
-    name : str
-        Name of the kind.
-    where : str, optional
-        File and path of the component, for the message.
-
-    Raises
-    ------
-    UnknownKindError
-        If neither this package nor an installed plug-in has it, and it wasn't registered.
+    An `UnknownKindError`, which names ``where`` (file and path of the component), says that neither this package nor an
+    installed plug-in has it, and that it wasn't registered.
     """
     if name in BUILTIN:
         return Kind(name, importlib.import_module(f"{__name__}.{name}"))
@@ -206,13 +178,7 @@ def get(name: str, where: str = "") -> Kind:
 
 
 def infer(value: Any) -> str:
-    """Return the name of the kind that stores values of this type.
-
-    Raises
-    ------
-    EncodeError
-        If no kind does.
-    """
+    """Return the name of the kind that stores values of this type, or raise `EncodeError` if none does."""
     names = [_type_name(cls) for cls in type(value).__mro__]
     for name in names:
         if name in _BUILTIN_TYPES:
@@ -235,13 +201,7 @@ def encode(value: Any, kind: str | None = None) -> Node:
 
 
 def decode(node: Node, **parameters: Any) -> Any:
-    """Return the value of a component's node, by the kind written on it.
-
-    Raises
-    ------
-    FormatError, UnknownKindError, UnsupportedVersionError, UnsupportedParameterError
-        If it can't be decoded; the message names the file and path.
-    """
+    """Return the value of a component's node, by the kind written on it; errors name the file and path."""
     kind = get(node.attr("kind", str), node.where)
     version = node.attr("kind_version", int)
     if version > kind.version:

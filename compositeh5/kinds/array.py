@@ -29,17 +29,10 @@ def encode(value: Any) -> Node:
 
 
 def decode(node: Node, *, rows: Any = None) -> Any:
-    """Return the array that a node holds.
+    """Return the array that a node holds, or those elements of its first axis that ``rows`` says.
 
-    Parameters
-    ----------
-    rows : slice or array_like of int or bool, optional
-        Which elements of the first axis to read; all by default.
-
-    Raises
-    ------
-    UnsupportedParameterError
-        If ``rows`` is given for a value without axes, or is not a selection.
+    Rows are a slice, or an array_like of int or bool. An `UnsupportedParameterError` says that the value has no axes,
+    or that ``rows`` is no selection.
     """
     if rows is None:
         return decode_value(node)

@@ -88,17 +88,9 @@ def encode(value: Image) -> Array:
 
 
 def decode(node: Node, *, box: Box | None = None) -> Image:
-    """Return the image of a node, or the part of it in a box.
+    """Return the image of a node, or the part of it in a box of parent coordinates; nothing else is read.
 
-    Parameters
-    ----------
-    box : Box, optional
-        The part to read, in parent coordinates; nothing else is read.
-
-    Raises
-    ------
-    OutsideError
-        If the box isn't wholly inside the image.
+    An `OutsideError` says that the box isn't wholly inside the image.
     """
     text = node.attr("units", str) if "units" in node.attrs else None
     unit = None if text is None else unit_from_text(text, node.where)

@@ -31,17 +31,9 @@ def encode(value: list[Any]) -> Node:
 
 
 def decode(node: Node, *, items: Iterable[int] | None = None) -> list[Any]:
-    """Return the items of a list.
+    """Return the items of a list, or those of some indices, in the order wanted; negative ones count from the end.
 
-    Parameters
-    ----------
-    items : iterable of int, optional
-        The indices of the items to read, in the order wanted; negative ones count from the end. All by default.
-
-    Raises
-    ------
-    IndexError
-        If the list has no item of one of the indices.
+    An `IndexError` says that the list has no item of one of the indices.
     """
     group = expect_group(node, "a list")
     count = count_items(group)

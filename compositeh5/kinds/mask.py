@@ -79,7 +79,15 @@ class Mask(Pixels):
     def add(self, name: str, description: str = "") -> int:
         """Name the lowest bit that has no name yet, and return the bit.
 
-        An `EncodeError` says that there is a plane of that name, no free bit, or that the name isn't usable.
+        Parameters
+        ----------
+        name, description : str
+            Name of the new plane, and what it means.
+
+        Raises
+        ------
+        EncodeError
+            If there is a plane of that name, no free bit, or the name isn't usable.
         """
         used = {plane.bit for plane in self._planes.values()}
         bit = next((bit for bit in range(self._bit_count) if bit not in used), None)
@@ -117,11 +125,25 @@ class Mask(Pixels):
         return np.asarray((self._array & chosen) != 0)
 
     def set(self, name: str, where: Any) -> None:
-        """Set a plane in some pixels: where an array of bools is True, or those of a slice or other numpy index."""
+        """Set a plane in some pixels.
+
+        Parameters
+        ----------
+        name : str
+            Name of the plane.
+        where : numpy.ndarray of bool, slice or other numpy index
+            Which pixels; bools have the shape of the mask.
+        """
         self._array[where] |= self._value(name)
 
     def clear(self, name: str, where: Any) -> None:
-        """Clear a plane in some pixels, given as for `set`."""
+        """Clear a plane in some pixels.
+
+        Parameters
+        ----------
+        name, where
+            As for `set`.
+        """
         self._array[where] &= ~self._value(name)
 
     def _value(self, *names: str) -> Any:
@@ -174,17 +196,9 @@ def encode(value: Mask) -> Array:
 
 
 def decode(node: Node, *, box: Box | None = None) -> Mask:
-    """Return the mask of a node, or the part of it in a box.
+    """Return the mask of a node, or the part of it in a box of parent coordinates; nothing else is read.
 
-    Parameters
-    ----------
-    box : Box, optional
-        The part to read, in parent coordinates; nothing else is read.
-
-    Raises
-    ------
-    OutsideError
-        If the box isn't wholly inside the mask.
+    An `OutsideError` says that the box isn't wholly inside the mask.
     """
     text = node.attr("planes", str)
     try:

@@ -137,8 +137,11 @@ class PhotoCalib:
     def calibration(self, y: _Numbers = None, x: _Numbers = None) -> NDArray[np.float64]:
         """Return the calibration factor, in nJy per instrumental unit.
 
-        The positions y and x, in parent coordinates, are broadcast against each other. Without them, the result is the
-        mean also for a calibration that varies over the image.
+        Parameters
+        ----------
+        y, x : array_like of float, optional
+            Positions in parent coordinates, in pixels, which are broadcast against each other. Without them, the result
+            is the mean also for a calibration that varies over the image.
         """
         if y is None and x is None:
             return np.array(self.mean)
@@ -203,9 +206,14 @@ class PhotoCalib:
     ) -> Magnitude | tuple[Magnitude, Quantity]:
         """Return AB magnitudes, and their errors in mag if those of the instrumental fluxes are given.
 
-        The arguments are those of `to_flux`. The zero point is 10^(-0.4 * 48.6) erg / (s cm2 Hz), about 3631 Jy (Oke &
-        Gunn 1983); the error is ``2.5 / ln(10)`` times the relative error of the flux. Magnitudes are NaN for negative
-        fluxes and infinite for zero; errors are NaN for both.
+        The zero point is 10^(-0.4 * 48.6) erg / (s cm2 Hz), about 3631 Jy (Oke & Gunn 1983); the error is
+        ``2.5 / ln(10)`` times the relative error of the flux. Magnitudes are NaN for negative fluxes and infinite for
+        zero; errors are NaN for both.
+
+        Parameters
+        ----------
+        instrumental, error, y, x
+            As for `to_flux`.
         """
         from astropy.units import ABmag, mag
 

@@ -73,7 +73,15 @@ class Psf:
 
     @classmethod
     def constant(cls, kernel: NDArray[Any], oversampling: int | tuple[int, int] = 1) -> Self:
-        """Return a PSF that has the same kernel, a plane of floats (ky, kx), everywhere."""
+        """Return a PSF that has the same kernel everywhere.
+
+        Parameters
+        ----------
+        kernel : numpy.ndarray of float, shape (ky, kx)
+            The kernel.
+        oversampling : int or (int, int), optional
+            Samples per pixel along both axes, or along y and x.
+        """
         return cls(np.asarray(kernel)[np.newaxis], np.zeros((1, 2)), oversampling)
 
     @property
@@ -93,12 +101,15 @@ class Psf:
         return y, x
 
     def at(self, y: float, x: float) -> NDArray[Any]:
-        """Return the kernel at a position in parent coordinates, in pixels.
+        """Return the kernel at a position of the image, a new array of the type of the kernels.
 
         The kernels of the four grid positions around it are interpolated bilinearly, sample by sample, as
         ``photutils.psf.GriddedPSFModel`` does. Outside of the grid it is the kernel at the nearest point of its edge.
 
-        The result is a new array of the type of the kernels. A `ValueError` says that the position is NaN.
+        Parameters
+        ----------
+        y, x : float
+            Position in parent coordinates, in pixels. A `ValueError` says that it is NaN.
         """
         if np.isnan(y) or np.isnan(x):
             raise OutsideError(f"there is no PSF at y={y}, x={x}")

@@ -128,17 +128,9 @@ def encode(value: Record) -> Node:
 
 
 def decode(node: Node, *, fields: Iterable[str] | None = None) -> Record:
-    """Return the record that a node holds.
+    """Return the record that a node holds, or one of some ``fields`` in the order wanted; the others aren't read.
 
-    Parameters
-    ----------
-    fields : iterable of str, optional
-        The names of the fields to read, in the order wanted; all by default.
-
-    Raises
-    ------
-    NoSuchComponentError
-        If there is no field of one of the names.
+    A `NoSuchComponentError` says that there is no field of one of the names.
     """
     group = expect_group(node, "a record")
     if node.attr("type", str) != "record":

@@ -60,19 +60,9 @@ def encode(table: Table) -> Node:
 def decode(node: Node, *, columns: str | Iterable[str] | None = None, rows: Any = None) -> Table:
     """Return the table that a node holds, or some columns and rows of it; only these are read.
 
-    Parameters
-    ----------
-    columns : iterable of str, or str, optional
-        The names of the columns, in the order wanted; all by default.
-    rows : slice or array_like of int or bool, optional
-        A slice, row numbers (for which all rows between the lowest and the highest are read), or a bool for each row.
-
-    Raises
-    ------
-    NoSuchComponentError
-        If the table has no column of one of the names.
-    IndexError
-        If a row number is out of range.
+    ``columns`` are names, in the order wanted. ``rows`` is a slice, row numbers (for which all rows between the lowest
+    and the highest are read), or a bool for each row. A `NoSuchComponentError` says that there is no column of one of
+    the names, an `IndexError` that there is no row of one of the numbers.
     """
     from astropy.table import QTable, Table
 

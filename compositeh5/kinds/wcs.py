@@ -59,13 +59,7 @@ _ZERO_IF_UNSET = ("RESTFRQ", "RESTWAV", "VELREF")
 
 
 def coerce(value: Any) -> WCS:
-    """Return the value, which must be an `astropy.wcs.WCS`.
-
-    Raises
-    ------
-    EncodeError
-        If it is something else.
-    """
+    """Return the value, which must be an `astropy.wcs.WCS`."""
     from astropy.wcs import WCS
 
     if not isinstance(value, WCS):
@@ -74,14 +68,9 @@ def coerce(value: Any) -> WCS:
 
 
 def encode(value: WCS) -> Array | Group:
-    """Return the node of a WCS, having decoded it and found every part the same.
+    """Return the node of a WCS, having decoded it and found every part the same; an `EncodeError` tells which isn't.
 
     Units are those into which wcslib converts them (degrees, metres, ...).
-
-    Raises
-    ------
-    EncodeError
-        If the WCS is invalid, or has a part that doesn't come back exactly from the text; the message tells which.
     """
     if any(ctype.endswith("-TAB") for ctype in value.wcs.ctype) or value.wcs.wtb:
         raise EncodeError("wcs: coordinates looked up in a table (-TAB) can't be stored: the table isn't in the header")
@@ -100,23 +89,14 @@ def encode(value: WCS) -> Array | Group:
 
 
 def decode(node: Node) -> WCS:
-    """Return the WCS of a node.
-
-    Raises
-    ------
-    FormatError
-        If the node isn't as `encode` writes it, or astropy can't make a WCS of it.
-    """
-    if isinstance(node, GroupNode):
-        text_node, tables = node.array("header"), {name: node.array(name, 2, "f") for name in _TABLES if name in node}
-    elif isinstance(node, ArrayNode):
-        text_node, tables = node, {}
-    else:
-        raise FormatError(f"{node.where}: a WCS should be a dataset or a group")
-    if text_node.ndim != 0 or text_node.dtype.kind != "U" or text_node.nbytes > 4 * _MAX_LENGTH:
-        raise FormatError(f"{text_node.where}: should be a text of at most {_MAX_LENGTH} characters")
+    """Return the WCS of a node."""
+    group = node if isinstance(node, GroupNode) else Group({"header": node}, where=node.where)
+    header = group.array("header", 0, "U")
+    if header.nbytes > 4 * _MAX_LENGTH:
+        raise FormatError(f"{header.where}: should be a text of at most {_MAX_LENGTH} characters")
+    tables = {name: group.array(name, 2, "f") for name in _TABLES if name in group}
     sip_crpix, bounds = (node.attr(name, np.ndarray, None) for name in ("sip_crpix", "pixel_bounds"))
-    text = str(text_node.read())
+    text = str(header.read())
     try:
         wcs = _parse(text)
         for name, table in tables.items():
@@ -135,26 +115,10 @@ def decode(node: Node) -> WCS:
 
 
 def shift(wcs: WCS, y0: int, x0: int, shape: tuple[int, int]) -> WCS:
-    """Return the WCS of a part of the image: the same sky for the same pixels.
+    """Return the WCS of a part of the image: the same sky for the same pixels, distortions and limits included.
 
-    Parameters
-    ----------
-    wcs : astropy.wcs.WCS
-        That of the whole image; it isn't changed.
-    y0, x0 : int
-        Index of the part's first pixel in the last two axes of the image's array.
-    shape : tuple of int
-        Number of rows and columns of the part; becomes the ``array_shape`` of the result.
-
-    Returns
-    -------
-    astropy.wcs.WCS
-        With distortions, ``pixel_shape`` and ``pixel_bounds`` shifted accordingly.
-
-    Raises
-    ------
-    ValueError
-        If the WCS has fewer than two pixel axes.
+    The part begins at index (y0, x0) of the last two axes of the image's array, and has ``shape`` rows and columns,
+    which becomes the ``array_shape`` of the result. A `ValueError` says that the WCS has fewer than two pixel axes.
     """
     if wcs.naxis < 2:
         raise ValueError(f"a WCS of {wcs.naxis} pixel axis has no rows and columns")
@@ -361,12 +325,11 @@ def _difference(value: WCS, node: Array | Group) -> str:
 
 def _parts(node: Array | Group) -> Iterator[tuple[str, bytes]]:
     """Yield the parts of a node: what to call each, and its content."""
-    header, tables = (node["header"], node) if isinstance(node, Group) else (node, {})
-    assert isinstance(header, Array)
-    for card in str(header.data).split("\n"):
-        yield card, b""
     for name, attr in node.attrs.items():
         yield f"{name} {attr}", np.asarray(attr).tobytes()
-    for name, table in tables.items():
-        if isinstance(table, Array) and table is not header:
-            yield name, table.data.tobytes() + b"".join(np.asarray(attr).tobytes() for attr in table.attrs.values())
+    for name, child in node.items() if isinstance(node, Group) else [("header", node)]:
+        assert isinstance(child, Array)
+        if name == "header":
+            yield from ((card, b"") for card in str(child.data).split("\n"))
+        else:
+            yield name, child.data.tobytes() + b"".join(np.asarray(attr).tobytes() for attr in child.attrs.values())
