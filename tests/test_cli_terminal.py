@@ -16,7 +16,7 @@ from example_folder import write_example_folder
 from terminal import COMMAND, ENVIRONMENT, Shown, Terminal, compositeh5_shows
 
 import compositeh5 as ch5
-from compositeh5.cli import _VERBS
+from compositeh5.cli import VERBS
 
 WITHOUT_RICH = (
     sys.executable,
@@ -175,7 +175,7 @@ def test_whatever_can_take_long_shows_that_it_works(folder: Path, tmp_path: Path
     seen = dict(zip(parts[::2], parts[1::2], strict=True))
     assert seen.keys() == LONG.keys()
     assert not [verb for verb, text in seen.items() if "━" not in text or "error" in text]
-    assert LONG.keys() == _VERBS.keys() - {"ls", "info", "demo"}
+    assert LONG.keys() == VERBS.keys() - {"ls", "info", "demo"}
 
 
 def test_progress_without_rich_is_a_line(folder: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ Run = Callable[..., tuple[int, str]]
 BUTLER_VERBS = {"demo"}
 """They need the extra `butler`, and are tried in tests of their own."""
 
-VERBS = sorted(cli._VERBS.keys() - BUTLER_VERBS)
+VERBS = sorted(cli.VERBS.keys() - BUTLER_VERBS)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def run(capsys: Capture) -> Run:
 
 
 def examples(verb: str) -> list[str]:
-    return [line.strip() for line in cli._VERBS[verb].examples.strip().splitlines()]
+    return [line.strip() for line in cli.VERBS[verb].examples.strip().splitlines()]
 
 
 def here(args: list[str]) -> list[str]:
@@ -67,7 +67,7 @@ def here(args: list[str]) -> list[str]:
 # ---- Help ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", sorted(cli._VERBS))
+@pytest.mark.parametrize("verb", sorted(cli.VERBS))
 def test_help_has_purpose_arguments_exit_codes_keys_and_examples(verb: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as exit:
         main([verb, "--help"])
@@ -84,7 +84,7 @@ def test_help_has_purpose_arguments_exit_codes_keys_and_examples(verb: str, caps
     ]
     assert [text.find(part) for part in parts] == sorted(text.find(part) for part in parts)
     assert all(part in text for part in parts)
-    assert ("\n  1  " in text) == bool(cli._VERBS[verb].found)
+    assert ("\n  1  " in text) == bool(cli.VERBS[verb].found)
     assert 1 <= len(examples(verb)) <= 4
     assert all(line.startswith("compositeh5 ") for line in examples(verb))
     assert any(line.startswith(f"compositeh5 {verb} ") or line == f"compositeh5 {verb}" for line in examples(verb))
@@ -95,7 +95,7 @@ def test_help_has_purpose_arguments_exit_codes_keys_and_examples(verb: str, caps
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_examples_run(verb: str, folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    fine = {0, 1} if cli._VERBS[verb].found else {0}
+    fine = {0, 1} if cli.VERBS[verb].found else {0}
     for line in examples(verb):
         args = here(words(line, folder))
         if args == ["preview", "calexp.h5"]:
@@ -114,7 +114,7 @@ def test_the_examples_of_the_demonstration_run(folder: Path, run: Run) -> None:
 
 
 def test_the_table_of_the_readme_has_all_verbs() -> None:
-    rows = "\n".join(f"| `{name}` | {verb.help} | {verb.found} |" for name, verb in cli._VERBS.items())
+    rows = "\n".join(f"| `{name}` | {verb.help} | {verb.found} |" for name, verb in cli.VERBS.items())
     found = re.search(
         r"^\| verb \| does \| exit code 1 \|\n\|---\|---\|---\|\n((\|.*\n)+)", README.read_text(), re.MULTILINE
     )
@@ -168,7 +168,7 @@ def test_json_says_the_same_as_the_text(verb: str, original: Path, tmp_path: Pat
     assert found
     assert not [fact for fact in found if fact not in text]
     if verb != "get":
-        told = cli._VERBS[verb].json.partition(";")[0]
+        told = cli.VERBS[verb].json.partition(";")[0]
         assert isinstance(content, list) == told.startswith("a list of ")
         objects = content if isinstance(content, list) else [content]
         keys = told.removeprefix("a list of ").split(", ")
@@ -180,7 +180,7 @@ def test_json_of_the_demonstration(tmp_path: Path, run: Run) -> None:
     pytest.importorskip("lsst.daf.butler", reason="the extra `butler` isn't installed")
     code, out = run("demo", tmp_path / "demo", "--detectors", "2", "--size", "64", "--json")
     document = json.loads(out)
-    assert (code, list(document)) == (0, cli._VERBS["demo"].json.split(", "))
+    assert (code, list(document)) == (0, cli.VERBS["demo"].json.split(", "))
     assert len(document["files"]) == 5
 
 
@@ -237,7 +237,7 @@ ELSEWHERE = {("rescue", 1)}
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_exit_codes(verb: str, folder: Path, run: Run, capsys: Capture) -> None:
-    expected = {0, 2} | ({1} if cli._VERBS[verb].found else set())
+    expected = {0, 2} | ({1} if cli.VERBS[verb].found else set())
     assert CODES[verb].keys() | {code for name, code in ELSEWHERE if name == verb} == expected
     (folder / "damaged").mkdir()
     (folder / "damaged" / "a.h5").write_bytes((folder / "calexp.h5").read_bytes()[:-100])

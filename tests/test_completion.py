@@ -13,7 +13,7 @@ import pytest
 from example_folder import write_example_folder
 from terminal import ENVIRONMENT, Terminal
 
-from compositeh5.cli.completion import HOW
+from compositeh5.cli.arguments import ENABLE_COMPLETION
 
 pytest.importorskip("argcomplete", reason="the extra `cli` isn't installed")
 
@@ -47,7 +47,7 @@ def offered(line: str, folder: Path) -> list[str]:
     """
     done = subprocess.run(
         [shell("bash"), "-c", script, "bash", line],
-        capture_output=True, text=True, check=True, cwd=folder, env={**WITH_COMMANDS, "HOW": HOW},
+        capture_output=True, text=True, check=True, cwd=folder, env={**WITH_COMMANDS, "HOW": ENABLE_COMPLETION},
     )  # fmt: skip
     return [word.strip() for word in done.stdout.splitlines() if word.strip()]
 
@@ -73,7 +73,7 @@ def test_bash_is_offered(line: str, expected: list[str], folder: Path) -> None:
 def test_tab_completes_in_an_interactive_bash(folder: Path) -> None:
     terminal = Terminal([shell("bash"), "--norc", "-i"], cwd=folder, env={**WITH_COMMANDS, "PS1": "$ "})
     terminal.wait_for("$ ")
-    terminal.type(f"{HOW}; echo re''ady\n")
+    terminal.type(f"{ENABLE_COMPLETION}; echo re''ady\n")
     terminal.wait_for("ready")
     terminal.type("compositeh5 get calexp.h5 summ\t")
     terminal.wait_for("summary_stats ")
@@ -86,7 +86,7 @@ def test_tab_completes_in_an_interactive_bash(folder: Path) -> None:
 def test_tab_completes_in_an_interactive_zsh(folder: Path) -> None:
     terminal = Terminal([shell("zsh"), "-f", "-i"], cwd=folder, env={**WITH_COMMANDS, "PS1": "$ "})
     terminal.wait_for("$ ")
-    terminal.type(f"autoload -U compinit; compinit -u -D; {HOW}; echo re''ady\n")
+    terminal.type(f"autoload -U compinit; compinit -u -D; {ENABLE_COMPLETION}; echo re''ady\n")
     terminal.wait_for("ready\r")
     terminal.type("compositeh5 get calexp.h5 summ\t")
     # Zsh redraws only what is new.

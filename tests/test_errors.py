@@ -265,7 +265,7 @@ def _arguments(words: list[str], bad: Path, out: Path) -> list[str]:
 
 
 def test_every_verb_is_tried() -> None:
-    assert VERBS.keys() | TREE_VERBS.keys() | WITHOUT_FILES == cli._VERBS.keys()
+    assert VERBS.keys() | TREE_VERBS.keys() | WITHOUT_FILES == cli.VERBS.keys()
 
 
 @pytest.mark.parametrize(

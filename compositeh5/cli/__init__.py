@@ -16,19 +16,19 @@ from contextlib import ExitStack, redirect_stdout
 
 from .._version import __version__
 from ..errors import CompositeH5Error
-from . import comparing, completion, composing, index, making, preview, reading, references
-from .common import COULD_NOT, FINE, INTERRUPTED, Verb
+from . import making, reading, trees
+from .arguments import COULD_NOT, ENABLE_COMPLETION, FINE, INTERRUPTED, Verb, complete
 from .output import harmless
 
-_VERBS: dict[str, Verb] = {
+VERBS: dict[str, Verb] = {
     verb.name: verb
     for verb in (
-        *(reading.ls, reading.info, reading.get, preview.preview, making.convert, making.demo),
-        *(composing.flatten, composing.split, composing.subset, composing.promote),
-        *(index.index, index.visit, comparing.diff),
-        *(references.refs, references.prune, references.relink, references.verify, references.rescue),
+        *(reading.ls, reading.info, reading.get, reading.preview, making.convert, making.demo),
+        *(making.flatten, making.split, making.subset, making.promote, trees.index, trees.visit, reading.diff),
+        *(trees.refs, trees.prune, trees.relink, trees.verify, trees.rescue),
     )
 }
+"""All verbs, in the order in which the help lists them."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         The arguments; those of the process by default.
     """
     parser = _parser()
-    completion.complete(parser)
+    complete(parser)
     arguments = parser.parse_args(argv)
     # Names of files may have what the terminal's encoding hasn't.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -96,11 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         "compositeh5",
         description="Composite scientific objects in HDF5: look into files, get components out, convert, link.",
         epilog="`compositeh5 VERB --help` explains a verb and gives examples. Tab completes verbs, files and components"
-        f" after `{completion.HOW}` (bash and zsh; needs the extra `cli`).",
+        f" after `{ENABLE_COMPLETION}` (bash and zsh; needs the extra `cli`).",
     )
     parser.add_argument("--version", action="version", version=f"compositeh5 {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for name, verb in _VERBS.items():
+    for name, verb in VERBS.items():
         sub = verbs.add_parser(
             name,
             help=verb.help,
@@ -108,7 +108,8 @@ def _parser() -> argparse.ArgumentParser:
             epilog=_epilog(verb),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        verb.add_arguments(sub)
+        for add in verb.arguments:
+            add(sub)
         how = sub.add_mutually_exclusive_group()
         how.add_argument("--json", action="store_true", help="print one document of JSON instead of text")
         how.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors; the exit code tells")

@@ -33,33 +33,11 @@ _Writer = Callable[[Any, str], object]
 """Writes a value to a file of this name."""
 
 
-def write(value: Any, kind: str, path: str | os.PathLike[str], *, replace: bool = False) -> None:
-    """Write the value of a component to a file of its own, all of it or nothing.
+def write(value: Any, kind: str, path: str, *, replace: bool = False) -> None:
+    """Write the value of a component to a file of its own, all of it or nothing; its extension says how.
 
-    Parameters
-    ----------
-    value : object
-        The value.
-    kind : str
-        Name of its kind.
-    path : path
-        The file. Its extension says how: ``.npy`` and ``.fits`` for images, masks, arrays and the kernels of a PSF,
-        ``.ecsv``, ``.fits``, ``.csv``, ``.hdf5`` (as astropy reads it, from path ``table``) and ``.parquet`` (needs
-        pyarrow) for tables, ``.json`` and ``.yaml`` for records and photometric calibrations, ``.hdr`` for a WCS; any
-        for text and bytes.
-    replace : bool, optional
-        Whether a file that is there is replaced.
-
-    Raises
-    ------
-    EncodeError
-        If values of this kind aren't written to files with this extension, or this one can't be.
-    FileExistsError
-        If the file exists, and ``replace`` is False.
-    OSError
-        If it can't be written; nothing is left behind.
+    `EncodeError` is raised if values of this kind aren't written to such files, or this one can't be.
     """
-    path = os.fspath(path)
     extension = os.path.splitext(path)[1].lower()
     writers = _WRITERS.get(kind, _PLAIN_WRITERS)
     writer = writers.get(extension) or writers.get("")
@@ -79,17 +57,7 @@ def write(value: Any, kind: str, path: str | os.PathLike[str], *, replace: bool 
 
 
 def to_text(value: Any, kind: str, *, short: bool = False) -> str:
-    """Return the value of a component as text for people.
-
-    Parameters
-    ----------
-    value : object
-        The value.
-    kind : str
-        Name of its kind.
-    short : bool, optional
-        Whether tables are cut to the size of the terminal.
-    """
+    """Return the value of a component as text for people; if it is to be short, tables are cut to the terminal."""
     if kind == "table":
         limit = None if short else -1
         return "\n".join(value.pformat(max_lines=limit, max_width=limit))
@@ -105,13 +73,6 @@ def to_plain(value: Any, kind: str) -> Any:
     Records, lists, texts and calibrations are themselves, as `plain` gives them; tables have ``unit`` and ``values`` of
     each column by name; arrays and images have their shape, type, unit and range, masks the number of pixels of each
     plane; others are text.
-
-    Parameters
-    ----------
-    value : object
-        The value.
-    kind : str
-        Name of its kind.
     """
     return _FACTS.get(kind, plain)(value)
 

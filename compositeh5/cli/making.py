@@ -1,4 +1,4 @@
-"""The verbs that make composites of something else: ``convert`` and ``demo``."""
+"""The verbs that make composites: ``convert``, ``demo``, ``flatten``, ``split``, ``subset``, ``promote``."""
 
 from __future__ import annotations
 
@@ -6,15 +6,30 @@ import argparse
 import os
 from collections import Counter
 
-from .common import COULD_NOT, FINE, JOBS, argument, force, number_option, verb, working
-from .output import Table, report
-from .progress import progress
+from .arguments import (
+    COMPONENT,
+    COULD_NOT,
+    FILE,
+    FINE,
+    JOBS,
+    argument,
+    between,
+    choice,
+    components,
+    definitions,
+    flag,
+    force,
+    opened,
+    verb,
+    working,
+)  # fmt: skip
+from .output import Table, progress, report
 
 
 @verb(
-    argument("inputs", metavar="IN", nargs="+", help="a file, or several files and folders"),
-    argument("output", metavar="OUT", help="the file to write; the folder for what several files become"),
-    argument("--to", choices=["h5", "fits"], default="h5", help="what the files of folders become (default: h5)"),
+    argument("inputs", "IN", "a file, or several files and folders", nargs="+"),
+    argument("output", "OUT", "the file to write; the folder for what several files become"),
+    choice("--to", ["h5", "fits"], "what the files of folders become (default: h5)"),
     force("what else is in the place of a new file,"),
     JOBS,
     json="a list of source, target, status, message",
@@ -56,15 +71,15 @@ def convert(arguments: argparse.Namespace) -> int:
 @verb(
     argument(
         "directory",
-        metavar="FOLDER",
+        "FOLDER",
+        "where to make it; an earlier demonstration there is replaced (default: ./compositeh5-demo)",
         nargs="?",
         default="compositeh5-demo",
-        help="where to make it; an earlier demonstration there is replaced (default: ./compositeh5-demo)",
     ),
-    argument("--fits", metavar="FILE", nargs="+", default=[], help="use these exposures instead"),
-    number_option("--detectors", low=1, high=100, default=9, metavar="N", help="how many (default: 9)"),
-    number_option("--size", low=64, high=4096, default=1024, metavar="PIXELS", help="rows and columns (default: 1024)"),
-    number_option("--seed", low=0, high=2**32, default=1, metavar="N", help="of the random numbers (default: 1)"),
+    argument("--fits", "FILE", "use these exposures instead", nargs="+", default=[]),
+    argument("--detectors", "N", "how many (default: 9)", type=between(1, 100), default=9),
+    argument("--size", "PIXELS", "rows and columns (default: 1024)", type=between(64, 4096), default=1024),
+    argument("--seed", "N", "of the random numbers (default: 1)", type=between(0, 2**32), default=1),
     json="directory, seconds, files, reads, sharing",
     examples="""
         compositeh5 demo
@@ -79,13 +94,119 @@ def demo(arguments: argparse.Namespace) -> None:
     """
     from ..demo import run
 
+    settings = {name: getattr(arguments, name) for name in ("fits", "detectors", "size", "seed")}
     with progress(arguments) as shown:
-        done = run(
-            arguments.directory,
-            fits=arguments.fits,
-            detectors=arguments.detectors,
-            size=arguments.size,
-            seed=arguments.seed,
+        done = run(arguments.directory, **settings, progress=shown)
+    report(arguments, done.document(), done.text())
+
+
+@verb(
+    *FILE,
+    argument("output", "OUT", "the file to write"),
+    force(),
+    json="file, copied",
+    examples="""
+        compositeh5 flatten calexp_jointcal.h5 send_me.h5""",
+)
+def flatten(arguments: argparse.Namespace) -> None:
+    """Make a copy that needs no other file.
+
+    What the links of the composite lead to is put in their place: one file to send. It has the same id and digests,
+    and its components tell where they are from.
+    """
+    with opened(arguments.file, arguments.name) as composite, progress(arguments, "writing"):
+        composite.flatten(arguments.output, replace=arguments.force)
+        linked = sorted(composite.links)
+    report(arguments, {"file": arguments.output, "copied": linked}, f"{arguments.output}: holds all that it needs")
+
+
+@verb(
+    argument("files", "FILE", "self-contained files", nargs="+"),
+    argument("output", "FOLDER", "the folder for the new files"),
+    argument(
+        "--shared",
+        "PATH",
+        "where in FOLDER to write a shared file, with data ID keys in braces (default: the folder `shared`)",
+        default="shared",
+    ),
+    flag("--keep-deviating", "leave components that differ in their files"),
+    force("a file in FOLDER"),
+    json="files",
+    examples="""
+        compositeh5 split received/*.h5 calexp --shared '../visit/visit_{visit}.h5'""",
+)
+def split(arguments: argparse.Namespace) -> None:
+    """Make linked files of self-contained ones.
+
+    The reverse of flatten: components that were copied from files which are still there become links to these again,
+    and what the definitions declare shared is stored once.
+    """
+    from ..trees.sharing import split
+
+    with progress(arguments) as shown:
+        paths = split(
+            arguments.files,
+            arguments.output,
+            shared=arguments.shared,
+            deviating="keep" if arguments.keep_deviating else "error",
+            replace=arguments.force,
             progress=shown,
         )
-    report(arguments, done.document(), done.text())
+    report(arguments, {"files": paths}, "\n".join(paths))
+
+
+@verb(
+    argument("source", "SRC", "the folder to take from"),
+    argument("destination", "DST", "the folder to fill"),
+    argument("--definition", "NAME", "only composites of this definition (default: all)", completer=definitions),
+    components("only these components of them (default: all)"),
+    choice("--transfer", ["copy", "hardlink", "symlink"], "how files that don't change get there (default: copy)"),
+    flag("--allow-lost", "go on where links are lost"),
+    JOBS,
+    json="composites, linked, lost, visited",
+    examples="""
+        compositeh5 subset repo catalogs --definition source_catalog
+        compositeh5 subset repo small --components wcs,photo_calib -j 4
+        compositeh5 subset repo here --definition visit --transfer hardlink""",
+)
+def subset(arguments: argparse.Namespace) -> None:
+    """Copy a part of a tree, with what it links to.
+
+    The composites of one definition, or some of their components, with all that they link to and nothing else. Paths
+    stay as they are, sharing too; no pixel is read that doesn't come along. An interrupted subset is finished by the
+    same command.
+    """
+    from ..trees.subsetting import subset
+
+    settings = {name: getattr(arguments, name) for name in ("definition", "components", "transfer", "allow_lost")}
+    with working(arguments) as how:
+        done = subset(arguments.source, arguments.destination, **settings, **how)
+    text = f"{arguments.destination}: {len(done.composites)} files, and {len(done.linked)} to which they link"
+    report(arguments, done, text, *(f"lost: {link}" for link in done.lost))
+
+
+@verb(
+    *FILE,
+    COMPONENT,
+    argument("output", "OUT", "the file to write"),
+    argument("--users", "FOLDER", "where those that link to it may be (default: none)", nargs="+", default=[]),
+    JOBS,
+    json="link, users, failed, visited",
+    examples="""
+        compositeh5 promote calexp.h5 psf psf/psf_11.h5 --users repo""",
+)
+def promote(arguments: argparse.Namespace) -> int:
+    """Give a component a file of its own.
+
+    All files that link to it are made to link to that: the composite that it was stored with can then be deleted. The
+    exit code is 2 if a file that links to it couldn't be written.
+    """
+    from ..trees.promoting import promote
+
+    paths = (arguments.file, arguments.component, arguments.output, *arguments.users)
+    with working(arguments) as how:
+        done = promote(*paths, name=arguments.name, **how)
+    lines = [f"{arguments.output}: {done.link}, to which {len(done.users)} files link now"]
+    lines += (f"failed: {item.path}: {item.reason}" for item in done.failed)
+    report(arguments, done, *lines)
+    return COULD_NOT if done.failed else FINE

@@ -1,4 +1,4 @@
-"""What verbs say: tables and outlines for people, in colour on terminals, or one document of JSON.
+"""What people see: tables and outlines, in colour on terminals, or one document of JSON; and how far the work is.
 
 The content is the same for all three. Where the output is no terminal, or rich (the extra ``cli``) isn't there, tables
 are aligned text. What acts on a terminal is escaped, for names and texts of files may come from strangers.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..composite.describe import columns, printable
@@ -20,21 +23,14 @@ from .export import to_text
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from ..trees.running import Progress
+
 _STYLES = {
-    "absent": "dim",
-    "converted": "green",
-    "deleted": "yellow",
-    "failed": "bold red",
-    "linked": "cyan",
-    "lost": "bold red",
-    "moved": "yellow",
-    "ok": "green",
-    "in": "yellow",
-    "relinked": "green",
-    "stale": "bold red",
-    "stored": "green",
-    "unread": "bold red",
-    "young": "dim",
+    "green": ("converted", "ok", "relinked", "stored"),
+    "cyan": ("linked",),
+    "yellow": ("deleted", "in use", "moved"),
+    "bold red": ("failed", "lost", "stale", "unread"),
+    "dim": ("absent", "young"),
 }
 """How cells look that begin with one of these words, in the columns that tell states."""
 
@@ -56,16 +52,9 @@ class Outline(NamedTuple):
 
 
 def report(arguments: Namespace, document: Any, *shown: str | Table | Outline) -> None:
-    """Print what a verb found: the document if JSON is wanted, else what is shown to people.
+    """Print what a verb found: the document if JSON is wanted, else what is shown to people, in this order.
 
-    Parameters
-    ----------
-    arguments : argparse.Namespace
-        The arguments of the verb.
-    document : object
-        What JSON can hold, dataclasses and links.
-    *shown : str, Table or Outline
-        The same for people, in this order; each string is a line, or several.
+    The document is what JSON can hold, dataclasses and links. Each string is a line, or several.
     """
     if arguments.json:
         print(json.dumps(document, default=_json, indent=2, ensure_ascii=False, allow_nan=False))
@@ -90,14 +79,14 @@ def _json(value: Any) -> Any:
     return dict(value)
 
 
-def is_dumb() -> bool:
+def _is_dumb() -> bool:
     """Return whether the terminal understands no escape codes."""
     return os.environ.get("TERM", "").lower() in ("dumb", "unknown")
 
 
 def terminal() -> Console | None:
     """Return what draws on the terminal; None where the standard output is none, or without the extra ``cli``."""
-    if is_dumb() or not sys.stdout.isatty():
+    if _is_dumb() or not sys.stdout.isatty():
         return None
     try:
         from rich.console import Console
@@ -146,7 +135,8 @@ def _rich(item: str | Table | Outline) -> RenderableType:
 
 
 def _style(column: str, cell: str) -> str:
-    return _STYLES.get(cell.partition(" ")[0], "") if column in _STATES else ""
+    found = (style for style, words in _STYLES.items() if column in _STATES and cell.startswith(words))
+    return next(found, "")
 
 
 def _outline(entries: Mapping[str, Any], depth: int) -> Iterator[tuple[int, str]]:
@@ -158,3 +148,71 @@ def _outline(entries: Mapping[str, Any], depth: int) -> Iterator[tuple[int, str]
         if isinstance(value, Mapping) and value:
             yield depth, printable(name)
             yield from _outline(value, depth + 1)
+
+
+# ---- How far the work is ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress(arguments: Namespace, step: str = "") -> Iterator[Progress]:
+    """Yield a function that shows on the standard error how far the work is.
+
+    With rich it is a bar with the rate and the time that is left, else a line that is written again and again. Nothing
+    is shown with ``--quiet``, or where there is no terminal. If the work is one step, its name can be given here.
+    """
+    if arguments.quiet or _is_dumb() or not sys.stderr.isatty():
+        yield lambda step, done, total: None
+        return
+    with _bar() if find_spec("rich") else _line() as show:
+        if step:
+            show(step, 0, 1)
+        yield show
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    from rich import progress as bars
+    from rich.console import Console
+
+    class Rate(bars.ProgressColumn):  # type: ignore[misc]
+        def render(self, task: bars.Task) -> str:
+            speed = task.finished_speed or task.speed or 0
+            return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each" if speed else ""
+
+    columns = (
+        bars.SpinnerColumn(),
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        Rate(),
+        bars.TimeRemainingColumn(),
+        bars.TimeElapsedColumn(),
+    )
+    with bars.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        bar.add_task("", total=None, visible=False)
+        (task,) = bar.tasks
+
+        def show(step: str, done: int, total: int) -> None:
+            if total != task.total or done < task.completed:
+                # Other work begins, which has its own rate.
+                bar.reset(task.id, total=total, completed=done, visible=True)
+            # A step that is over before the next redrawing is seen as well.
+            bar.update(task.id, description=step, completed=done, refresh=step != task.description)
+
+        yield show
+
+
+@contextmanager
+def _line() -> Iterator[Progress]:
+    width = 0
+
+    def show(step: str, done: int, total: int) -> None:
+        nonlocal width
+        text = f"{step} {done}/{total}"[: shutil.get_terminal_size().columns - 1]
+        print(f"\r{text.ljust(width)}", end="", file=sys.stderr, flush=True)
+        width = len(text)
+
+    try:
+        yield show
+    finally:
+        print(f"\r{' ' * width}\r", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The verbs for trees of files that link to each other: ``refs``, ``prune``, ``relink``, ``verify``, ``rescue``."""
+"""The verbs for trees of files: ``index``, ``visit``, ``refs``, ``prune``, ``relink``, ``verify``, ``rescue``."""
 
 from __future__ import annotations
 
@@ -7,24 +7,151 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..composite.describe import human_bytes
-from . import completion
-from .common import COULD_NOT, FINE, FOUND, JOBS, argument, force, names_option, number_option, verb, working
-from .output import Table, report
-from .progress import progress
+from ..errors import OutsideError
+from . import export
+from .arguments import (
+    COULD_NOT,
+    FINE,
+    FOUND,
+    JOBS,
+    argument,
+    between,
+    definitions,
+    either,
+    flag,
+    force,
+    names,
+    verb,
+    working,
+)  # fmt: skip
+from .output import Table, progress, report
 
 if TYPE_CHECKING:
+    from astropy.coordinates import SkyCoord
+    from astropy.table import QTable
+
     from ..trees.pruning import PruneReport
     from ..trees.references import Reference
     from ..trees.walk import Unread, Visited
 
-_HOUR = 3600
+
+@verb(
+    argument("root", "FOLDER", "the folder; all below it is looked into"),
+    argument("-o --output", "OUT", "the index (default: FOLDER/compositeh5-index.h5)"),
+    argument("--export", "FILE", "also write the table as .parquet, .hdf5 (astropy's), .ecsv or .fits"),
+    force("the exported file"),
+    JOBS,
+    json="path, composites, read, unchanged, removed, problems",
+    examples="""
+        compositeh5 index calexp
+        compositeh5 index repo -j 8 --export index.fits
+        compositeh5 get calexp/compositeh5-index.h5 table -o index.ecsv""",
+    found="some files can't be read",
+)
+def index(arguments: argparse.Namespace) -> int:
+    """Write one table of the scalars of all composites in a folder.
+
+    What they say of themselves, data IDs, records such as the metadata of visits, calibrations, corners on the sky.
+    Only files that have changed since last time are opened, and no pixel is read. `compositeh5.trees.open_index` gives
+    the table; queries need no other file.
+    """
+    from ..trees.index_table import index, open_index
+
+    with working(arguments) as how:
+        done = index(arguments.root, arguments.output, **how)
+    if arguments.export is not None:
+        export.write(open_index(done.path), "table", arguments.export, replace=arguments.force)
+    files = f"{done.read} files read, {done.unchanged} unchanged, {done.removed} gone"
+    report(
+        arguments,
+        done,
+        Table(("state", "file", "why"), [("unread", *problem) for problem in done.problems.items()]),
+        f"{done.path}: {done.composites} composites; {files}",
+    )
+    return FOUND if done.problems else FINE
+
+
+def _pair(text: str) -> tuple[str, int | str]:
+    key, found, value = text.partition("=")
+    if not (key and found):
+        raise argparse.ArgumentTypeError(f"should be KEY=VALUE, not {text!r}")
+    return key, int(value) if value.lstrip("-").isdecimal() else value
+
+
+@verb(
+    argument("source", "VISIT", "the file of the visit; or a folder or pattern of detectors"),
+    argument(
+        "members",
+        "WHERE",
+        "a folder, pattern or file where the detectors of that visit are looked for (default: the index above it)",
+        nargs="?",
+    ),
+    argument(
+        "-d --data-id",
+        "KEY=VALUE",
+        "only these, as visit=42; may be repeated",
+        type=_pair,
+        action="append",
+        default=[],
+    ),
+    either(
+        argument("--table", "COMPONENT", "show this component of all detectors, as a table"),
+        argument(
+            "--at",
+            ("RA", "DEC"),
+            "show which detectors contain a position (ICRS; degrees, or as 10h00m24s +2d12m)",
+            nargs=2,
+        ),
+    ),
+    JOBS,
+    json="a list of detector, file; with --table and --at unit and values of each column",
+    examples="""
+        compositeh5 visit visit/visit_903334.h5 calexp
+        compositeh5 visit calexp -d visit=903334 --table summary_stats
+        compositeh5 visit visit/visit_903334.h5 calexp --at 150.1 2.2""",
+)
+def visit(arguments: argparse.Namespace) -> None:
+    """Show all detectors of a visit together.
+
+    List them and their files, show one component of all of them as a table, or tell which contain a position on the
+    sky.
+    """
+    from ..trees.visit_files import open_visit
+
+    with (
+        working(arguments) as how,
+        open_visit(arguments.source, arguments.members, data_id=dict(arguments.data_id), **how) as view,
+    ):
+        if arguments.at is not None:
+            _report_table(arguments, view.containing(_position(*arguments.at))["detector", "y", "x"])
+        elif arguments.table is not None:
+            _report_table(arguments, view.table(arguments.table, missing="keep"))
+        else:
+            header, rows = ("detector", "file"), [*view.locations.items()]
+            shown = Table(header, [(str(detector), path) for detector, path in rows])
+            report(arguments, [dict(zip(header, row, strict=True)) for row in rows], shown)
+
+
+def _report_table(arguments: argparse.Namespace, table: QTable) -> None:
+    report(arguments, export.to_plain(table, "table"), export.to_text(table, "table"))
+
+
+def _position(ra: str, dec: str) -> SkyCoord:
+    """Return a position that is given in degrees, or as ``10h00m24s +2d12m``."""
+    from astropy.coordinates import SkyCoord
+
+    try:
+        return SkyCoord(ra, dec, unit="deg")
+    except ValueError as error:
+        raise OutsideError(f"{ra} {dec} isn't a position on the sky: {error}") from error
+
 
 _HEADER = ("state", "file", "component", "detail")
 
 
 @verb(
-    argument("paths", metavar="FILE", nargs="+", help="the files; with --to, the folders to look in"),
-    argument("--to", metavar="TARGET", help="tell who links to this file, or to the composite of this id"),
+    argument("paths", "FILE", "the files; with --to, the folders to look in", nargs="+"),
+    argument("--to", "TARGET", "tell who links to this file, or to the composite of this id"),
     JOBS,
     json="a list of component, link, place, path, composite, state, detail; with --to references, visited",
     examples="""
@@ -64,24 +191,19 @@ def _refs_to(arguments: argparse.Namespace) -> int:
 
 
 @verb(
-    argument("roots", metavar="FOLDER", nargs="+", help="all folders in which there may be links"),
-    argument("--delete", action="store_true", help="delete the files, not only list them"),
-    names_option(
-        "--definitions",
-        help="the definitions of composites that exist to be shared (default: visit)",
-        completer=completion.definitions,
-    ),
-    argument("--promoted", action="store_true", help="promoted components exist to be shared as well"),
-    number_option(
+    argument("roots", "FOLDER", "all folders in which there may be links", nargs="+"),
+    flag("--delete", "delete the files, not only list them"),
+    names("--definitions", "the definitions of composites that exist to be shared (default: visit)", definitions),
+    flag("--promoted", "promoted components exist to be shared as well"),
+    argument(
         "--older-than",
-        low=0,
-        high=10**6,
+        "HOURS",
+        "keep what is younger: shared files are written before those that link to them (default: 1)",
+        type=between(0, 10**6),
         default=1,
-        metavar="HOURS",
-        help="keep what is younger: shared files are written before those that link to them (default: 1)",
     ),
-    argument("--file", action="append", metavar="FILE", help="take this file instead, whatever it is; may be repeated"),
-    argument("--force", action="store_true", help="delete although there are links to it, or files that can't be read"),
+    argument("--file", "FILE", "take this file instead, whatever it is; may be repeated", action="append"),
+    flag("--force", "delete although there are links to it, or files that can't be read"),
     JOBS,
     json="files, young, visited",
     examples="""
@@ -109,7 +231,7 @@ def prune(arguments: argparse.Namespace) -> int:
                 *arguments.roots,
                 definitions=arguments.definitions or pruning.SHARED,
                 promoted=arguments.promoted,
-                older_than=arguments.older_than * _HOUR,
+                older_than=arguments.older_than * 3600,
                 **how,
             )
     report(arguments, done, Table(_HEADER, _pruned_rows(done)))
@@ -130,8 +252,8 @@ def _pruned_rows(done: PruneReport) -> list[tuple[str, ...]]:
 
 
 @verb(
-    argument("roots", metavar="FOLDER", nargs="+", help="all folders with the files and what they link to"),
-    argument("-n", "--dry-run", action="store_true", help="write nothing, and tell what would be"),
+    argument("roots", "FOLDER", "all folders with the files and what they link to", nargs="+"),
+    flag("-n --dry-run", "write nothing, and tell what would be"),
     JOBS,
     json="files, left, failed, visited",
     examples="""
@@ -165,8 +287,8 @@ def relink(arguments: argparse.Namespace) -> int:
 
 
 @verb(
-    argument("paths", metavar="PATH", nargs="+", help="files and folders"),
-    argument("--quick", action="store_true", help="look at structure and links only; read no content"),
+    argument("paths", "PATH", "files and folders", nargs="+"),
+    flag("--quick", "look at structure and links only; read no content"),
     JOBS,
     json="problems, composites, components, links, visited",
     examples="""
@@ -195,8 +317,8 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 @verb(
-    argument("file", metavar="FILE", help="the damaged file; it isn't changed"),
-    argument("output", metavar="OUT", help="the file to write"),
+    argument("file", "FILE", "the damaged file; it isn't changed"),
+    argument("output", "OUT", "the file to write"),
     force(),
     json="source, target, saved, lost",
     examples="""
