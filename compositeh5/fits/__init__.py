@@ -1,5 +1,5 @@
 """Conversion of FITS files to composites, and back."""
 
-from .files import Conversion, convert, convert_files
+from .conversion import Conversion, convert, convert_files
 
 __all__ = ["Conversion", "convert", "convert_files"]

@@ -19,7 +19,7 @@ from astropy.io import fits
 
 from ..errors import CompositeH5Error, ConversionError
 from ..storage.source import FileSource
-from . import _keywords
+from . import _headers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,9 +29,6 @@ MAGIC = b"SIMPLE  ="
 
 _GZIP = b"\x1f\x8b"
 
-_BLOCK = 2880
-_CARD = 80
-_END = "END".ljust(_CARD)
 _BITPIX = (8, 16, 32, 64, -32, -64)
 
 _RATIO = 20_000
@@ -57,12 +54,12 @@ class FitsFile:
         """Return the cards of a header as they stand in the file, one per line, without END."""
         info = self.hdus.fileinfo(index)
         text = self._bytes(info["hdrLoc"], info["datLoc"]).decode("latin-1")
-        cards = [text[start : start + _CARD] for start in range(0, len(text), _CARD)]
-        if not text.isascii() or not text.isprintable() or _END not in cards:
+        cards = [text[start : start + _headers.CARD] for start in range(0, len(text), _headers.CARD)]
+        if not text.isascii() or not text.isprintable() or _headers.END not in cards:
             raise ConversionError(
                 f"{self.where}: the header of HDU {index} lacks END, or has characters that FITS forbids"
             )
-        end = cards.index(_END)
+        end = cards.index(_headers.END)
         if "".join(cards[end + 1 :]).strip():
             raise ConversionError(f"{self.where}: the header of HDU {index} goes on after END")
         return "\n".join(cards[:end])
@@ -136,11 +133,11 @@ def _check(hdus: fits.HDUList, size: int, where: str) -> None:
     for index, hdu in enumerate(hdus):
         # Of a tile-compressed image, that of the image that it stands for.
         header, label = hdu.header, f"{where}: HDU {index}"
-        bits, shape = _keywords.value(header, "BITPIX"), _shape(header, label)
+        bits, shape = _headers.value(header, "BITPIX"), _shape(header, label)
         if bits not in _BITPIX:
             raise ConversionError(f"{label}: BITPIX should be one of {_BITPIX}, not {bits!r}")
         for key, most in (("PCOUNT", size), ("TFIELDS", 999)):
-            if not 0 <= (number := _keywords.integer(header, key) or 0) <= most:
+            if not 0 <= (number := _headers.integer(header, key) or 0) <= most:
                 raise ConversionError(f"{label}: {key} should be 0 to {most}, not {number}")
         info = hdus.fileinfo(index)
         end = info["datLoc"] + info["datSpan"]
@@ -156,10 +153,10 @@ def _check(hdus: fits.HDUList, size: int, where: str) -> None:
 
 def _shape(header: fits.Header, label: str) -> list[int]:
     """Return the lengths of the axes that a header tells."""
-    number = _keywords.integer(header, "NAXIS")
+    number = _headers.integer(header, "NAXIS")
     if number is None or not 0 <= number <= 999:
-        raise ConversionError(f"{label}: NAXIS should be 0 to 999, not {_keywords.value(header, 'NAXIS')!r}")
-    lengths = [_keywords.integer(header, f"NAXIS{axis}") for axis in range(1, number + 1)]
+        raise ConversionError(f"{label}: NAXIS should be 0 to 999, not {_headers.value(header, 'NAXIS')!r}")
+    lengths = [_headers.integer(header, f"NAXIS{axis}") for axis in range(1, number + 1)]
     known = [length for length in lengths if length is not None and length >= 0]
     if len(known) < number:
         raise ConversionError(f"{label}: NAXIS1 ... NAXIS{number} should be integers from 0 on, not {lengths}")
@@ -183,25 +180,17 @@ def native(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(values.dtype.newbyteorder("="))
 
 
-def header_bytes(cards: str) -> bytes:
-    """Return the header of some cards."""
-    return padded((cards.replace("\n", "") + _END).encode("ascii"), b" ")
-
-
 def pixel_bytes(pixels: NDArray[Any]) -> bytes:
     """Return pixels as the data of an image HDU."""
     kind, size = pixels.dtype.kind, pixels.dtype.itemsize
     if (kind, size) == ("i", 1) or (kind == "u" and size > 1):
         # FITS has no such type: it stores them with an offset (BZERO) of half their range.
-        pixels = pixels ^ pixels.dtype.type(1 << (8 * size - 1) if kind == "u" else -128)
-    return padded(pixels.astype(pixels.dtype.newbyteorder(">")).tobytes())
+        pixels = flipped(pixels)
+    return _headers.padded(pixels.astype(pixels.dtype.newbyteorder(">")).tobytes())
 
 
-def padded(data: bytes, fill: bytes = b"\0") -> bytes:
-    """Return data filled up to whole blocks."""
-    return data + fill * (-len(data) % _BLOCK)
-
-
-def cards_of(text: str) -> fits.Header:
-    """Return the header of cards, one per line."""
-    return fits.Header.fromstring(text, sep="\n")
+def flipped(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the bits of integers with the first one flipped, which is what an offset of half their range does."""
+    unsigned = values.view(f"u{values.dtype.itemsize}")
+    result: NDArray[Any] = unsigned ^ unsigned.dtype.type(1 << (8 * values.dtype.itemsize - 1))
+    return result
