@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..composite.composite import Composite
 from ..errors import CompositeH5Error, ConflictError
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from astropy.table import QTable
 
     from .report import Report
+
+_Visit: TypeAlias = "tuple[Composite, list[Composite], list[QTable]]"
+"""A visit before it is stored, its exposures and catalogs; there are none of exposures that aren't simulated."""
 
 __all__ = ["MissingExtraError", "run"]
 
@@ -64,8 +67,7 @@ def run(
         raise MissingExtraError(
             f"the demonstration needs the LSST Butler ({error}); install it: pip install 'compositeh5[butler]'"
         ) from error
-    from .measure import measure_reads, measure_sharing, visit_summary
-    from .report import Report
+    from .report import Report, measure_reads, measure_sharing
 
     started = time.monotonic()
     done, total = 0, (len(fits) or detectors) + 4
@@ -78,47 +80,32 @@ def run(
     directory = os.path.abspath(directory)
     begin("making the repository")
     butler = repository.make_repository(directory)
-    made = _convert(fits, begin) if fits else _simulate(detectors, size, seed, begin)
+    visit, exposures, catalogs = _convert(fits, begin) if fits else _simulate(detectors, size, seed, begin)
     begin("storing the visit")
-    repository.register_visit(butler, made.visit, made.exposures)
-    stored = repository.put(butler, made.visit, made.exposures, made.catalogs)
+    repository.register_visit(butler, visit, exposures)
+    stored = repository.put(butler, visit, exposures, catalogs)
     begin("reading parts of it")
     reads = measure_reads(butler, stored)
     begin("measuring what sharing saves")
     sharing = measure_sharing(stored)
     progress("done", total, total)
-    return Report(
-        directory=directory,
-        stored=stored,
-        summary=visit_summary(stored),
-        reads=reads,
-        sharing=sharing,
-        seconds=time.monotonic() - started,
-    )
+    return Report(directory, stored, reads, sharing, time.monotonic() - started)
 
 
-class _Made(NamedTuple):
-    """A visit before it is stored; there are no catalogs for exposures that aren't simulated."""
-
-    visit: Composite
-    exposures: list[Composite]
-    catalogs: list[QTable]
-
-
-def _simulate(detectors: int, size: int, seed: int, begin: Callable[[str], None]) -> _Made:
+def _simulate(detectors: int, size: int, seed: int, begin: Callable[[str], None]) -> _Visit:
     from .simulate import Camera, simulate_exposure, simulate_visit
 
     camera = Camera(detectors, size)
-    made = _Made(simulate_visit(camera), [], [])
+    exposures, catalogs = [], []
     for detector in range(detectors):
         begin(f"simulating detector {camera.name(detector)}")
         exposure, catalog = simulate_exposure(camera, detector, seed)
-        made.exposures.append(exposure)
-        made.catalogs.append(catalog)
-    return made
+        exposures.append(exposure)
+        catalogs.append(catalog)
+    return simulate_visit(camera), exposures, catalogs
 
 
-def _convert(paths: Sequence[str | os.PathLike[str]], begin: Callable[[str], None]) -> _Made:
+def _convert(paths: Sequence[str | os.PathLike[str]], begin: Callable[[str], None]) -> _Visit:
     from ..fits.conversion import read_exposure
 
     by_detector: dict[int | str, str] = {}
@@ -136,5 +123,4 @@ def _convert(paths: Sequence[str | os.PathLike[str]], begin: Callable[[str], Non
         exposures.append(exposure.replace(data_id=known))
     first = exposures[0]
     data_id = {name: first.data_id[name] for name in ("instrument", "visit")}
-    visit = Composite("visit", visit_info=first["visit_info"], data_id=data_id)
-    return _Made(visit, exposures, [])
+    return Composite("visit", visit_info=first["visit_info"], data_id=data_id), exposures, []

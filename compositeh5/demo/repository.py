@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from astropy import units as u
 from astropy.table import QTable
@@ -18,30 +18,25 @@ from ..composite.composite import Composite
 from ..errors import ConflictError
 
 RUN = "demo"
-MARKER = "compositeh5-demo.txt"
-
-# What the demonstration makes in its folder: nothing else is ever removed from it.
 _MADE = ("butler.yaml", "gen3.sqlite3", RUN)
+"""What the demonstration makes in its folder: nothing else is ever removed from it."""
+
+_MARKER = "compositeh5-demo.txt"
 _MARKER_TEXT = """This folder was made by `compositeh5 demo`, which replaces what it made when it is run again.
 It is a Butler repository, and can be deleted.
 """
 
 
 def make_repository(directory: str) -> Butler:
-    """Return a new repository in a folder that is new, empty, or that of an earlier demonstration.
-
-    Raises
-    ------
-    ConflictError
-        If the folder holds anything else; it is untouched.
-    OSError
-        If it can't be written.
-    """
+    """Return a new repository in a folder that is new, empty, or that of an earlier demonstration; else raise."""
     os.makedirs(directory, exist_ok=True)
-    marker = os.path.join(directory, MARKER)
+    marker = os.path.join(directory, _MARKER)
     if os.path.exists(marker):
-        for name in _MADE:
-            _remove(os.path.join(directory, name))
+        for path in (os.path.join(directory, name) for name in _MADE):
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            elif os.path.lexists(path):
+                os.remove(path)
     elif os.listdir(directory):
         raise ConflictError(f"{directory}: is not empty, and not from an earlier demonstration; choose another folder")
     with open(marker, "w") as file:
@@ -50,8 +45,7 @@ def make_repository(directory: str) -> Butler:
     return Butler.from_config(config, run=RUN)
 
 
-@dataclass(frozen=True)
-class Dataset:
+class Dataset(NamedTuple):
     """A dataset of the repository, and its file."""
 
     ref: DatasetRef
@@ -71,13 +65,7 @@ class Stored:
 
 
 def put(butler: Butler, visit: Composite, exposures: Sequence[Composite], tables: Sequence[QTable]) -> Stored:
-    """Store a visit, its exposures, and catalogs that link to the calibrations of the exposures.
-
-    Raises
-    ------
-    DigestMismatchError
-        If the exposures don't agree with the visit in what they share.
-    """
+    """Store a visit, its exposures, and catalogs that link to the calibrations of the exposures."""
     visit_ref, exposure_refs = put_visit(butler, visit, exposures)
     if tables:
         register_dataset_type(butler, "src", "source_catalog")
@@ -127,8 +115,8 @@ def register_visit(butler: Butler, visit: Composite, exposures: Sequence[Composi
         "day_obs": [{"instrument": instrument, "id": day_obs}],
         "group": [{"instrument": instrument, "name": str(number)}],
         "detector": [
-            {"instrument": instrument, "id": exposure.data_id["detector"], "full_name": _name(exposure),
-             "purpose": "SCIENCE"}
+            {"instrument": instrument, "id": exposure.data_id["detector"], "purpose": "SCIENCE",
+             "full_name": exposure.get("detector", {}).get("name", str(exposure.data_id["detector"]))}
             for exposure in exposures
         ],
         "exposure": [{**common, "id": number, "group": str(number), "obs_id": str(number),
@@ -170,11 +158,6 @@ def _number(quantity: Any, unit: str) -> float | None:
     return None if quantity is None else float(quantity.to_value(unit))
 
 
-def _name(exposure: Composite) -> str:
-    name: str = exposure.get("detector", {}).get("name", str(exposure.data_id["detector"]))
-    return name
-
-
 def _corners(exposure: Composite) -> list[UnitVector3d]:
     """Return the positions on the sky of the corners of the image; none without a WCS."""
     if "wcs" not in exposure:
@@ -186,10 +169,3 @@ def _corners(exposure: Composite) -> list[UnitVector3d]:
 
 def _hull(corners: list[UnitVector3d]) -> ConvexPolygon | None:
     return ConvexPolygon.convexHull(corners) if corners else None
-
-
-def _remove(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path)
-    elif os.path.lexists(path):
-        os.remove(path)

@@ -9,9 +9,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from astropy import units as u
+from astropy.coordinates import AltAz, Angle, EarthLocation, SkyCoord
+from astropy.table import QTable
+from astropy.time import Time
+from astropy.utils import iers
+from astropy.wcs import WCS, Sip
 from numpy.typing import NDArray
 
 from ..composite.composite import Composite
@@ -19,10 +25,6 @@ from ..kinds.image import Image
 from ..kinds.mask import Mask
 from ..kinds.photo_calib import PhotoCalib
 from ..kinds.psf import Psf
-
-if TYPE_CHECKING:
-    from astropy.table import QTable
-    from astropy.wcs import WCS
 
 INSTRUMENT = "DemoCam"
 VISIT = 2025052000042
@@ -59,15 +61,7 @@ _EDGE = 8  # pixels
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera whose detectors stand in rows and columns with gaps between them.
-
-    Parameters
-    ----------
-    detectors : int
-        Number of detectors.
-    size : int
-        Rows and columns of each, in pixels.
-    """
+    """A camera whose detectors, of so many rows and columns each, stand in rows and columns with gaps between them."""
 
     detectors: int = 9
     size: int = 1024
@@ -93,9 +87,6 @@ class Camera:
 
     def table(self) -> QTable:
         """Return the camera as a table with one row per detector."""
-        from astropy import units as u
-        from astropy.table import QTable
-
         detectors = range(self.detectors)
         offsets = ((self.size - 1) / 2 - np.array([self.axis(d) for d in detectors])) * _PIXEL_SIZE * u.mm
         return QTable(
@@ -124,17 +115,7 @@ def simulate_visit(camera: Camera) -> Composite:
 
 
 def simulate_exposure(camera: Camera, detector: int, seed: int) -> tuple[Composite, QTable]:
-    """Return the exposure of one detector, and the table of the sources measured on it.
-
-    Parameters
-    ----------
-    camera : Camera
-        The camera.
-    detector : int
-        Number of the detector, from 0.
-    seed : int
-        Seed of the random numbers; each detector of a visit has its own.
-    """
+    """Return the exposure of one detector, counted from 0, and the table of the sources measured on it."""
     random = np.random.default_rng([seed, detector])
     gain = _gain(detector)
     zero_point = _ZERO_POINT + random.normal(0.0, 0.02)
@@ -172,8 +153,6 @@ def simulate_exposure(camera: Camera, detector: int, seed: int) -> tuple[Composi
 
 def make_wcs(camera: Camera, detector: int) -> WCS:
     """Return the WCS of a detector: a tangent plane with the distortion of the optics (TAN-SIP)."""
-    from astropy.wcs import WCS, Sip
-
     y, x = camera.axis(detector)
     angle = np.radians(_ROTATION)
     wcs = WCS(naxis=2)
@@ -222,10 +201,6 @@ class _Optics:
         lines = np.linspace(0.0, self.size - 1.0, _PSF_LINES)
         nodes = [(y, x) for y in lines for x in lines]
         return Psf(np.array([self._profile(y, x, 0.0, 0.0) for y, x in nodes]), np.array(nodes))
-
-    def fwhm(self) -> float:
-        """Return the width at the centre, in pixels."""
-        return float(self.width[0])
 
     def _profile(self, y: float, x: float, dy: float, dx: float) -> NDArray[np.float64]:
         """Return the profile at (y, x), its centre shifted by (dy, dx): Moffat's, with exponent 3, of sum 1."""
@@ -296,9 +271,6 @@ def _measure(
     detector: int,
 ) -> QTable:
     """Return the table of sources: PSF fluxes at the true positions, their errors, and flags."""
-    from astropy import units as u
-    from astropy.table import QTable
-
     fluxes, errors, bits = [], [], []
     for y, x in positions:
         where, stamp = optics.stamp(y, x)
@@ -329,11 +301,6 @@ def _measure(
 
 def _visit_info() -> dict[str, Any]:
     """Return what the telescope control system would say about the visit."""
-    from astropy import units as u
-    from astropy.coordinates import AltAz, Angle, EarthLocation, SkyCoord
-    from astropy.time import Time
-    from astropy.utils import iers
-
     begin = Time("2025-05-21T00:12:40.500", scale="tai")
     end = begin + _EXPOSURE_TIME * u.s
     average = begin + _EXPOSURE_TIME / 2 * u.s
@@ -376,8 +343,6 @@ def _visit_info() -> dict[str, Any]:
 
 
 def _detector_record(camera: Camera, detector: int) -> dict[str, Any]:
-    from astropy import units as u
-
     row, column = camera.place(detector)
     half = camera.size // 2
     return {
@@ -409,14 +374,12 @@ def _summary(
     zero_point: float,
     sources: int,
 ) -> dict[str, Any]:
-    from astropy import units as u
-
     last = len(pixels) - 1
     x, y = np.array([(0, 0), (last, 0), (last, last), (0, last), (last / 2, last / 2)]).T
     ra, dec = wcs.all_pix2world(x, y, 0)
     quiet = pixels[~mask.has("DETECTED", "CR", "BAD")]
     return {
-        "psf_fwhm": optics.fwhm() * _PIXEL_SCALE * 3600 * u.arcsec,
+        "psf_fwhm": float(optics.width[0]) * _PIXEL_SCALE * 3600 * u.arcsec,
         "sky_level": _SKY * u.adu,
         "sky_noise": float(quiet.std()) * u.adu,
         "zero_point": zero_point * u.ABmag,
