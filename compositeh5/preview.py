@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .composite.composite import Composite
-from .composite.pictures import block_means, stretched
+from .composite.display import block_means, stretched
 from .errors import WrongTypeError
 from .kinds.mask import Mask
 

@@ -25,7 +25,7 @@ import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
 import compositeh5 as ch5
-from compositeh5.composite.artifact_index import INDEX
+from compositeh5.composite.places import INDEX
 
 SECRET = "only for its owner"
 ACCIDENT, OTHERS, ATTACK = 1, 2, 3

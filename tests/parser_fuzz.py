@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 
 import compositeh5 as ch5
 from compositeh5 import CompositeH5Error, kinds
-from compositeh5.composite.artifact_index import files_of
-from compositeh5.composite.composite import stored_composite
 from compositeh5.composite.definitions import load_definition
+from compositeh5.composite.opening import stored_composite
+from compositeh5.composite.places import files_of
 from compositeh5.composite.session import current
 from compositeh5.storage.locations import absolute_location, joined_location, relative_location
 from compositeh5.storage.nodes import Array, Group, GroupNode, Node

@@ -20,6 +20,7 @@ from astropy.wcs import WCS
 from numpy.typing import NDArray
 
 import compositeh5 as ch5
+from compositeh5.composite.encoding import composite_node
 from compositeh5.storage.nodes import Group
 
 DATA = Path(os.environ.get("COMPOSITEH5_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -139,4 +140,4 @@ def write_visit(root: Path, visit: int = 903334, ccds: int = 2) -> tuple[Path, l
 
 def group_of(composite: ch5.Composite) -> Group:
     """Return the group that is written of a composite."""
-    return composite.contents().group()
+    return composite_node(composite)

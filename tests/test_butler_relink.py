@@ -19,7 +19,7 @@ from support import exposure, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.composite.artifact_index import MAP
+from compositeh5.composite.places import MAP
 from compositeh5.composite.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")

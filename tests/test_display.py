@@ -17,7 +17,7 @@ from terminal import compositeh5_shows
 
 import compositeh5 as ch5
 from compositeh5.cli import main
-from compositeh5.composite.pictures import png
+from compositeh5.composite.display import png
 from compositeh5.errors import NoSuchComponentError
 from compositeh5.kinds.mask import MaskPlaneError
 from compositeh5.preview import COLOURS, picture

@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote
 from lsst.daf.butler import Butler, DatasetRef
 from lsst.resources import ResourcePath
 
-from ..composite.artifact_index import INDEX_BYTES, MAP, entries
+from ..composite.places import INDEX_BYTES, MAP, entries
 from ..errors import CompositeH5Error, ConfigurationError, LimitError
 from ..storage.locations import joined_location, relative_location
 from ..storage.publish import publish

@@ -24,8 +24,9 @@ from lsst.daf.butler import (
 )
 
 from .. import kinds
-from ..composite.composite import stored_composite
+from ..composite.encoding import composite_node
 from ..composite.link import Link
+from ..composite.opening import stored_composite
 from ..composite.parts import StoredPart
 from ..errors import BrokenLinkError, ConfigurationError, ConflictError, NoSuchComponentError, UnknownKindError
 from ..storage.layout import composite_names
@@ -319,7 +320,7 @@ def _put(source: Butler, target: Butler, datasets: Sequence[_Dataset]) -> None:
     for dataset in missing:
         with open_joined(source, dataset.ref) as stored:
             location = stored.location or ""
-            group, _ = relinked_group(stored.contents().group(), location, partial(_new_link, target, dataset))
+            group, _ = relinked_group(composite_node(stored), location, partial(_new_link, target, dataset))
             composite, provenance = stored_composite(group, location), None
             if dataset.is_reduced:
                 composite, provenance = reduced(composite, dataset.needed), DatasetProvenance()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kinds
-from ..composite.describe import columns
+from ..composite.display import columns
 from ..errors import EncodeError
 from ..kinds.pixels import Pixels
 from ..storage.nodes import ArrayNode, GroupNode

@@ -17,7 +17,7 @@ from dataclasses import fields, is_dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..composite.describe import columns, printable
+from ..composite.display import columns, printable
 from .export import to_text
 
 if TYPE_CHECKING:

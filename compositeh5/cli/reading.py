@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..composite.describe import CELLS, cells
+from ..composite.display import CELLS, cells
 from ..errors import EncodeError
 from . import export
 from .arguments import COMPONENT, FILE, FINE, FOUND, argument, between, components, flag, force, names, opened, verb
@@ -166,7 +166,7 @@ def preview(arguments: argparse.Namespace) -> None:
         raise EncodeError(f"{arguments.output}: pictures are written as .png")
     target = ""
     if arguments.output is not None:
-        from ..composite.pictures import png
+        from ..composite.display import png
         from ..storage.publish import publish
 
         publish(arguments.output, png(shown.pixels), replace=arguments.force)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..composite.describe import human_bytes
+from ..composite.display import human_bytes
 from ..errors import OutsideError
 from . import export
 from .arguments import (

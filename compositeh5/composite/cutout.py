@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,12 +12,21 @@ from numpy.typing import NDArray
 
 from .. import kinds
 from ..box import Box
-from ..errors import FormatError, OutsideError, WrongTypeError, WrongValueError, checked_names, require_type
+from ..errors import (
+    FormatError,
+    OutsideError,
+    RefusedError,
+    WrongTypeError,
+    WrongValueError,
+    checked_names,
+    require_type,
+)
 from ..storage.chunks import read_selections
 from ..storage.nodes import Array, ArrayNode, Selection
 from ..storage.reader import fetch_together
+from .composed import Composed
 from .lazy import LazyArray
-from .parts import Composed, Part, ValuePart
+from .parts import Part, ValuePart
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
@@ -29,6 +37,54 @@ _WINDOW = 32
 
 _C = TypeVar("_C", bound=Composed)
 Parts = Mapping[str, Part]
+
+
+def lazy(composite: Composed, name: str) -> LazyArray:
+    """Return an array component such that indexing reads only that part: ``c.lazy("image")[10:20, 30:40]``.
+
+    Parameters
+    ----------
+    composite : Composite
+        The composite.
+    name : str
+        Name of the component.
+
+    Raises
+    ------
+    TypeError
+        If the component isn't one array.
+    """
+    part = composite.part(name)
+    node, file = part.open_node()
+    if file is not None:
+        if len(composite._files) >= (most := file.limits.open_files):
+            file.close()
+            raise RefusedError(
+                f"{composite.where}: would keep more than {most} files of its links open: read whole components, or "
+                f"pass other limits (compositeh5.Limits(open_files=...))"
+            )
+        composite._files.append(file)
+    if not isinstance(node, ArrayNode):
+        raise WrongTypeError(f"{composite.where}: component {name!r} of kind {part.kind!r} isn't one array")
+    return LazyArray(node)
+
+
+def memmap(composite: Composed, name: str) -> NDArray[Any]:
+    """Return an array component mapped into memory, read-only; see `LazyArray.memmap`.
+
+    Parameters
+    ----------
+    composite : Composite
+        The composite.
+    name : str
+        Name of the component.
+    """
+    array = lazy(composite, name)
+    try:
+        return array.memmap()
+    except WrongTypeError as error:
+        kind = composite.part(name).kind
+        raise WrongTypeError(f"{composite.where}: component {name!r} of kind {kind!r}: {error}") from error
 
 
 def cutout(composite: _C, where: Any, size: Any = None, *, components: Sequence[str] | None = None) -> _C:
@@ -132,24 +188,7 @@ def _plane_box(node: ArrayNode) -> Box:
 def _cut(
     parts: Parts, wheres: list[Any] | SkyCoord, size: Any, components: Iterable[str] | None, where: str
 ) -> Generator[dict[str, Part] | OutsideError]:
-    """Yield the components of many parts of a composite, in memory; for one that has no pixel, the error that says so.
-
-    Parameters
-    ----------
-    parts : mapping of str to Part
-        The components of the composite.
-    wheres : list of Box, SkyCoord or (float, float); or SkyCoord of shape (n,)
-        Where each is.
-    size, components
-        As for `cutout`.
-    where : str
-        What messages call the composite.
-
-    Raises
-    ------
-    KeyError
-        If there is no component of one of the names.
-    """
+    """Yield the components of parts of a composite, in memory; for one that has no pixel, the error that says so."""
     with _open_planes(parts) as planes:
         full = _common_box(planes, where)
         boxes = _boxes(parts, full, wheres, size, where)
@@ -224,11 +263,11 @@ def _on_sky(where: Any) -> bool:
 
 def is_position(where: Any) -> bool:
     """Return whether this is a pixel (y, x): two numbers, also as arrays without axes, as a WCS gives them."""
-    return isinstance(where, tuple) and len(where) == 2 and all(map(_is_number, where))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) or (isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "iuf")
+    return (
+        isinstance(where, tuple)
+        and len(where) == 2
+        and all(np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf" for value in where)
+    )
 
 
 def _centres(wcs: Any, full: Box, positions: SkyCoord) -> list[tuple[float, float]]:

@@ -70,20 +70,7 @@ class Link:
 
     @classmethod
     def from_record(cls, record: Any, where: str) -> Link:
-        """Return the link that a file describes.
-
-        Parameters
-        ----------
-        record : object
-            What JSON gave.
-        where : str
-            File and path, for messages.
-
-        Raises
-        ------
-        FormatError
-            If the record isn't one.
-        """
+        """Return the link of which a file has the record, as JSON gave it; anything else is a `FormatError`."""
         texts = {"id", "component", "kind", "digest", "uri", "definition", "dataset_type", "run", "stage"}
         needed = {"id", "component", "kind", "digest", "uri"}
         if not isinstance(record, dict) or not needed <= record.keys():

@@ -9,7 +9,9 @@ from .. import kinds
 from ..errors import EncodeError, FormatError
 from ..storage.nodes import Group, GroupNode, Node
 from ..storage.reader import StoredGroup
-from .composite import Composite, stored_composite
+from .composite import Composite
+from .encoding import become, composite_node
+from .opening import stored_composite
 from .session import current
 
 TYPES = (Composite,)
@@ -25,9 +27,8 @@ def coerce(value: Any) -> Composite:
 
 def encode(value: Composite) -> Group:
     """Return the group of a composite."""
-    contents = value.contents()
-    group = contents.group()
-    value.become(contents, None)
+    group = composite_node(value)
+    become(value, value, group, None)
     return group
 
 

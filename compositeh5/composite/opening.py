@@ -13,7 +13,9 @@ from ..errors import (
     ConfigurationError,
     CorruptFileError,
     DigestMismatchError,
+    FormatError,
     NoSuchComponentError,
+    UnsupportedVersionError,
     WrongTypeError,
     checked_names,
     require_type,
@@ -25,7 +27,8 @@ from ..storage.locations import absolute_location
 from ..storage.nodes import GroupNode
 from ..storage.reader import StoredFile
 from ..storage.remote import Uri, shown
-from .composite import Composite, lazy_composite, stored_composite
+from .composite import Composite, OpenGroup
+from .encoding import KIND_VERSION
 from .link import DataId
 from .session import Session, current
 
@@ -33,6 +36,9 @@ Source = str | os.PathLike[str] | IO[bytes] | Uri
 
 Pick = Callable[[StoredFile], GroupNode]
 """Returns the group of the composite that is wanted of a file."""
+
+Required = tuple[str, tuple[str, ...]] | None
+"""The processing stage that is required, and those that are accepted instead."""
 
 
 def open_composite(
@@ -126,17 +132,8 @@ def open_dataset(
 ) -> Composite:
     """Open the composite of a dataset, in a file that may hold those of several.
 
-    It is the composite with this id; else the only one of the file; else the one with this data ID, or if there is
-    none, the only one that has more keys than it.
-
-    Parameters
-    ----------
-    source, location, size
-        As for `open_composite`.
-    id : str
-        Id (UUID) of the dataset.
-    data_id : mapping
-        Data ID of the dataset: its required keys.
+    It is the composite with this id; else the only one of the file; else the one with this data ID (required keys), or
+    if there is none, the only one that has more keys than it.
 
     Raises
     ------
@@ -170,6 +167,38 @@ def _group_by_data_id(file: StoredFile, names: tuple[str, ...], data_id: DataId)
     return groups[matching[0]]
 
 
+def stored_composite(
+    group: GroupNode, location: str | None, session: Session | None = None, file: StoredFile | None = None
+) -> Composite:
+    """Return the composite that a group holds; its attributes and components are read when asked for.
+
+    The location is where its file is, as links see it; the session is how these are followed; the file is closed with
+    the composite.
+
+    Raises
+    ------
+    FormatError, UnsupportedVersionError
+        If the group isn't a composite, or is one of a newer version.
+    """
+    if group.attr("kind", str) != "composite":
+        raise FormatError(f"{group.where}: its kind is {group.attrs['kind']!r}, not 'composite'")
+    if (version := group.attr("kind_version", int)) > KIND_VERSION:
+        raise UnsupportedVersionError(
+            f"{group.where}: version {version} of composites is newer than version {KIND_VERSION}, "
+            f"which this release reads; install a newer release"
+        )
+    composite = _new(location, session)
+    composite._group, composite._file, composite._in_memory = group, file, False
+    return composite
+
+
+def _new(location: str | None, session: Session | None, open_group: OpenGroup | None = None) -> Composite:
+    """Return a composite whose file is opened when something is asked for."""
+    composite = Composite.__new__(Composite)
+    composite._set_state(location, session, open_group)
+    return composite
+
+
 def _opened(
     source: Source,
     location: str | os.PathLike[str] | None,
@@ -177,7 +206,7 @@ def _opened(
     session: Session,
     digest: str | None,
     pick: Pick,
-    required: tuple[str, tuple[str, ...]] | None,
+    required: Required,
 ) -> Composite:
     """Open a composite, and have it know how it can be opened again."""
     if isinstance(source, str | os.PathLike):
@@ -212,8 +241,12 @@ def _open_group(
         if not (copied := is_copy(file)):
             check_file(file)
         group = pick(file)
-        if copied:
-            _check_whole(group)
+        # The root of a file into which a composite was copied doesn't vouch that all of it is there.
+        if copied and (found := composite_digest(group)) != (recorded := group.attr("digest", str)):
+            raise CorruptFileError(
+                f"{group.where}: the composite was copied into this file, but not all of it: its attributes and "
+                f"components give the digest {found}, but {recorded} was recorded"
+            )
         return file, group
     except BaseException:
         file.close()
@@ -224,17 +257,25 @@ def _reopened(
     open_group: Callable[[Pick], tuple[StoredFile, GroupNode]],
     start: str | None,
     session: Session,
-    required: tuple[str, tuple[str, ...]] | None,
+    required: Required,
     id_: str,
     digest: str,
 ) -> Composite:
     """Return a composite that was opened elsewhere; the file is opened when it is first used."""
-    composite = lazy_composite(partial(open_group, partial(_same, id_, digest)), start, session)
+    composite = _new(start, session, partial(open_group, partial(_same, id_, digest)))
     composite._reopen = partial(_reopened, open_group, start, session, required)
     return _at_stage(composite, required)
 
 
-def _at_stage(composite: Composite, required: tuple[str, tuple[str, ...]] | None) -> Composite:
+def _same(id_: str, digest: str, file: StoredFile) -> GroupNode:
+    """Return the group of a composite that must be as it was."""
+    group = composite_group_by_id(file, id_)
+    if (found := group.attr("digest", str)) != digest:
+        raise DigestMismatchError(f"{group.where}: has changed: its digest was {digest}, and now is {found}")
+    return group
+
+
+def _at_stage(composite: Composite, required: Required) -> Composite:
     """Return the composite with calibrations of a stage, or of one that is accepted instead; it has the file."""
     if required is None:
         return composite
@@ -243,29 +284,6 @@ def _at_stage(composite: Composite, required: tuple[str, tuple[str, ...]] | None
         found._reopen, found._reopened_by = composite._reopen, (composite.id, composite.recorded_digest)
         found._file, composite._file = composite._file, None
     return found
-
-
-def _same(id_: str, digest: str, file: StoredFile) -> GroupNode:
-    """Return the group of a composite that must be as it was.
-
-    Raises
-    ------
-    WrongIdError, DigestMismatchError
-        If the file has another one now.
-    """
-    group = composite_group_by_id(file, id_)
-    if (found := group.attr("digest", str)) != digest:
-        raise DigestMismatchError(f"{group.where}: has changed: its digest was {digest}, and now is {found}")
-    return group
-
-
-def _check_whole(group: GroupNode) -> None:
-    """Raise `CorruptFileError` unless a composite has all its parts: the root of its file doesn't vouch for that."""
-    if (found := composite_digest(group)) != (recorded := group.attr("digest", str)):
-        raise CorruptFileError(
-            f"{group.where}: the composite was copied into this file, but not all of it: its attributes and "
-            f"components give the digest {found}, but {recorded} was recorded"
-        )
 
 
 @dataclass(frozen=True)
@@ -288,17 +306,7 @@ class FileInfo:
 def file_info(path: str | os.PathLike[str], *, limits: Limits | None = None) -> FileInfo:
     """Return what a file says of itself, and which composites it holds.
 
-    Parameters
-    ----------
-    path : path or URL
-        The file.
-    limits : Limits, optional
-        What it may ask for, as for `open_composite`.
-
-    Raises
-    ------
-    OSError
-        As `open_composite` does.
+    It may ask for what the limits allow, and be what `open_composite` opens; errors are the same.
     """
     file = current().with_policy(limits=limits).open(absolute_location(path))
     try:

@@ -20,14 +20,60 @@ from ..errors import (
     suggest,
 )
 from ..storage.nodes import GroupNode
+from .composed import Composed, check_attributes
 from .definition import VERSIONS
 from .definitions import known_definition
+from .encoding import composite_node
 from .link import DataId, checked_data_id
-from .parts import Composed, LinkedPart, ListPart, Part, StoredPart, ValuePart, stored_parts
-from .writing import Contents
+from .parts import (
+    LinkedPart,
+    ListPart,
+    Part,
+    StoredPart,
+    ValuePart,
+    parts_of,
+    stored_parts,
+)
 
 _C = TypeVar("_C", bound=Composed)
 _Parts = Mapping[str, Part]
+
+
+def replace(composite: _C, components: Mapping[str, Any] | None = None, /, **attributes: Any) -> _C:
+    """Return a composite in memory like this one, but for some of its components and attributes.
+
+    All others are shared with this one, which must stay open while they are read.
+
+    Parameters
+    ----------
+    composite : Composite
+        The composite.
+    components : mapping, optional
+        Values, `Link` objects or None by name, in place of those that there are, or new.
+    **attributes
+        ``data_id``, ``dataset_type``, ``run``, ``stage``, ``id`` and ``provenance``, as in the constructor. An id
+        names one content: without a new one the result has none.
+
+    Raises
+    ------
+    DefinitionError
+        If the definition doesn't have one of the components, or as one of another kind.
+    EncodeError
+        If a value can't be of its component's kind.
+    WrongTypeError
+        If there is no attribute of that name.
+    """
+    values = {} if components is None else components
+    require_type(values, Mapping, "a mapping of names to components")
+    check_attributes("replace", attributes)
+    definition = known_definition(composite.definition)
+    for name in values:
+        if definition is not None and name not in definition.components and name != VERSIONS:
+            raise DefinitionError(f"{composite.where}: the definition {definition.name!r} has no component {name!r}")
+    changed, absent = parts_of(values, definition, attributes.get("stage", composite.stage))
+    parts = {name: part for name, part in composite.parts.items() if name not in absent}
+    absent = (*(name for name in composite.absent if name not in values), *absent)
+    return composite.with_parts(parts | changed, absent, **attributes)
 
 
 def overlay(
@@ -103,8 +149,14 @@ def overlay(
     result = shown.replace(values, **keep_id)
     for name in checked_names(keep, "the name of a component"):
         if name in shown.parts and name in values:
-            versions = _with_version(result.parts, name, shown.parts[name], composite.where)
-            result = result.replace({VERSIONS: versions}, **keep_id)
+            old = shown.parts[name]
+            if not old.stage or old.stage == result.parts[name].stage:
+                raise WrongValueError(
+                    f"{composite.where}: a further version of {name!r} needs a stage of its own, not {old.stage!r}, "
+                    f"since it is found by that"
+                )
+            kept = _keep(result, name, {**_kept(result.parts, name), old.stage: old})
+            result = result.replace({VERSIONS: kept}, **keep_id)
     return result
 
 
@@ -146,7 +198,7 @@ def require_stage(
     stages = [stage, *filter(None, checked_names(fallback, "the name of a stage"))]
     behind: list[str] = []
     fallbacks: dict[str, str] = {}
-    parts = own = composite.parts
+    result = composite
     for name in names:
         if name in composite.absent:
             behind.append(f"{name} is absent")
@@ -157,7 +209,7 @@ def require_stage(
             behind.append(f"{name} is at {', '.join(one or 'unknown' for one in reached)}")
             continue
         if found != reached[0]:
-            parts = {**parts, **_use_version(parts, name, found)}
+            result = result.with_parts({**result.parts, **_use_version(result, name, found)})
         if found != stage:
             fallbacks[name] = found
     if behind or not names:
@@ -166,7 +218,6 @@ def require_stage(
             f"{'; '.join(behind) or 'it has none that later steps replace'}"
             + ("" if len(stages) > 1 else "; `fallback` can name an earlier stage to be taken instead")
         )
-    result = composite if parts is own else composite.with_parts(parts)
     result.fallbacks = fallbacks
     return result
 
@@ -214,13 +265,7 @@ def read_version(composite: _C, name: str, stage: str, **parameters: Any) -> Any
 
 
 def nested_parts(part: Part) -> dict[str, Part]:
-    """Return the parts of a component that is itself a composite; nothing of a stored one is read.
-
-    Raises
-    ------
-    FormatError
-        If what is stored isn't a composite.
-    """
+    """Return the parts of a component that is itself a composite; nothing of a stored one is read."""
     if isinstance(part, ValuePart) and part.kind == "composite":
         return dict(part.value.parts)
     if not isinstance(part, StoredPart) or not isinstance(part.node, GroupNode) or part.kind != "composite":
@@ -234,33 +279,26 @@ def _kept(parts: _Parts, name: str) -> dict[str, Part]:
     return nested_parts(kept[name]) if name in kept else {}
 
 
-def _keep(parts: _Parts, name: str, others: _Parts) -> Part:
-    """Return the part of all versions, with others of one component."""
-    kept = nested_parts(parts[VERSIONS]) if VERSIONS in parts else {}
+def _keep(composite: Composed, name: str, others: _Parts) -> Part:
+    """Return the part of all versions of a composite, with others of one component."""
+    kept = nested_parts(composite.parts[VERSIONS]) if VERSIONS in composite.parts else {}
     kept.pop(name, None)
     if others:
-        kept[name] = _nested(others)
-    return _nested(kept, () if others else (name,))
+        kept[name] = _nested(composite, others)
+    return _nested(composite, kept, () if others else (name,))
 
 
-def _nested(parts: _Parts, absent: tuple[str, ...] = ()) -> StoredPart:
-    return StoredPart(Contents(dict(parts), absent, where=VERSIONS).group())
+def _nested(composite: Composed, parts: _Parts, absent: tuple[str, ...] = ()) -> StoredPart:
+    """Return the part of a composite of versions; only by its parts it has to do with the one that has it."""
+    plain = composite.with_parts(parts, absent, data_id={}, dataset_type="", run="", stage="", provenance={})
+    plain.definition, plain.definition_version, plain.signal = "", 1, ""
+    return StoredPart(composite_node(plain))
 
 
-def _with_version(parts: _Parts, name: str, part: Part, where: str) -> Part:
-    """Return the part of all versions with one more of a component, whose default one stays as it is."""
-    if not part.stage or part.stage == parts[name].stage:
-        raise WrongValueError(
-            f"{where}: a further version of {name!r} needs a stage of its own, not {part.stage!r}, "
-            f"since it is found by that"
-        )
-    return _keep(parts, name, {**_kept(parts, name), part.stage: part})
-
-
-def _use_version(parts: _Parts, name: str, stage: str) -> dict[str, Part]:
+def _use_version(composite: Composed, name: str, stage: str) -> dict[str, Part]:
     """Return what changes when another version of a component is the default: what was that is kept as a version."""
-    others = _kept(parts, name)
-    chosen, own = others.pop(stage), parts[name]
+    others = _kept(composite.parts, name)
+    chosen, own = others.pop(stage), composite.parts[name]
     if own.stage:
         others[own.stage] = own
-    return {name: chosen, VERSIONS: _keep(parts, name, others)}
+    return {name: chosen, VERSIONS: _keep(composite, name, others)}

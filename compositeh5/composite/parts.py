@@ -5,27 +5,36 @@ A part is a value in memory, a node that is stored in a file, a link to another 
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar
 
 from .. import kinds
-from ..errors import BrokenLinkError, DefinitionError, EncodeError, FormatError, OutsideError, UnsupportedParameterError
+from ..errors import (
+    BrokenLinkError,
+    DefinitionError,
+    EncodeError,
+    FormatError,
+    OutsideError,
+    UnsupportedParameterError,
+)
 from ..kinds.values import count_items, nested
 from ..storage.digests import canonical_json, digest, read_json
 from ..storage.layout import ORIGIN, image_attrs, long_text
 from ..storage.locations import joined_location
 from ..storage.nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, Selection, with_attrs
 from ..storage.reader import StoredFile, StoredGroup, fetch_together
-from ..storage.recipes import Recipes
-from .definition import ComponentDefinition
+from .definition import ComponentDefinition, Definition
 from .link import Link
 from .session import CACHED_BYTES, Session, Target, check_content, current, node_bytes
 
 LIST = "list"
 """The kind whose items may be links."""
+
+
+FETCHED_TOGETHER = 256 * 1024 * 1024
+"""Components of a remote file that are more than this, as stored, are fetched one after the other."""
 
 
 class _UNREAD:
@@ -66,52 +75,6 @@ class Part(ABC):
         return known or digest(node)
 
 
-class Composed(Protocol):
-    """What functions of this package that make one composite of another need of it: a `Composite`."""
-
-    fallbacks: Mapping[str, str]
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-
-    @property
-    def definition(self) -> str:
-        """Name of its definition."""
-
-    @property
-    def data_id(self) -> dict[str, int | str]:
-        """Its data ID."""
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """How it came to be."""
-
-    @property
-    def absent(self) -> tuple[str, ...]:
-        """Names of the components that are known to be None."""
-
-    @property
-    def parts(self) -> Mapping[str, Part]:
-        """What it holds of each component, by name."""
-
-    @property
-    def where(self) -> str:
-        """What messages call it."""
-
-    def link(self, name: str) -> Link:
-        """Return a link to a component."""
-
-    def write(self, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None) -> None:
-        """Write it to a file."""
-
-    def with_parts(self, parts: Mapping[str, Part], absent: Iterable[str] | None = None, **attributes: Any) -> Self:
-        """Return one like it of exactly these parts."""
-
-    def replace(self, components: Mapping[str, Any] | None = None, /, **attributes: Any) -> Self:
-        """Return one like it but for some components and attributes."""
-
-
 class ValuePart(Part):
     """A component that is a value in memory."""
 
@@ -137,18 +100,9 @@ class ValuePart(Part):
 
 
 class StoredPart(Part):
-    """A component stored in a file.
+    """A component stored in a file, whose location links in it start from.
 
-    Parameters
-    ----------
-    node : Node
-        What is stored.
-    location : str, optional
-        Original location of the file.
-    session : Session, optional
-        How the links in it are followed.
-    link : Link, optional
-        The link that leads there, if the component is to be stored with another composite as well.
+    A ``link`` is given for one that is to be stored with another composite as well: the link that leads to it.
     """
 
     state = "stored"
@@ -188,13 +142,7 @@ class StoredPart(Part):
         return self.as_list().read(**parameters) if self.kind == LIST else kinds.decode(self.node, **parameters)
 
     def as_list(self) -> ListPart:
-        """Return a stored list with its items, which are not read.
-
-        Raises
-        ------
-        FormatError
-            If it isn't a list, or has links without a record or records without a link.
-        """
+        """Return a stored list with its items, which are not read."""
         node = self.node
         if not isinstance(node, GroupNode):
             raise FormatError(f"{node.where}: a list should be a group")
@@ -216,18 +164,8 @@ class StoredPart(Part):
 class LinkedPart(Part):
     """A component that lives in another file.
 
-    Parameters
-    ----------
-    link : Link
-        What must be found.
-    start, path : str, optional
-        Original location of the file that has the link, and the path of the target's file as seen from there.
-    session : Session, optional
-        How it is followed.
-    own : StoredFile, optional
-        The file that has the link.
-    value : object, optional
-        The value, if it is known.
+    ``start`` is the original location of the file that has the link, ``path`` that of the target as seen from there;
+    ``own`` is the file itself, of which another composite may be meant. The value is given if it is known.
     """
 
     state = "linked"
@@ -255,7 +193,7 @@ class LinkedPart(Part):
     def read(self, **parameters: Any) -> Any:
         kind, value = kinds.get(self.kind, str(self.link)), self._value
         if value is _UNREAD:
-            value = self.session.cached_value(self.link)
+            value = self.session._values.get(self.link)
             if value is None:
                 with self.open_target() as target:
                     part = StoredPart(target.node, target.place, self.session)
@@ -264,7 +202,7 @@ class LinkedPart(Part):
                         return part.read(**parameters)
                     check_content(target.node, self.link)
                     value = part.read()
-                self.session.cache_value(self.link, value, nbytes)
+                self.session._values.put(self.link, value, nbytes)
             value = value if parameters else kind.share(value)
         return kind.decode(kind.encode(value), **parameters) if parameters else value
 
@@ -291,7 +229,7 @@ class LinkedPart(Part):
     @property
     def is_unread(self) -> bool:
         """Whether reading it needs the file of its target."""
-        return self._value is _UNREAD and self.session.cached_value(self.link) is None
+        return self._value is _UNREAD and self.session._values.get(self.link) is None
 
     def loaded(self) -> LinkedPart:
         """Return the same with its value beside the link; without it where the target is lost."""
@@ -307,17 +245,7 @@ class LinkedPart(Part):
 
 
 class ListPart(Part):
-    """A list of components, each with its own part.
-
-    Parameters
-    ----------
-    items : sequence of Part
-        The items.
-    stage : str
-        The processing step that put them together; empty if unknown.
-    origin : Link, optional
-        Where the list is from.
-    """
+    """A list of components, each with its own part."""
 
     state = "linked"
     kind = LIST
@@ -357,31 +285,32 @@ class ListPart(Part):
         return node, ""
 
 
-def part_of(value: Any, component: ComponentDefinition | None = None, stage: str = "") -> Part:
-    """Return the part of a value, a link, a list in which there may be links, or a part.
+def parts_of(
+    values: Mapping[str, Any], definition: Definition | None, stage: str
+) -> tuple[dict[str, Part], tuple[str, ...]]:
+    """Return the parts of components that were given, and the names of those that are None."""
+    parts: dict[str, Part] = {}
+    for name, value in values.items():
+        if not (isinstance(name, str) and name.isidentifier()):
+            raise EncodeError(f"a component's name should be letters, digits and '_', as Python's are, not {name!r}")
+        if value is not None:
+            component = definition.components.get(name) if definition else None
+            try:
+                parts[name] = _part_of(value, component, stage)
+            except (EncodeError, DefinitionError) as error:
+                raise type(error)(f"component {name!r}: {error}") from error
+    return parts, tuple(name for name in values if name not in parts)
 
-    Parameters
-    ----------
-    value : object
-        What a composite is given for a component.
-    component : ComponentDefinition, optional
-        What its definition says about the component.
-    stage : str, optional
-        The processing step that made the value.
 
-    Raises
-    ------
-    DefinitionError
-        If a link leads to another kind.
-    EncodeError
-        If a value can't be of its kind.
-    """
+def _part_of(value: Any, component: ComponentDefinition | None, stage: str) -> Part:
+    """Return the part of a value, a link, a list in which there may be links, or a part."""
     kind = None if component is None else LIST if component.is_list else component.kind
     if isinstance(value, Link):
         value = LinkedPart(value)
     if isinstance(value, Part):
         if kind is not None and value.kind != kind:
-            raise DefinitionError(f"should be of kind {kind!r}, but {_described(value)} is of kind {value.kind!r}")
+            what = f"the link to {value.link}" if isinstance(value, LinkedPart) else "the component given for it"
+            raise DefinitionError(f"should be of kind {kind!r}, but {what} is of kind {value.kind!r}")
         return value
     if kind in (None, LIST) and isinstance(value, list | tuple) and any(isinstance(item, Link) for item in value):
         own = None if component is None else component.kind
@@ -399,18 +328,8 @@ def _item(value: Any, kind: str | None, stage: str) -> Part:
     return LinkedPart(value)
 
 
-def _described(part: Part) -> str:
-    return f"the link to {part.link}" if isinstance(part, LinkedPart) else "the component given for it"
-
-
 def stored_parts(group: GroupNode, location: str | None, session: Session | None = None) -> dict[str, Part]:
-    """Return the parts of the components of a stored composite, or of the items of a stored list, by name.
-
-    Raises
-    ------
-    FormatError
-        As `stored_part` and `check_records` do.
-    """
+    """Return the parts of the components of a stored composite, or of the items of a stored list, by name."""
     check_records(group)
     records = read_json(group, "links", dict)
     return {name: stored_part(group, name, location, session, lambda: records) for name in group}
@@ -425,18 +344,7 @@ def stored_part(
 ) -> Part:
     """Return the part of a component of a stored composite, or of an item of a stored list.
 
-    Parameters
-    ----------
-    group : GroupNode
-        The group of the composite, or of the list.
-    name : str
-        Name of the component.
-    location : str, optional
-        Original location of the file.
-    session : Session, optional
-        How links are followed.
-    records : callable
-        Returns what the group records of its links; it is only asked for links.
+    The file's original location is that from which its links start; their records are only asked for if it is a link.
 
     Raises
     ------
@@ -469,22 +377,11 @@ def check_records(group: GroupNode) -> None:
         raise FormatError(f"{group.where}: the links {', '.join(sorted(missing))} are recorded, but missing")
 
 
-def fetch_parts(parts: Iterable[Part], limit: int) -> ExitStack:
-    """Have what reading some parts needs of remote files transferred at once, and open targets of links once.
+def fetch_parts(parts: Iterable[Part]) -> ExitStack:
+    """Prefetch what reading some parts needs of remote files; targets of links are open until the result is closed.
 
-    No more of them than the limits allow to be open; the others are opened when they are read.
-
-    Parameters
-    ----------
-    parts : iterable of Part
-        All of them will be read.
-    limit : int
-        Of a file of which they are more bytes than this, they are left to be transferred one after the other.
-
-    Returns
-    -------
-    ExitStack
-        To be closed after the reads.
+    No more of them than the limits allow to be open; the others are opened when they are read. Those of a file of
+    which they are too many bytes are left to be transferred one after the other.
     """
     wanted: list[tuple[Node, Selection]] = []
     count = 0
@@ -497,7 +394,7 @@ def fetch_parts(parts: Iterable[Part], limit: int) -> ExitStack:
                 # One that is lost says so when it is read.
                 with suppress(BrokenLinkError):
                     wanted.append((stack.enter_context(part.open_target()).node, ()))
-        fetch_together(wanted, limit)
+        fetch_together(wanted, FETCHED_TOGETHER)
         return stack.pop_all()
 
 

@@ -5,7 +5,6 @@ may be followed, and whoever can tell where the target of a link is now. A proce
 others.
 
 Whatever stands at a place is only taken for the target of a link if it says that it is the object that was meant.
-`RULES` are the ways to find places.
 """
 
 from __future__ import annotations
@@ -13,12 +12,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
 from ..errors import (
     BrokenLinkError,
@@ -33,22 +31,15 @@ from ..errors import (
 from ..storage.digests import digest
 from ..storage.layout import check_file, composite_group_by_id, composite_ids
 from ..storage.limits import LIMITS, Limits
-from ..storage.locations import joined_location, split_location
 from ..storage.nodes import ArrayNode, ExternalLink, GroupNode, Node
 from ..storage.reader import OpenFiles, StoredFile
-from ..storage.remote import Location, is_url, member_location, open_source, read_all, read_member, shown, split_member
+from ..storage.remote import Location, is_url, open_source, shown
 from ..storage.source import identity
-from .artifact_index import INDEX, INDEX_BYTES, MAP, files_of
 from .link import Link
-
-Resolver: TypeAlias = Callable[[Link], Location]
-"""Tells where the target of a link is now, by its id, or raises an `OSError`."""
+from .places import Resolver, places
 
 CACHED_BYTES = 4 * 1024 * 1024
 """Values of linked components up to this size are kept; larger ones (pixels) are read anew each time."""
-
-INDEX_LEVELS = 16
-"""So many folders above a file may have the index, or map, that lists it."""
 
 
 class Target(NamedTuple):
@@ -66,7 +57,10 @@ class Target(NamedTuple):
 
 
 class _Values:
-    """Values of linked components, so that what many composites share is decoded once per process."""
+    """Values of linked components, so that what many composites share is decoded once per process.
+
+    They must not be changed. Large ones aren't kept, and those that were not asked for the longest are dropped.
+    """
 
     def __init__(self, size: int, nbytes: int) -> None:
         self._size, self._nbytes = size, nbytes
@@ -83,7 +77,9 @@ class _Values:
             return self._values.get(key, (None, 0))[0]
 
     def put(self, link: Link, value: Any, nbytes: int) -> None:
-        """Keep a value of some size, and drop those that were not asked for the longest."""
+        """Keep a value that has the digest of a link, and the size of its arrays."""
+        if nbytes > CACHED_BYTES:
+            return
         with self._lock:
             key = self._key(link)
             self._held += nbytes - self._values.pop(key, (None, 0))[1]
@@ -206,7 +202,7 @@ class Session:
     ) -> Target:
         """Return the target of a link; its file is to be closed.
 
-        The places are those that `RULES` give, in their order.
+        It is looked for at the places that `compositeh5.composite.places` gives.
 
         Parameters
         ----------
@@ -229,9 +225,11 @@ class Session:
             except (OSError, CompositeH5Error) as error:
                 failures.append(("same file", error))
         tried: set[Location] = set()
-        for rule, places in RULES.items():
+        # A Butler may be told of only when the file is open.
+        resolver = self.resolver or current().resolver
+        for rule, found in places(link, start, path, self.anywhere, resolver).items():
             try:
-                for place in places(self, link, start, path):
+                for place in found:
                     # Not by the name that is shown: that of a URL is without its signature.
                     if place in tried:
                         continue
@@ -244,7 +242,7 @@ class Session:
                 failures.append((rule, error))
         known = "; ".join(f"{place}: {error}" for place, error in failures) or "no place is known"
         message = f"the linked component {link} with digest {link.digest} is lost. Tried {known}"
-        if link.dataset_type and self._asked() is None:
+        if link.dataset_type and resolver is None:
             message += "; no Butler was asked (compositeh5.butler.use_butler)"
         for kind, cause in _CAUSES.items():
             if any(isinstance(error, cause) for _, error in failures):
@@ -290,56 +288,6 @@ class Session:
             file.close()
             raise
 
-    def cached_value(self, link: Link) -> Any:
-        """Return the cached value of a linked component, which must not be changed; None if there is none."""
-        return self._values.get(link)
-
-    def cache_value(self, link: Link, value: Any, nbytes: int) -> None:
-        """Cache the value of a linked component, unless it is large.
-
-        Parameters
-        ----------
-        link : Link
-            The link.
-        value : object
-            What was read at its end, and has its digest.
-        nbytes : int
-            Size of its arrays.
-        """
-        if nbytes <= CACHED_BYTES:
-            self._values.put(link, value, nbytes)
-
-    def permitted(self, place: str, start: str | None) -> str:
-        """Return a place that the file at ``start`` names, if it may be followed.
-
-        What a file says is a hint from a stranger: it must not make the reader talk to hosts of its choice.
-
-        Parameters
-        ----------
-        place : str
-            A path or URL.
-        start : str or None
-            Where the file is that names it.
-
-        Raises
-        ------
-        RefusedError
-            If it leads from a local file to the network, or to another host or scheme.
-        FileNotFoundError
-            If it isn't a place at all.
-        """
-        split_location(place)
-        if self.anywhere or _host(place) == _host(start or ""):
-            return place
-        raise RefusedError(
-            f"{shown(place)}: isn't on the host of {start or 'the file that has the link'}, so it isn't followed "
-            f"(compositeh5.open(..., anywhere=True) does)"
-        )
-
-    def _asked(self) -> Resolver | None:
-        """Return who is asked where targets are: a Butler may be told of only when the file is open."""
-        return self.resolver or current().resolver
-
 
 _process = Session()
 _current: ContextVar[Session | None] = ContextVar("compositeh5_session", default=None)
@@ -356,74 +304,6 @@ def _like_current(anywhere: bool, limits: Limits) -> Session:
 
 _CAUSES = {DigestMismatchError: DigestMismatchError, WrongIdError: WrongIdError, LinkRefusedError: RefusedError}
 """Which error a link gets that is lost, by what was found at one of the places; others are only broken."""
-
-
-# ---- Where the target of a link may be ----------------------------------------------------------------------
-
-
-def _same_zip(session: Session, link: Link, start: str | None, path: str | None) -> Iterator[Location]:
-    outer, member = split_member(start or "")
-    if member is not None:
-        index = read_member(outer, INDEX, INDEX_BYTES)
-        for name in files_of(index, member_location(outer, INDEX), link.id, link.component):
-            yield member_location(outer, name)
-
-
-def _relative_path(session: Session, link: Link, start: str | None, path: str | None) -> Iterator[Location]:
-    # Inside a zip file, the path is still that between the places from which the members came.
-    if start is not None and path is not None and split_member(start)[1] is None:
-        yield session.permitted(joined_location(start, path), start)
-
-
-def _artifact_index(session: Session, link: Link, start: str | None, path: str | None) -> Iterator[Location]:
-    if start is None:
-        return
-    base, _ = split_member(start)
-    places = (
-        joined_location(base, "../" * level + name)
-        for level in range(INDEX_LEVELS)
-        for name in (INDEX, MAP)
-        # In an object store each look costs a request: the Butler's index is only looked for beside the file.
-        if name == MAP or level == 0 or "://" not in base
-    )
-    for index in dict.fromkeys(places):
-        try:
-            content = read_all(index, INDEX_BYTES)
-        except FileNotFoundError:
-            continue
-        for found in files_of(content, index, link.id, link.component, below=not index.endswith(MAP)):
-            place = joined_location(index, quote(found) if "://" in index else found)
-            split_location(place)
-            yield place
-
-
-def _recorded_location(session: Session, link: Link, start: str | None, path: str | None) -> Iterator[Location]:
-    if link.uri:
-        in_memory = start is None and path is None
-        yield link.uri if in_memory else session.permitted(link.uri, start)
-
-
-def _resolver(session: Session, link: Link, start: str | None, path: str | None) -> Iterator[Location]:
-    ask = session._asked()
-    if ask is not None:
-        yield ask(link)
-
-
-RULES: Mapping[str, Callable[[Session, Link, str | None, str | None], Iterator[Location]]] = {
-    "same zip file": _same_zip,
-    "relative path": _relative_path,
-    "artifact index": _artifact_index,
-    "recorded location": _recorded_location,
-    "resolver": _resolver,
-}
-"""The rules that give places, in the order in which they are tried."""
-
-
-def _host(location: str) -> tuple[str, str]:
-    if "://" not in location:
-        return "", ""
-    parts = split_location(location)
-    return parts.scheme, parts.netloc
 
 
 def check_content(node: Node, link: Link) -> None:

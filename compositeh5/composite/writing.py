@@ -1,14 +1,14 @@
-"""Writing composites to files: one, or several together."""
+"""Writing composites to files: one, several together, and copies that need no other file."""
 
 from __future__ import annotations
 
 import io
 import os
-import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import replace as changed
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +17,14 @@ from ..errors import (
     ConflictError,
     EncodeError,
     NoSuchComponentError,
+    WrongTypeError,
     WrongValueError,
     require_type,
     suggest,
 )
-from ..storage.digests import canonical_json, composite_digest, digest
+from ..storage.digests import composite_digest, read_json
 from ..storage.layout import (
     DEFAULT,
-    ID_NAMESPACE,
     ORIGIN,
     RANGE,
     check_file,
@@ -32,130 +32,25 @@ from ..storage.layout import (
     file_root,
     image_attrs,
     long_text,
+    text_name,
 )
 from ..storage.locations import absolute_location, relative_location
-from ..storage.nodes import ArrayNode, AttrValue, ExternalLink, Group, Node, SoftLink
+from ..storage.nodes import ArrayNode, ExternalLink, Group, GroupNode, Node, SoftLink
 from ..storage.publish import Output, make_folders, publish
 from ..storage.quantized import QuantizedArray
 from ..storage.recipes import OTHERS, Recipe, Recipes
-from ..storage.threads import in_order
 from ..storage.writer import write_image
+from .composed import Composed
 from .definitions import known_definition
-from .link import DataId, Link
-from .parts import LinkedPart, Part, StoredPart, ValuePart, with_digest
-from .session import current, node_bytes
-
-KIND_VERSION = 1
-"""Version of the encoding of a composite's group."""
-
-
-@dataclass
-class Contents:
-    """What is written of a composite.
-
-    Attributes
-    ----------
-    parts : dict of str to Part
-        The components by name.
-    absent : tuple of str
-        Names of the components that are known to be None.
-    definition, definition_version, data_id, dataset_type, run, stage, provenance
-        As those of a composite.
-    id : str
-        Id; empty if it is to be derived from the content.
-    signal : str
-        Name of the component that viewers show.
-    where : str
-        What messages call the composite.
-    is_stored : bool
-        Whether the composite is in a file already, so that its id is that of what is there.
-    digests : dict of str to str
-        Digests of the components, once they are known.
-    """
-
-    parts: dict[str, Part]
-    absent: tuple[str, ...] = ()
-    definition: str = ""
-    definition_version: int = 1
-    data_id: DataId = field(default_factory=dict)
-    dataset_type: str = ""
-    run: str = ""
-    stage: str = ""
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    id: str = ""
-    signal: str = ""
-    where: str = "value"
-    is_stored: bool = False
-    digests: dict[str, str] = field(default_factory=dict)
-
-    def group(self) -> Group:
-        """Return the group to write, complete with id, digests and the records of links.
-
-        The files of external links in it are absolute locations. Id and digests are those of this object from now on.
-        """
-        outputs = {name: part.output() for name, part in self.parts.items()}
-        unknown = {name: node for name, (node, known) in outputs.items() if not known}
-        found = in_order(digest, unknown.values(), sum(map(node_bytes, unknown.values())))
-        self.digests = {name: known for name, (_, known) in outputs.items()}
-        self.digests |= zip(unknown, found, strict=True)
-        records = {name: part.link.record() for name, part in self.parts.items() if isinstance(part, LinkedPart)}
-        attrs: dict[str, AttrValue] = {
-            "kind": "composite",
-            "kind_version": KIND_VERSION,
-            "definition": self.definition,
-            "definition_version": self.definition_version,
-            "data_id": canonical_json(self.data_id),
-            "dataset_type": self.dataset_type,
-            "run": self.run,
-            "stage": self.stage,
-            "title": " ".join([self.definition or "composite", *(f"{k}={v}" for k, v in self.data_id.items())]),
-            **long_text("absent", canonical_json(sorted(self.absent))),
-            **long_text("links", canonical_json(records)),
-            **long_text("provenance", canonical_json(self.provenance)),
-        }
-        if self.signal in self.parts:
-            attrs |= {"NX_class": "NXdata", "signal": self.signal}
-        children = {
-            name: node if isinstance(node, ExternalLink) else with_digest(node, self.digests[name])
-            for name, (node, _) in outputs.items()
-        }
-        group = Group(children, attrs, self.where)
-        whole = composite_digest(group)
-        self.id = self.id or str(uuid.uuid5(ID_NAMESPACE, whole))
-        group.attrs |= {"id": self.id, "digest": whole}
-        return group
-
-    def link(self, name: str, location: str) -> Link:
-        """Return a link to a component, for a composite whose digests are known, in a file at a location."""
-        part = self.parts[name]
-        return Link(
-            id=self.id,
-            component=name,
-            kind=part.kind,
-            digest=self.digests[name],
-            uri=location,
-            definition=self.definition,
-            dataset_type=self.dataset_type,
-            data_id=dict(self.data_id),
-            run=self.run,
-            stage=part.stage,
-        )
-
-
-@runtime_checkable
-class Writable(Protocol):
-    """What is written: a `Composite`."""
-
-    def contents(self) -> Contents:
-        """Return what is written of it."""
-
-    def become(self, contents: Contents, location: str | None) -> None:
-        """Be what was written, at a location if it has one."""
+from .encoding import become, composite_node, link_to
+from .link import Link
+from .parts import LIST, LinkedPart, Part, StoredPart, ValuePart, stored_part
+from .session import Session, current
 
 
 def write_file(
     path: str | os.PathLike[str],
-    composites: Mapping[str, Writable],
+    composites: Mapping[str, Composed],
     /,
     *,
     share: bool = False,
@@ -197,23 +92,23 @@ def write_file(
     location = absolute_location(path)
     require_type(composites, Mapping, "a mapping of names to composites")
     for composite in composites.values():
-        require_type(composite, Writable, "a composite")
+        if not hasattr(composite, "with_parts"):
+            raise WrongTypeError(f"a composite was expected, not {composite!r}")
     if "://" in location:
         raise WrongValueError(f"{location}: only files on disk can be written")
-    contents = {name: composite.contents() for name, composite in composites.items()}
-    root = _root(contents, location, recipes, share)
+    drafts, groups = _encoded(composites, location, recipes, share)
     make_folders(os.path.dirname(location))
     try:
-        publish(location, partial(write_image, root), replace=replace)
+        publish(location, partial(write_image, _root(groups, location)), replace=replace)
     except FileExistsError as error:
-        for name, own in contents.items():
-            _require_same(name, root.group(name).attr("digest", str), own.id, location, error)
+        for name, group in groups.items():
+            _require_same(name, group, location, error)
     for name, composite in composites.items():
-        composite.become(contents[name], location)
+        become(composite, drafts[name], groups[name], location)
 
 
 def write(
-    composite: Writable, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None
+    composite: Composed, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None
 ) -> None:
     """Write the composite to a file, all of it or nothing.
 
@@ -246,7 +141,7 @@ def write(
     write_file(path, {DEFAULT: composite}, replace=replace, recipes=recipes)
 
 
-def file_image(composite: Writable, location: str | os.PathLike[str], *, recipes: Recipes | None = None) -> bytes:
+def file_image(composite: Composed, location: str | os.PathLike[str], *, recipes: Recipes | None = None) -> bytes:
     """Return the bytes of the file that holds the composite, as they must be at ``location``.
 
     Links are written relative to the location, so the bytes are valid only there, or where the files that
@@ -272,8 +167,72 @@ def file_image(composite: Writable, location: str | os.PathLike[str], *, recipes
     return output.getvalue()
 
 
+def flatten(
+    composite: Composed, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None
+) -> None:
+    """Write a copy that needs no other file: with what the links lead to in their place.
+
+    The copy has the same id, and its components the same digests, as this composite; each that was linked keeps its
+    origin. `split` turns such files into linked ones again.
+
+    Parameters
+    ----------
+    composite : Composite
+        The composite.
+    path, replace, recipes
+        As for `write`.
+
+    Raises
+    ------
+    BrokenLinkError
+        If a component is lost. Nothing is written.
+    ConflictError, OSError
+        As `write` does.
+    """
+    with ExitStack() as opened:
+        parts = {name: _flat_part(part, opened) for name, part in composite.parts.items()}
+        flat = composite.with_parts(parts, id=composite.id or None)
+        flat.write(path, replace=replace, recipes=recipes)
+
+
+def _flat_part(part: Part, opened: ExitStack) -> Part:
+    """Return a part that needs no other file, with what links lead to; the digest stays. The stack closes files."""
+    start, session = None, None
+    if isinstance(part, LinkedPart):
+        session, link = part.session, part.link
+        node, file = part.open_node()
+        if file is None:
+            part = ValuePart(part.read(), part.kind, part.stage, link)
+        else:
+            opened.callback(file.close)
+            part = StoredPart(node, file.name, session, link)
+    if isinstance(part, StoredPart):
+        start, session = part.location, part.session
+    if part.kind not in (LIST, "composite"):
+        return part
+    node, _ = part.output()
+    return StoredPart(_flat_node(node, start, session, opened))
+
+
+def _flat_node(node: Node, start: str | None, session: Session | None, opened: ExitStack) -> Node:
+    """Return a list or a composite, whose links lead to absolute locations, with what these lead to."""
+    if not isinstance(node, GroupNode) or (kind := node.attr("kind", str, "")) not in (LIST, "composite"):
+        return node
+    children: dict[str, Node] = {}
+    records = read_json(node, "links", dict)
+    for name, child in node.items():
+        if isinstance(child, ExternalLink):
+            # Of a composite in memory, a link may lead to any host.
+            part = stored_part(node, name, start or child.file, session, lambda: records)
+            children[name], _ = _flat_part(part, opened).output()
+        else:
+            children[name] = _flat_node(child, start, session, opened)
+    attrs = {name: value for name, value in node.attrs.items() if text_name(name) != "links"}
+    return Group(children, attrs | (long_text("links", "{}") if kind == "composite" else {}), node.where)
+
+
 def write_image_of(
-    composites: Mapping[str, Writable],
+    composites: Mapping[str, Composed],
     location: str,
     output: Output | io.BytesIO,
     *,
@@ -286,61 +245,68 @@ def write_image_of(
     EncodeError, NoSuchComponentError
         As `write_file` does.
     """
-    contents = {name: composite.contents() for name, composite in composites.items()}
-    write_image(_root(contents, location, recipes, share=False), output)
+    drafts, groups = _encoded(composites, location, recipes, share=False)
+    write_image(_root(groups, location), output)
     for name, composite in composites.items():
-        composite.become(contents[name], None)
+        become(composite, drafts[name], groups[name], None)
 
 
-def _root(composites: Mapping[str, Contents], location: str, recipes: Recipes | None, share: bool) -> Group:
-    """Return the root group of a file of composites, which become what is written."""
+def _root(groups: Mapping[str, Group], location: str) -> Group:
+    """Return the root of a file of composites, given their groups."""
+    return file_root({name: (group.attr("id", str), relative_links(group, location)) for name, group in groups.items()})
+
+
+def _encoded(
+    composites: Mapping[str, Composed], location: str, recipes: Recipes | None, share: bool
+) -> tuple[dict[str, Composed], dict[str, Group]]:
+    """Return what composites become when they are written to one file, and their groups in it."""
     require_type({} if recipes is None else recipes, Mapping, "a mapping of components to recipes")
     chosen = {name: Recipe.of(recipe) for name, recipe in (recipes or {}).items()}
     _check_recipes(composites.values(), chosen)
-    for contents in composites.values():
-        _quantize(contents, chosen)
+    drafts = {name: _quantized(composite, chosen) for name, composite in composites.items()}
     groups: dict[str, Group] = {}
     names: dict[str, str] = {}
     shared: dict[tuple[str, str], Link] = {}
-    for name, contents in composites.items():
+    for name, draft in drafts.items():
         if not (isinstance(name, str) and name.isidentifier()):
             raise EncodeError(f"the name of a composite should be letters, digits and '_', not {name!r}")
-        group = contents.group()
-        if share and _share(contents, location, shared):
-            group = contents.group()
+        group = composite_node(draft)
+        draft.id = group.attr("id", str)
+        if share and _share(draft, group, location, shared):
+            group = composite_node(draft)
         groups[name] = group
-        found = {component: chosen.get(component, chosen.get(OTHERS)) for component in contents.parts}
+        found = {component: chosen.get(component, chosen.get(OTHERS)) for component in draft.parts}
         group.recipes = {component: recipe for component, recipe in found.items() if recipe is not None}
-        other = names.setdefault(contents.id, name)
+        other = names.setdefault(draft.id, name)
         if other != name:
-            raise EncodeError(f"the composites {other!r} and {name!r} have the same id, {contents.id}")
+            raise EncodeError(f"the composites {other!r} and {name!r} have the same id, {draft.id}")
     if not groups:
         raise EncodeError(f"{location}: a file needs at least one composite")
-    return file_root({name: (composites[name].id, relative_links(group, location)) for name, group in groups.items()})
+    return drafts, groups
 
 
-def _share(contents: Contents, location: str, shared: dict[tuple[str, str], Link]) -> bool:
+def _share(draft: Composed, group: Group, location: str, shared: dict[tuple[str, str], Link]) -> bool:
     """Replace what is equal to a component of a composite before by a link to that; return whether there is any.
 
     The id stays: no digest depends on whether a component is stored or linked.
     """
     found = False
-    for name, part in contents.parts.items():
+    for name, part in draft.parts.items():
         if part.state == "linked":
             continue
-        own = contents.link(name, location)
+        own = link_to(draft, name, group[name].attr("digest", str), location)
         first = shared.setdefault((part.kind, own.digest), own)
         if first is not own:
-            contents.parts[name] = LinkedPart(replace(first, stage=part.stage))
+            draft._parts[name] = LinkedPart(changed(first, stage=part.stage))
             found = True
     return found
 
 
-def _quantize(contents: Contents, recipes: Mapping[str, Recipe]) -> None:
-    """Round those images of which the recipe demands it."""
+def _quantized(composite: Composed, recipes: Mapping[str, Recipe]) -> Composed:
+    """Return a composite in memory that is like another, but for images that the recipes round."""
     others = recipes.get(OTHERS, Recipe())
     rounded: dict[str, Part] = {}
-    for name, part in contents.parts.items():
+    for name, part in composite.parts.items():
         recipe = recipes.get(name, others)
         if not recipe.quantize:
             continue
@@ -350,13 +316,14 @@ def _quantize(contents: Contents, recipes: Mapping[str, Recipe]) -> None:
                 rounded[name] = _rounded(part, node, recipe.quantize)
         if name in recipes and name not in rounded:
             raise EncodeError(
-                f"{contents.where}: component {name!r} of kind {part.kind!r} can't be quantized: "
+                f"{composite.where}: component {name!r} of kind {part.kind!r} can't be quantized: "
                 f"it isn't an image of floats that this composite has itself"
             )
-    if rounded:
-        contents.parts |= rounded
-        # An id names one content. One that was given for what isn't stored yet is that of what will be.
-        contents.id = "" if contents.is_stored else contents.id
+    # An id names one content. One that was given for what isn't stored yet is that of what will be.
+    id_ = None if rounded and composite.location is not None else composite.id or None
+    draft = composite.with_parts({**composite.parts, **rounded}, id=id_)
+    draft.location = composite.location
+    return draft
 
 
 def _rounded(part: Part, node: ArrayNode, fraction: float) -> StoredPart:
@@ -370,12 +337,12 @@ def _rounded(part: Part, node: ArrayNode, fraction: float) -> StoredPart:
     return StoredPart(rounded)
 
 
-def _check_recipes(composites: Iterable[Contents], recipes: Recipes) -> None:
+def _check_recipes(composites: Iterable[Composed], recipes: Recipes) -> None:
     possible, where = {OTHERS}, ""
-    for contents in composites:
-        where = where or contents.where
-        possible.update(contents.parts, contents.absent)
-        if (definition := known_definition(contents.definition)) is not None:
+    for each in composites:
+        where = where or each.where
+        possible.update(each.parts, each.absent)
+        if (definition := known_definition(each.definition)) is not None:
             possible.update(definition.components)
     for name in recipes:
         if name not in possible:
@@ -384,14 +351,15 @@ def _check_recipes(composites: Iterable[Contents], recipes: Recipes) -> None:
             )
 
 
-def _require_same(name: str, whole: str, id_: str, location: str, error: FileExistsError) -> None:
+def _require_same(name: str, written: Group, location: str, error: FileExistsError) -> None:
     """Raise `ConflictError` unless the file at ``location`` holds an equal composite with the same id."""
+    id_ = written.attr("id", str)
     try:
         file = current().open(location)
         try:
             check_file(file)
             group = composite_group(file, name)
-            if group.attr("id", str) == id_ and composite_digest(group) == whole:
+            if group.attr("id", str) == id_ and composite_digest(group) == written.attr("digest", str):
                 return
             found = f"the composite {group.attr('id', str)} ({group.attr('title', str, '')})"
         finally:

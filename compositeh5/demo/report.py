@@ -15,7 +15,7 @@ from lsst.daf.butler import Butler
 
 from ..composite.composite import Composite
 from ..composite.cutout import image_box
-from ..composite.describe import columns, human_bytes
+from ..composite.display import columns, human_bytes
 from ..composite.opening import open_composite
 from ..composite.session import current
 from .repository import Stored

@@ -10,7 +10,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from numbers import Real
 
-from ..composite.composite import Composite, stored_composite
+from ..composite.composite import Composite
+from ..composite.opening import stored_composite
 from ..composite.parts import StoredPart
 from ..errors import InUseError, checked_names, require_type
 from ..storage.layout import composite_group, composite_names

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
 
-from ..composite.composite import Composite, stored_composite
+from ..composite.composite import Composite
 from ..composite.link import Link
+from ..composite.opening import stored_composite
 from ..composite.parts import LinkedPart, Part, StoredPart, stored_parts
 from ..composite.session import Session, current
 from ..errors import BrokenLinkError, CompositeH5Error, DigestMismatchError, WrongIdError

@@ -9,7 +9,9 @@ from functools import partial
 from typing import Any
 
 from .._version import __version__
-from ..composite.composite import Composite, stored_composite
+from ..composite.composite import Composite
+from ..composite.encoding import composite_node
+from ..composite.opening import stored_composite
 from ..composite.parts import Part, StoredPart
 from ..composite.session import Session, current
 from ..composite.writing import relative_links
@@ -111,9 +113,8 @@ def rescue(
             lost |= {f"{name}/{component}".removesuffix("/"): reason for component, reason in missing.items()}
             if composite is not None:
                 saved += (f"{name}/{component}" for component in composite)
-                contents = composite.contents()
-                group = contents.group()
-                groups[name] = contents.id, group
+                group = composite_node(composite)
+                groups[name] = group.attr("id", str), group
         if not groups:
             reasons = "; ".join(dict.fromkeys(lost.values()))
             raise CorruptFileError(f"{location}: nothing of it can be rescued: {reasons}")

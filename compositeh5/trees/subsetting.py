@@ -15,9 +15,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from .. import kinds
-from ..composite.composite import Composite, stored_composite
+from ..composite.composite import Composite
 from ..composite.definitions import known_definition
+from ..composite.encoding import composite_node
 from ..composite.link import Link
+from ..composite.opening import stored_composite
 from ..composite.parts import StoredPart
 from ..composite.session import current
 from ..composite.writing import write_file
@@ -207,7 +209,7 @@ def _new_ids(wanted: Wanted) -> dict[str, str]:
         for name, parts in wanted.needs.items():
             group: GroupNode = composite_group(file, name)
             if parts is not None:
-                group = reduced(stored_composite(group, wanted.path), parts).contents().group()
+                group = composite_node(reduced(stored_composite(group, wanted.path), parts))
             ids[name] = group.attr("id", str)
         return ids
     finally:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
-from ..composite.composite import stored_composite
 from ..composite.definitions import known_definition
 from ..composite.link import Link
+from ..composite.opening import stored_composite
 from ..composite.parts import LIST, StoredPart
 from ..composite.session import Session, current
 from ..errors import CompositeH5Error, DigestMismatchError, FormatError, WrongIdError
