@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.table import QTable
-from support import counted_reads, exposure, pixels, simple_wcs, tool, visit_info
+from support import counted_reads, exposure, pixels, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors
@@ -85,24 +84,6 @@ def test_absent_and_unknown_components_are_told_apart(path: Path) -> None:
             c["nothing"]
 
 
-def test_an_unknown_kind_spoils_only_its_component(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        file["composite/psf"].attrs["kind"] = np.bytes_("hologram")
-    with ch5.open(path) as c:
-        with pytest.raises(errors.UnknownKindError, match=r"/composite/psf: no installed package knows the kind 'holo"):
-            c["psf"]
-        assert c["image"].shape == (300, 400)
-
-
-def test_a_newer_kind_version_spoils_only_its_component(path: Path) -> None:
-    with h5py.File(path, "r+") as file:
-        file["composite/psf"].attrs["kind_version"] = 99
-    with ch5.open(path) as c:
-        with pytest.raises(errors.UnsupportedVersionError, match="version 99 of kind 'psf' is newer"):
-            c["psf"]
-        assert c["image"].shape == (300, 400)
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -169,24 +150,6 @@ def test_reading_one_component_takes_no_work_for_the_others(tmp_path: Path) -> N
     assert calls(300) < calls(3) * 1.3
 
 
-def test_what_is_not_a_composite_file(tmp_path: Path) -> None:
-    (tmp_path / "empty").touch()
-    (tmp_path / "text").write_text("hello, world")
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["x"] = 1
-    for name, error in {
-        "missing": FileNotFoundError,
-        "empty": errors.NotACompositeFileError,
-        "text": errors.NotACompositeFileError,
-        "other.h5": errors.NotACompositeFileError,
-        ".": IsADirectoryError,
-    }.items():
-        with pytest.raises(error) as caught:
-            ch5.open(tmp_path / name)
-        assert str(tmp_path) in str(caught.value)
-        assert isinstance(caught.value, OSError)
-
-
 def test_partial_reads(path: Path) -> None:
     box = ch5.Box(120, 130, 210, 230)
     with ch5.open(path) as c:
@@ -208,15 +171,6 @@ def test_partial_reads(path: Path) -> None:
             c.read("image", rows=slice(3))
         with pytest.raises(TypeError, match="isn't one array"):
             c.lazy("psf")
-
-
-def test_partial_reads_give_the_same_in_memory_and_from_file(path: Path) -> None:
-    memory = exposure()
-    box = ch5.Box(120, 130, 210, 230)
-    with ch5.open(path) as c:
-        for name in ("image", "mask", "variance"):
-            np.testing.assert_array_equal(c.read(name, box=box).array, memory.read(name, box=box).array)
-            assert type(c.read(name, box=box)) is type(memory.read(name, box=box))
 
 
 def test_a_cutout_maps_the_same_pixels_to_the_same_sky(path: Path) -> None:
@@ -389,20 +343,6 @@ def test_a_composite_that_is_open_can_be_written_elsewhere(path: Path) -> None:
     assert (path.parent / "copy.h5").read_bytes() == path.read_bytes()
 
 
-def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "full").mkdir()
-    code = (
-        "import resource, signal, sys; sys.path.insert(0, sys.argv[1]); from support import exposure\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "exposure().write(sys.argv[2])"
-    )
-    args = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path / "full" / "a.h5")]
-    result = subprocess.run(args, capture_output=True, text=True, check=False, timeout=60)
-    assert "OSError: [Errno 27]" in result.stderr
-    assert os.listdir(tmp_path / "full") == []
-
-
 def test_a_definition_is_held_to(tmp_path: Path) -> None:
     with pytest.raises(errors.DefinitionError, match="image"):
         ch5.Composite("exposure", mask=ch5.Mask(np.zeros((3, 3), np.int32), {}))
@@ -428,12 +368,6 @@ def test_values_are_coerced_to_what_a_file_gives(path: Path) -> None:
     assert type(c["visit_info"]) is ch5.Record
 
 
-def test_composites_in_memory_can_be_pickled() -> None:
-    # Without WCS: that of astropy comes out of a pickle with other bits.
-    c = pickle.loads(pickle.dumps(exposure(wcs=None, visit_info=visit_info())))
-    assert c.digest == exposure(wcs=None, visit_info=visit_info()).digest
-
-
 def test_verify_notices_a_foreign_edit(path: Path) -> None:
     def edited(change) -> Path:
         target = path.parent / "edited.h5"
@@ -457,14 +391,6 @@ def test_verify_notices_a_foreign_edit(path: Path) -> None:
     for change in (value, unit, renamed, attribute):
         with ch5.open(edited(change)) as c, pytest.raises(errors.DigestMismatchError, match=r"edited\.h5"):
             verify(c)
-
-
-def test_h5repack_keeps_the_content(path: Path) -> None:
-    repacked = path.parent / "repacked.h5"
-    assert tool("h5repack", path, repacked).returncode == 0
-    with ch5.open(repacked) as c:
-        verify(c)
-        np.testing.assert_array_equal(c["image"].array, exposure()["image"].array)
 
 
 KILLED = """
@@ -501,11 +427,6 @@ def test_a_killed_writer_never_leaves_half_a_file(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() in ("1", "2")
     exposure().write(tmp_path / "a.h5", replace=True)
-
-
-def test_wcs_of_a_composite_maps_array_indices(path: Path) -> None:
-    with ch5.open(path) as c:
-        assert c["wcs"].wcs.compare(simple_wcs((300, 400)).wcs)
 
 
 def test_what_was_read_is_freed_without_the_garbage_collector(tmp_path: Path) -> None:

@@ -143,6 +143,8 @@ def open_dataset(
         As `open_composite` does.
     """
 
+    require_type(id, str, "an id, as text,")
+
     def pick(file: StoredFile) -> GroupNode:
         names = composite_names(file)
         if id in composite_ids(file):
