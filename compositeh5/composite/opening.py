@@ -142,7 +142,6 @@ def open_dataset(
     CompositeH5Error, OSError
         As `open_composite` does.
     """
-
     require_type(id, str, "an id, as text,")
 
     def pick(file: StoredFile) -> GroupNode:
