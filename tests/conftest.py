@@ -9,7 +9,7 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-pytest_plugins = ["executors", "postgres_server"]
+pytest_plugins = ["executors", "postgres_server", "visits"]
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("no deadline", deadline=None)

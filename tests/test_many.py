@@ -15,7 +15,7 @@ from astropy.coordinates import SkyCoord
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import counted_reads, exposure, pixels
-from visits import DETECTORS, SIZE, VISIT, detector_path, write_simulated_visit
+from visits import DETECTORS, SIZE, VISIT, detector_path
 
 import compositeh5 as ch5
 from compositeh5.composite.session import current
@@ -25,16 +25,8 @@ from compositeh5.storage.nodes import Array
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a visit of twelve detectors; not to be changed."""
-    root = tmp_path_factory.mktemp("many")
-    write_simulated_visit(root)
-    return root
-
-
-@pytest.fixture(scope="module")
-def paths(tree: Path) -> list[Path]:
-    return [detector_path(tree, detector) for detector in DETECTORS]
+def paths(simulated: Path) -> list[Path]:
+    return [detector_path(simulated, detector) for detector in DETECTORS]
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +73,10 @@ def test_values_come_in_the_order_of_the_files(paths: list[Path], executor: Exec
     found[0].array[0, 0] = 5  # as of any array that was read
 
 
-def test_folders_patterns_and_parts(tree: Path, paths: list[Path]) -> None:
+def test_folders_patterns_and_parts(simulated: Path, paths: list[Path]) -> None:
     box = ch5.Box(10, 20, 30, 50)
     by_name = sorted(paths, key=str)
-    for sources in (tree / "calexp", f"{tree}/calexp/*.h5", by_name):
+    for sources in (simulated / "calexp", f"{simulated}/calexp/*.h5", by_name):
         parts = list(ch5.trees.read_many(sources, "image", box=box))
         for path, part in zip(by_name, parts, strict=True):
             with ch5.open(path) as c:
@@ -95,9 +87,9 @@ def test_folders_patterns_and_parts(tree: Path, paths: list[Path]) -> None:
     assert list(ch5.trees.read_many([], "image")) == []
 
 
-def test_what_is_shared_is_decoded_once_and_its_file_opened_once(tree: Path, paths: list[Path]) -> None:
+def test_what_is_shared_is_decoded_once_and_its_file_opened_once(simulated: Path, paths: list[Path]) -> None:
     current().clear_cache()
-    visit = tree / "visit" / "visit.h5"
+    visit = simulated / "visit" / "visit.h5"
     with counted_opens() as opens, counted_reads() as read:
         records = list(ch5.trees.read_many(paths, "visit_info"))
         assert opens(visit) == 1
@@ -110,8 +102,8 @@ def test_what_is_shared_is_decoded_once_and_its_file_opened_once(tree: Path, pat
         assert read() < 10 * alone / len(paths)  # the record isn't read again
 
 
-def test_parts_of_what_is_shared_keep_its_file_open(tree: Path, paths: list[Path], tmp_path: Path) -> None:
-    with ch5.open(tree / "visit" / "visit.h5") as visit:
+def test_parts_of_what_is_shared_keep_its_file_open(simulated: Path, paths: list[Path], tmp_path: Path) -> None:
+    with ch5.open(simulated / "visit" / "visit.h5") as visit:
         link = visit.link("camera")
     files = []
     for detector in range(5):
@@ -120,9 +112,11 @@ def test_parts_of_what_is_shared_keep_its_file_open(tree: Path, paths: list[Path
     current().clear_cache()
     with counted_opens() as opens:
         tables = list(ch5.trees.read_many(files, "camera", columns=["gain"]))
-        assert opens(tree / "visit" / "visit.h5") == 1
+        assert opens(simulated / "visit" / "visit.h5") == 1
     assert [table.colnames for table in tables] == [["gain"]] * 5
-    assert not [path for path in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if path.startswith(str(tree))]
+    assert not [
+        path for path in map(os.path.realpath, Path("/proc/self/fd").iterdir()) if path.startswith(str(simulated))
+    ]
 
 
 def test_an_error_names_its_file_and_comes_in_its_turn(
@@ -330,8 +324,8 @@ def test_arrays_in_memory_are_cut_as_well() -> None:
     assert [part.tolist() for part in parts] == [[[1, 2], [5, 6]]] * 2
 
 
-def test_a_view_tells_which_files_to_cut(tree: Path) -> None:
-    with ch5.trees.open_visit(tree / "visit" / "visit.h5", tree / "calexp") as view:
+def test_a_view_tells_which_files_to_cut(simulated: Path) -> None:
+    with ch5.trees.open_visit(simulated / "visit" / "visit.h5", simulated / "calexp") as view:
         assert view.data_id == VISIT
         star = view.wcs[4].pixel_to_world(60, 70)
         seen = view.containing(SkyCoord(star))

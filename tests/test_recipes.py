@@ -113,20 +113,34 @@ def test_a_recipe_reaches_nested_components(tmp_path: Path) -> None:
         verify(opened)
 
 
-@given(
-    st.integers(0, 9),
-    st.booleans(),
-    st.lists(st.integers(9, 200), max_size=3).map(tuple),
-    st.sampled_from(["f8", "i2"]),
+SHAPES = st.lists(st.integers(0, 90), min_size=1, max_size=3).map(tuple) | st.just((75, 97))
+RECIPES = st.builds(
+    ch5.Recipe,
+    gzip=st.integers(0, 9),
+    shuffle=st.booleans(),
+    chunks=st.lists(st.integers(9, 200), max_size=3).map(tuple),
+    contiguous=st.booleans(),
 )
-@settings(max_examples=15)
-def test_all_recipes_keep_all_values(gzip: int, shuffle: bool, chunks: tuple[int, ...], dtype: str) -> None:
-    values = (pixels((75, 97)) * 100).astype(dtype)
+
+
+@given(SHAPES, st.sampled_from(["<f4", ">f8", "i2", "?", "c8", "u1"]), RECIPES, st.data())
+@settings(max_examples=50)
+def test_all_recipes_keep_all_values(
+    shape: tuple[int, ...], dtype: str, recipe: ch5.Recipe, data: st.DataObject
+) -> None:
+    values = np.random.default_rng(1).normal(0, 50, shape).astype(dtype)
     text = np.array([f"näme {i % 31}" for i in range(3000)])
     composite = ch5.Composite(None, {"values": values, "table": Table({"text": text, "n": np.arange(3000)})})
-    image = composite.file_image("/tmp/c.h5", recipes={"default": ch5.Recipe(gzip, shuffle, chunks)})
+    image = composite.file_image("/tmp/c.h5", recipes={"default": recipe})
+    starts = [data.draw(st.integers(0, n)) for n in shape]
+    index = tuple(
+        slice(start, data.draw(st.integers(start, n)), data.draw(st.integers(1, 3)))
+        for start, n in zip(starts, shape, strict=True)
+    )
     with ch5.open(io.BytesIO(image), location="/tmp/c.h5") as opened:
+        assert opened["values"].dtype == values.dtype
         assert opened["values"].tobytes() == values.tobytes()
+        assert opened.lazy("values")[index].tobytes() == values[index].tobytes()
         assert opened["table"]["text"].tolist() == text.tolist()
         assert opened.digest == composite.digest
 
@@ -270,27 +284,6 @@ def test_wrong_checksums_are_a_format_error(tmp_path: Path, value: Any) -> None:
         file["composite/image"].attrs["block_crc32"] = np.bytes_(value) if isinstance(value, str) else value
     with ch5.open(path) as opened, pytest.raises(errors.FormatError, match="block_crc32"):
         opened["image"]
-
-
-_SHAPES = st.lists(st.integers(0, 90), min_size=1, max_size=3).map(tuple)
-
-
-@given(_SHAPES, st.sampled_from(["<f4", ">f8", "i2", "?", "c8", "u1"]), st.data())
-@settings(max_examples=30)
-def test_raw_arrays_come_back_whole_and_in_part(shape: tuple[int, ...], dtype: str, data: st.DataObject) -> None:
-    values = (np.random.default_rng(1).normal(0, 50, shape)).astype(dtype)
-    composite = ch5.Composite(None, {"values": values})
-    image = composite.file_image("/tmp/c.h5", recipes={"values": "raw"})
-    index = tuple(
-        slice(start, data.draw(st.integers(start, n)), data.draw(st.integers(1, 3)))
-        for n in shape
-        for start in [data.draw(st.integers(0, n))]
-    )
-    with ch5.open(io.BytesIO(image), location="/tmp/c.h5") as opened:
-        assert opened["values"].dtype == values.dtype
-        assert opened["values"].tobytes() == values.tobytes()
-        assert opened.lazy("values")[index].tobytes() == values[index].tobytes()
-        assert opened.digest == composite.digest
 
 
 # Quantized: rounded

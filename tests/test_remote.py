@@ -302,13 +302,9 @@ def test_an_index_on_the_store(tree: Path, tmp_path: Path, store: object_store.O
     ("index", "message"),
     [
         (b"{", "isn't valid JSON"),
-        (b"[" * 100_000, "isn't valid JSON"),
-        (b"[]", "version 'V1' was expected, not None"),
         (b'{"index_version": "V2"}', "version 'V1' was expected, not 'V2'"),
-        (b'{"index_version": "V1"}', "has no artifact_map"),
         (b'{"index_version": "V1", "artifact_map": {"a": {"ids": 3}}}', "has no ids or no info"),
         (b'{"index_version": "V1", "artifact_map": {"../b.h5": {"ids": ["ID"], "info": {}}}}', "is not below it"),
-        (b'{"index_version": "V1", "artifact_map": {"/b.h5": {"ids": ["ID"], "info": {}}}}', "is not below it"),
         (b'{"index_version": "V1", "artifact_map": {"s3://x/b": {"ids": ["ID"], "info": {}}}}', "is not below it"),
         (b'{"index_version": "V1", "artifact_map": {"gone.h5": {"ids": ["ID"], "info": {}}}}', "No such file"),
     ],

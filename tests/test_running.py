@@ -100,7 +100,7 @@ def test_what_was_not_begun_is_cancelled() -> None:
     assert len(started) < 10
 
 
-def test_trees_are_seen_the_same_on_any_executor(executor: Executor, tmp_path: Path) -> None:
+def test_trees_are_seen_the_same_by_processes(processes: Executor, tmp_path: Path) -> None:
     tree = write_tree(tmp_path, visits=4, ccds=2)
     (tree / "damaged.h5").write_bytes(b"x")
     with h5py.File(ccd_path(tree, 3), "r+") as file:
@@ -109,12 +109,12 @@ def test_trees_are_seen_the_same_on_any_executor(executor: Executor, tmp_path: P
     for detector in range(2):
         ccd_path(tree, 4, detector).unlink()
     for serial, parallel in (
-        (refs_to(visit_path(tree), tree), refs_to(visit_path(tree), tree, executor=executor)),
-        (verify_files(tree), verify_files(tree, executor=executor)),
-        (verify_files(tree / "calexp"), verify_files(tree / "calexp", executor=executor)),
-        (prune(tree, older_than=0), prune(tree, older_than=0, executor=executor)),
-        (remove([visit_path(tree)], tree), remove([visit_path(tree)], tree, executor=executor)),
-        (relink(tree, dry_run=True), relink(tree, executor=executor)),
+        (refs_to(visit_path(tree), tree), refs_to(visit_path(tree), tree, executor=processes)),
+        (verify_files(tree), verify_files(tree, executor=processes)),
+        (verify_files(tree / "calexp"), verify_files(tree / "calexp", executor=processes)),
+        (prune(tree, older_than=0), prune(tree, older_than=0, executor=processes)),
+        (remove([visit_path(tree)], tree), remove([visit_path(tree)], tree, executor=processes)),
+        (relink(tree, dry_run=True), relink(tree, executor=processes)),
     ):
         assert serial == parallel
-    assert {problem.finding for problem in verify_files(tree, executor=executor).problems} == {"digest", "unread"}
+    assert {problem.finding for problem in verify_files(tree, executor=processes).problems} == {"digest", "unread"}

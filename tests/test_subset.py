@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from concurrent.futures import Executor
 from pathlib import Path
 
-import fault_injection as faults
 import numpy as np
 import pytest
 from astropy.table import QTable
@@ -199,29 +197,6 @@ def test_several_composites_of_a_file(tmp_path: Path) -> None:
         assert c.id == catalog.id
         verify(c)
     assert file_info(tmp_path / "new/visit.h5").composites == ("src",)
-
-
-def test_a_killed_subset_is_finished_by_the_next(repository: Path, tmp_path: Path) -> None:
-    def run() -> None:
-        subset(repository, tmp_path / "new", definition="source_catalog")
-
-    for call in (5, 12, 23):
-        assert faults.run_with(run, call, faults.kill) == faults.KILLED
-        for path in (tmp_path / "new").rglob("[!.]*.h5"):
-            with ch5.open(path) as c:
-                verify(c)
-                assert all(info.state != "lost" for info in c.components().values())
-    run()
-    assert len(list((tmp_path / "new").rglob("[!.]*.h5"))) == 7
-
-
-def test_the_verb(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["subset", str(repository), str(tmp_path / "new"), "--definition", "source_catalog", "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert [os.path.basename(path) for path in document["composites"]] == [f"src_{d}.h5" for d in range(3)]
-    assert main(["subset", str(repository), str(tmp_path / "b"), "--components", "table"]) == 0
-    assert "3 files, and 0 to which they link" in capsys.readouterr().out
-    assert main(["subset", str(repository), str(tmp_path / "c"), "--definition", "nothing"]) == 2
 
 
 # ---- Promotion -----------------------------------------------------------------------------------------------

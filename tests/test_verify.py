@@ -222,14 +222,10 @@ def test_a_target_in_another_root_is_read_once(tmp_path: Path) -> None:
 
 
 def test_verify_on_the_command_line(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", str(tree)]) == 0
-    assert capsys.readouterr().out == "0 problems in 8 files: 8 composites, 8 components read, 6 links\n"
     change(ccd_path(tree), "composite/image", 5)
     assert main(["verify", "--quick", str(tree)]) == 0
-    assert main(["verify", "--json", str(tree)]) == 1
-    out = capsys.readouterr().out
-    report = json.loads(out[out.index("{") :])
+    assert capsys.readouterr().out == "0 problems in 8 files: 8 composites, 0 components read, 6 links\n"
+    assert main(["verify", "--json", str(ccd_path(tree)), str(visit_path(tree))]) == 1
+    report = json.loads(capsys.readouterr().out)
     assert [(found["finding"], found["component"]) for found in report["problems"]] == [("digest", "image")]
-    assert report["visited"] == {"files": 8, "unread": [], "foreign": []}
-    assert main(["verify", str(ccd_path(tree)), str(visit_path(tree))]) == 1
-    assert main(["verify", str(tree / "nowhere")]) == 2
+    assert report["visited"] == {"files": 2, "unread": [], "foreign": []}

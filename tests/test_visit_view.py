@@ -6,7 +6,6 @@ import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import QTable
 from support import counted_reads, exposure, pixels, simple_wcs, visit_info, write_visit
-from visits import CAMERA, DETECTORS, SIZE, VISIT, detector_path, write_simulated_visit
+from visits import CAMERA, DETECTORS, SIZE, VISIT, detector_path
 
 import compositeh5 as ch5
 from compositeh5.cli import main
@@ -34,14 +33,6 @@ from compositeh5.errors import (
 from compositeh5.trees.index_table import index, open_index
 from compositeh5.trees.visit_files import open_visit
 from compositeh5.trees.visit_view import VisitView
-
-
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a visit of twelve detectors; not to be changed."""
-    root = tmp_path_factory.mktemp("visit")
-    write_simulated_visit(root)
-    return root
 
 
 @pytest.fixture
@@ -161,6 +152,7 @@ def test_a_file_that_was_replaced_is_not_taken_for_what_it_was(tmp_path: Path) -
 
 
 def test_what_is_shared_is_read_once(simulated: Path) -> None:
+    current().clear_cache()
     with open_visit(simulated / "visit" / "visit.h5", simulated / "calexp") as view:
         assert view.visit_info["exposure_time"] == 30 * u.s
         with counted_reads() as count:
@@ -417,18 +409,12 @@ def test_stacked_pixels(view: VisitView, simulated: Path) -> None:
     assert np.array_equal(stack(view, "mask", detectors=[5, 3]).compute()[1], view["mask"][3].array)
     assert stack(view, "image", chunks=(64, 32)).numblocks == (12, 2, 4)
     # What is sent to workers is where the pixels are.
-    assert len(pickle.dumps(stacked)) < 100_000
+    sent = pickle.dumps(stacked)
+    assert len(sent) < 100_000
+    assert np.array_equal(pickle.loads(sent)[4].compute(), expected[4])
     assert stack(view, "image").name == stacked.name
     with pytest.raises(TypeError, match="isn't one array"):
         stack(view, "psf")
-
-
-def test_workers_of_dask_read_pixels_and_components(view: VisitView, simulated: Path, dask_client: Any) -> None:
-    mean = stack(view, "image").mean(axis=0, dtype=np.float64)
-    expected = np.mean([image.array for image in view["image"].values()], axis=0, dtype=np.float64)
-    assert np.allclose(mean.compute(scheduler=dask_client), expected)
-    with open_visit(simulated / "calexp", executor=dask_client.get_executor()) as other:
-        assert (other.table("photo_calib") == view.table("photo_calib")).all()
 
 
 def test_part_of_a_stack_reads_little(tmp_path: Path) -> None:
@@ -459,9 +445,7 @@ def test_only_equal_boxes_are_stacked(tmp_path: Path) -> None:
 def test_the_command(simulated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     visit, folder = str(simulated / "visit" / "visit.h5"), str(simulated / "calexp")
     assert main(["visit", visit, folder]) == 0
-    _, *lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split() == ["2", str(detector_path(simulated, 2))]
-    assert len(lines) == 12
+    assert capsys.readouterr().out.splitlines()[3].split() == ["2", str(detector_path(simulated, 2))]
     assert main(["visit", folder, "-d", f"visit={VISIT['visit']}", "--table", "photo_calib"]) == 0
     assert "nJy / adu" in capsys.readouterr().out
     centre = make_wcs(CAMERA, 6).pixel_to_world(64, 64)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from compositeh5.demo.simulate import Camera, simulate_exposure, simulate_visit
 
 SIZE = 128
@@ -26,3 +28,11 @@ def write_simulated_visit(root: Path) -> Path:
         exposure, _ = simulate_exposure(CAMERA, detector, seed=1)
         exposure.replace({"visit_info": visit.link("visit_info")}).write(detector_path(root, detector))
     return path
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with such a visit; not to be changed."""
+    root = tmp_path_factory.mktemp("visit")
+    write_simulated_visit(root)
+    return root
