@@ -17,7 +17,7 @@ from compositeh5 import errors
 from compositeh5.cli import main
 from compositeh5.composite.opening import file_info
 from compositeh5.composite.session import current
-from compositeh5.trees.promoting import promote
+from compositeh5.trees.relinking import promote
 from compositeh5.trees.subsetting import subset
 from compositeh5.trees.verify import verify
 

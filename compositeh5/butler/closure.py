@@ -11,11 +11,11 @@ from lsst.daf.butler import Butler, Config, DatasetRef
 from lsst.resources import ResourcePath
 
 from ..errors import BrokenLinkError
-from ..trees.references import StoredLink
+from ..trees.closure import closure
 from .formatter import CompositeFormatter
 from .relinking import relink
-from .stored import Missing, dataset_links, describe, is_composite, stored_targets
-from .subset import subset
+from .stored import Missing, is_composite, whole_ref
+from .subset import Repository, subset
 
 SEED = "resource://compositeh5/butler/configs/seed.yaml"
 """Configuration of a new repository that can store composites."""
@@ -50,30 +50,12 @@ def linked_refs(butler: Butler, refs: Iterable[DatasetRef], *, missing: Missing 
     FileNotFoundError
         If one of the given datasets isn't stored.
     """
-    layer = {ref.id: _whole(ref) for ref in refs}
-    given = set(layer)
-    known = dict(layer)
-    seen = {str(id_) for id_ in given}
-    lost: list[str] = []
-    while layer:
-        users: dict[str, tuple[DatasetRef, StoredLink]] = {}
-        for ref in layer.values():
-            for found in dataset_links(butler, ref):
-                if found.link.id not in seen:
-                    users.setdefault(found.link.id, (ref, found))
-        seen |= users.keys()
-        targets = stored_targets(butler, (found.link for _, found in users.values()))
-        layer = {}
-        for id_, (ref, found) in users.items():
-            target = targets.get(id_)
-            if target is None:
-                lost.append(f"{describe(ref)}: {found.component} -> {found.link}")
-            elif target.id not in known:
-                layer[target.id] = target
-        known |= layer
+    given = list({ref.id: whole_ref(ref) for ref in refs}.values())
+    store = Repository(butler)
+    found, lost = closure(store, {dataset: dataset.links.keys() for dataset in store.look_at(given)}, whole=True)
     if lost and missing == "error":
         raise BrokenLinkError(f"linked datasets aren't stored in this repository: {'; '.join(lost)}")
-    return [ref for id_, ref in known.items() if id_ not in given]
+    return list(found)[len(given) :]
 
 
 def transfer_closure(
@@ -111,12 +93,12 @@ def transfer_closure(
     BrokenLinkError, FileNotFoundError
         As `linked_refs` does; then nothing is transferred.
     """
-    closure = _closure(source, refs, missing)
+    datasets = _with_linked(source, refs, missing)
     target.transfer_from(
-        source, closure, transfer=transfer, skip_missing=False, register_dataset_types=True, transfer_dimensions=True
+        source, datasets, transfer=transfer, skip_missing=False, register_dataset_types=True, transfer_dimensions=True
     )
-    relink(target, closure)
-    return closure
+    relink(target, datasets)
+    return datasets
 
 
 def retrieve_closure(
@@ -151,9 +133,9 @@ def retrieve_closure(
     BrokenLinkError, FileNotFoundError
         As `linked_refs` does; then nothing is copied.
     """
-    closure = _closure(butler, refs, missing)
+    datasets = _with_linked(butler, refs, missing)
     folder = ResourcePath(destination, forceDirectory=True)
-    return list(butler.retrieveArtifacts(closure, folder, transfer=transfer, preserve_path=True, overwrite=overwrite))
+    return list(butler.retrieveArtifacts(datasets, folder, transfer=transfer, preserve_path=True, overwrite=overwrite))
 
 
 def export_closure(
@@ -194,36 +176,32 @@ def export_closure(
     BrokenLinkError, FileNotFoundError
         As `linked_refs` does; then nothing is exported.
     """
-    closure = _closure(butler, refs, missing)
+    datasets = _with_linked(butler, refs, missing)
     folder = os.path.abspath(directory)
     os.makedirs(folder, exist_ok=True)
 
     def save(repository: Butler, how: str) -> None:
         with repository.export(directory=folder, filename=filename, format="yaml", transfer=how) as export:
-            export.saveDatasets(closure)
+            export.saveDatasets(datasets)
 
-    files = Counter(uris.primaryURI for uris in butler.get_many_uris(closure).values())
+    files = Counter(uris.primaryURI for uris in butler.get_many_uris(datasets).values())
     if None not in files and set(files.values()) <= {1}:
         save(butler, transfer)
-        return closure
+        return datasets
     # What the Butler can't export has files of its own in a repository that is there only for that.
     with tempfile.TemporaryDirectory(dir=folder, prefix="unfinished-") as scratch:
         config = Config(SEED)
-        for ref in filter(is_composite, closure):
+        for ref in filter(is_composite, datasets):
             config["datastore", "formatters", ref.datasetType.storageClass_name] = CompositeFormatter.name()
         Butler.makeRepo(scratch, config, butler.dimensions.dimensionConfig)
         with Butler.from_config(scratch, writeable=True) as whole:
-            subset(butler, whole, closure, missing=missing)
+            subset(butler, whole, datasets, missing=missing)
             save(whole, "hardlink")
-    return closure
+    return datasets
 
 
-def _closure(butler: Butler, refs: Iterable[DatasetRef], missing: Missing) -> list[DatasetRef]:
-    given = list({ref.id: _whole(ref) for ref in refs}.values())
-    closure = [*given, *linked_refs(butler, given, missing=missing)]
+def _with_linked(butler: Butler, refs: Iterable[DatasetRef], missing: Missing) -> list[DatasetRef]:
+    given = list({ref.id: whole_ref(ref) for ref in refs}.values())
+    found = [*given, *linked_refs(butler, given, missing=missing)]
     # Without their records, the Butler fails on some dimensions (KeyError 'visit_detector_region').
-    return [ref.expanded(butler.registry.expandDataId(ref.dataId)) for ref in closure]
-
-
-def _whole(ref: DatasetRef) -> DatasetRef:
-    return ref.makeCompositeRef() if ref.isComponent() else ref
+    return [ref.expanded(butler.registry.expandDataId(ref.dataId)) for ref in found]

@@ -20,7 +20,7 @@ from ..composite.composite import Composite
 from ..composite.definition import Definition
 from ..composite.link import DataId, Link
 from ..errors import NoSuchComponentError, WrongValueError
-from ..trees.gathering import in_order
+from ..trees.composing import in_order
 from .datasets import definition_of, register_dataset_type
 from .formatter import ALONE
 from .stored import is_composite, link, located, open_ref

@@ -261,6 +261,11 @@ def is_composite(dataset: DatasetRef | DatasetType) -> bool:
         return False
 
 
+def whole_ref(ref: DatasetRef) -> DatasetRef:
+    """Return the dataset to which a component belongs; any other is returned as it is."""
+    return ref.makeCompositeRef() if ref.isComponent() else ref
+
+
 def describe(ref: DatasetRef) -> str:
     """Return a dataset as people and programs read it: dataset type, data ID, run, id."""
     data_id = " ".join(f"{key}={value}" for key, value in sorted(ref.dataId.required.items()))

@@ -7,7 +7,7 @@ out what is needed, by reading no more than attributes. Then what is linked to i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,18 +23,15 @@ from lsst.daf.butler import (
     MissingDatasetTypeError,
 )
 
-from .. import kinds
 from ..composite.encoding import composite_node
-from ..composite.link import Link
 from ..composite.opening import stored_composite
-from ..composite.parts import StoredPart
-from ..errors import BrokenLinkError, ConfigurationError, ConflictError, NoSuchComponentError, UnknownKindError
-from ..storage.layout import composite_names
-from ..trees.references import StoredLink, part_links
-from ..trees.rewriting import relinked_group
-from ..trees.subsetting import reduced
+from ..composite.link import Link
+from ..errors import BrokenLinkError, ConfigurationError, ConflictError, NoSuchComponentError
+from ..trees.closure import Entry, closure, holdings, reduced, targets_first
+from ..trees.references import StoredLink
+from ..trees.relinking import relinked_group
 from .relinking import relink
-from .stored import Missing, describe, is_composite, location_of, open_joined, stored_among, stored_targets
+from .stored import Missing, describe, is_composite, location_of, open_joined, stored_among, stored_targets, whole_ref
 
 STORAGE_CLASS = "CompositeH5PartsV1"
 """Storage class of datasets that hold some components of others."""
@@ -118,15 +115,25 @@ def subset(
     FileNotFoundError
         If one of the datasets isn't stored. In all of these cases, nothing is written.
     """
-    selected, lost = _needed(source, refs, None if components is None else frozenset(components))
+    wanted = None if components is None else frozenset(components)
+    store = Repository(source)
+    looked_at = store.look_at(list({ref.id: whole_ref(ref) for ref in refs}.values()))
+    selected = {
+        dataset: dataset.links.keys() if wanted is None else wanted
+        for dataset in looked_at
+        if wanted is None or not wanted.isdisjoint(dataset.links)
+    }
+    if wanted is not None and not selected:
+        raise NoSuchComponentError(f"no dataset has one of the components {', '.join(sorted(wanted))}")
+    entries, lost = closure(store, selected)
     if lost and missing == "error":
         raise BrokenLinkError(f"linked components are lost; nothing was written: {'; '.join(lost)}")
-    datasets = list(_in_order(selected))
+    datasets = targets_first(entries)
     for dataset in datasets:
-        dataset.plan(target)
+        dataset.plan(target, entries)
     _check(source, target, datasets)
     _transfer(source, target, [dataset.new for dataset in datasets if dataset.keeps_file], transfer)
-    _put(source, target, [dataset for dataset in datasets if not dataset.keeps_file])
+    _put(source, target, [dataset for dataset in datasets if not dataset.keeps_file], entries)
     linked = [dataset for dataset in datasets if not dataset.is_selected]
     return Subset(
         tuple(dataset.new for dataset in selected),
@@ -140,117 +147,51 @@ def subset(
 
 
 @dataclass(eq=False)
-class _Dataset:
-    """A dataset of the source, as far as its attributes tell, and what the target gets of it."""
+class _Dataset(Entry[DatasetRef]):
+    """A dataset of the source, and what the target gets of it."""
 
-    ref: DatasetRef
-    links: Mapping[str, tuple[StoredLink, ...]] = field(default_factory=dict)
-    """The links of each component; what is no composite has no components."""
-    pixels: Set[str] = frozenset()
-    """The components that are planes of pixels."""
     has_file: bool = True
     """Whether it is one file, and that is of no other composite."""
-    is_selected: bool = False
-    needed: Set[str] = frozenset()
-    """The components that the target gets."""
-    targets: dict[tuple[str, str], _Dataset] = field(default_factory=dict)
-    """Where the links of these lead, by the id and component that they name; without lost ones."""
     keeps_file: bool = True
     new: DatasetRef = field(init=False)
     """The dataset in the target."""
 
-    @property
-    def is_reduced(self) -> bool:
-        return self.needed != self.links.keys()
-
-    def plan(self, target: Butler) -> None:
+    def plan(self, target: Butler, others: Mapping[DatasetRef, _Dataset]) -> None:
         """Decide as which dataset the target gets it, after that was done for those to which it links."""
-        self.new = self.ref
-        self.keeps_file = self.has_file and all(other.keeps_file for other in self.targets.values())
+        self.new = self.key
+        self.keeps_file = self.has_file and all(others[ref].keeps_file for ref in self.targets.values())
         if self.is_reduced:
-            name = self.ref.datasetType.name.removesuffix(SUFFIX) + SUFFIX
-            dimensions = self.ref.datasetType.dimensions
+            name = self.key.datasetType.name.removesuffix(SUFFIX) + SUFFIX
+            dimensions = self.key.datasetType.dimensions
             dataset_type = DatasetType(name, dimensions, STORAGE_CLASS, universe=target.dimensions)
-            id_ = uuid.uuid5(self.ref.id, "+".join(sorted(self.needed)))
-            self.new = DatasetRef(dataset_type, self.ref.dataId, run=self.ref.run, id=id_)
+            id_ = uuid.uuid5(self.key.id, "+".join(sorted(self.needed)))
+            self.new = DatasetRef(dataset_type, self.key.dataId, run=self.key.run, id=id_)
             self.keeps_file = False
 
 
-def _needed(
-    source: Butler, refs: Iterable[DatasetRef], components: Set[str] | None
-) -> tuple[list[_Dataset], list[str]]:
-    """Return the selected datasets, which know to what they link, and the lost links."""
-    known: dict[uuid.UUID, _Dataset] = {}
-    lost: list[str] = []
+class Repository:
+    """The datasets of a repository, as a `trees.closure.Store`."""
 
-    def look_at(ref: DatasetRef) -> _Dataset:
-        if ref.id not in known:
-            known[ref.id] = _looked_at(source, ref)
-        return known[ref.id]
+    def __init__(self, butler: Butler) -> None:
+        self._butler = butler
 
-    selected = list(dict.fromkeys(look_at(ref.makeCompositeRef() if ref.isComponent() else ref) for ref in refs))
-    if components is not None:
-        selected = [dataset for dataset in selected if not components.isdisjoint(dataset.links)]
-        if not selected:
-            raise NoSuchComponentError(f"no dataset has one of the components {', '.join(sorted(components))}")
-    wanted: list[tuple[_Dataset, Set[str]]] = []
-    for dataset in selected:
-        dataset.is_selected = True
-        wanted.append((dataset, dataset.links.keys() if components is None else components))
-    while wanted:
-        links: list[tuple[_Dataset, StoredLink]] = []
-        for dataset, names in wanted:
-            before, dataset.needed = dataset.needed, dataset.needed | (names & dataset.links.keys())
-            if not dataset.is_selected and dataset.pixels <= dataset.needed:
-                dataset.needed = dataset.links.keys()
-            links += [(dataset, found) for name in sorted(dataset.needed - before) for found in dataset.links[name]]
-        targets = stored_targets(source, (found.link for _, found in links))
-        wanted = []
-        for user, found in links:
-            link, target = found.link, None
-            with suppress(FileNotFoundError, KeyError):
-                target = look_at(targets[link.id])
-            if target is None or (is_composite(target.ref) and link.component not in target.links):
-                lost.append(f"{describe(user.ref)}: {found.component} -> {link}")
-            else:
-                user.targets[link.id, link.component] = target
-                wanted.append((target, {link.component}))
-    return selected, lost
+    def look_at(self, keys: Sequence[DatasetRef]) -> list[_Dataset]:
+        return [self._look_at(ref) for ref in keys]
 
+    def _look_at(self, ref: DatasetRef) -> _Dataset:
+        # Without their records, the Butler fails on some dimensions (KeyError 'visit_detector_region').
+        ref = ref.expanded(self._butler.registry.expandDataId(ref.dataId))
+        if not is_composite(ref):
+            return _Dataset(ref)
+        with open_joined(self._butler, ref) as composite:
+            held = holdings(composite)
+            return _Dataset(ref, *held, has_file=len(composite.names_in_file) == 1)
 
-def _looked_at(butler: Butler, ref: DatasetRef) -> _Dataset:
-    """Return what the attributes of a dataset tell."""
-    # Without their records, the Butler fails on some dimensions (KeyError 'visit_detector_region').
-    ref = ref.expanded(butler.registry.expandDataId(ref.dataId))
-    if not is_composite(ref):
-        return _Dataset(ref)
-    links: dict[str, tuple[StoredLink, ...]] = {}
-    with open_joined(butler, ref) as composite:
-        for name in composite:
-            part = composite.part(name)
-            location = part.location if isinstance(part, StoredPart) else None
-            links[name] = tuple(part_links(name, part, location))
-        pixels = {name for name in composite if _is_pixels(composite.kind(name))}
-        has_file = composite._file is not None and len(composite_names(composite._file)) == 1
-    return _Dataset(ref, links, pixels, has_file)
-
-
-def _is_pixels(kind: str) -> bool:
-    # What isn't known isn't left behind.
-    with suppress(UnknownKindError):
-        return kinds.get(kind).is_pixels
-    return False
-
-
-def _in_order(datasets: Iterable[_Dataset], seen: set[_Dataset] | None = None) -> Iterator[_Dataset]:
-    """Yield datasets and all to which they link, each after those to which it links itself."""
-    seen = set() if seen is None else seen
-    for dataset in datasets:
-        # Composites of one file may link to each other.
-        if dataset not in seen:
-            seen.add(dataset)
-            yield from _in_order(dataset.targets.values(), seen)
-            yield dataset
+    def locate(self, links: Sequence[tuple[DatasetRef, StoredLink]]) -> list[DatasetRef | str]:
+        targets = stored_targets(self._butler, (found.link for _, found in links))
+        return [
+            targets.get(found.link.id, f"{describe(user)}: {found.component} -> {found.link}") for user, found in links
+        ]
 
 
 # ---- What the target gets -----------------------------------------------------------------------------------
@@ -293,7 +234,7 @@ def _check(source: Butler, target: Butler, datasets: Sequence[_Dataset]) -> None
 
 def _has_same(source: Butler, target: Butler, dataset: _Dataset, known: DatasetRef) -> bool:
     """Return whether a dataset of the target has the components that are needed of one of the source."""
-    with suppress(FileNotFoundError), open_joined(target, known) as there, open_joined(source, dataset.ref) as here:
+    with suppress(FileNotFoundError), open_joined(target, known) as there, open_joined(source, dataset.key) as here:
         return all(n in there and there.component_digest(n) == here.component_digest(n) for n in dataset.needed)
     return False
 
@@ -308,7 +249,7 @@ def _transfer(source: Butler, target: Butler, refs: Sequence[DatasetRef], how: s
         relink(target, refs)
 
 
-def _put(source: Butler, target: Butler, datasets: Sequence[_Dataset]) -> None:
+def _put(source: Butler, target: Butler, datasets: Sequence[_Dataset], others: Mapping[DatasetRef, _Dataset]) -> None:
     """Put datasets that the target doesn't have, each after those to which it links."""
     there = {ref.id for ref in stored_among(target, [dataset.new for dataset in datasets])}
     missing = [dataset for dataset in datasets if dataset.new.id not in there]
@@ -318,22 +259,23 @@ def _put(source: Butler, target: Butler, datasets: Sequence[_Dataset]) -> None:
         target.collections.register(run)
     target.transfer_dimension_records_from(source, [dataset.new for dataset in missing])
     for dataset in missing:
-        with open_joined(source, dataset.ref) as stored:
+        with open_joined(source, dataset.key) as stored:
             location = stored.location or ""
-            group, _ = relinked_group(composite_node(stored), location, partial(_new_link, target, dataset))
+            group, _ = relinked_group(composite_node(stored), location, partial(_new_link, target, dataset, others))
             composite, provenance = stored_composite(group, location), None
             if dataset.is_reduced:
                 composite, provenance = reduced(composite, dataset.needed), DatasetProvenance()
-                provenance.add_input(dataset.ref)
+                provenance.add_input(dataset.key)
             target.put(composite, dataset.new, provenance=provenance)
 
 
-def _new_link(butler: Butler, user: _Dataset, found: StoredLink) -> Link | None:
+def _new_link(butler: Butler, user: _Dataset, others: Mapping[DatasetRef, _Dataset], found: StoredLink) -> Link | None:
     """Return a link to where the target of another one is, or will be, in the new repository; None if that is lost."""
     link = found.link
-    target = user.targets.get((link.id, link.component))
-    if target is None:
+    ref = user.targets.get(found.component)
+    if ref is None:
         return None
+    target = others[ref]
     uris = butler.get_many_uris([target.new], predict=True)[target.new]
     link = replace(link, uri=location_of(uris.componentURIs.get(link.component) or uris.primaryURI))
     if target.keeps_file:

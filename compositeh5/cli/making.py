@@ -201,7 +201,7 @@ def promote(arguments: argparse.Namespace) -> int:
     All files that link to it are made to link to that: the composite that it was stored with can then be deleted. The
     exit code is 2 if a file that links to it couldn't be written.
     """
-    from ..trees.promoting import promote
+    from ..trees.relinking import promote
 
     paths = (arguments.file, arguments.component, arguments.output, *arguments.users)
     with working(arguments) as how:

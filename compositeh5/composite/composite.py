@@ -19,6 +19,7 @@ from ..errors import (
     suggest,
 )
 from ..storage.digests import composite_digest, read_json
+from ..storage.layout import composite_names
 from ..storage.nodes import GroupNode
 from ..storage.reader import StoredFile
 from . import assembly, display
@@ -245,6 +246,11 @@ class Composite(Mapping[str, Any]):
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)
+
+    @property
+    def names_in_file(self) -> tuple[str, ...]:
+        """Names of all composites of the file that this one is read from; none unless that is open."""
+        return () if self._file is None else composite_names(self._file)
 
     def part(self, name: str) -> Part:
         """Return what the composite holds of a component: a value, or where it is stored.

@@ -4,14 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .choosing import choose, compose
-    from .gathering import gather
+    from .composing import choose, compose, gather
     from .index_table import index, open_index
     from .many import cutouts, read_many
-    from .promoting import promote
     from .pruning import prune, remove
     from .references import refs, refs_to
-    from .relinking import relink
+    from .relinking import promote, relink
     from .rescuing import rescue
     from .sharing import split, write_together
     from .subsetting import subset
@@ -19,14 +17,14 @@ if TYPE_CHECKING:
     from .visit_files import open_visit
 
 _MODULES = {
-    "choose": "choosing",
-    "compose": "choosing",
+    "choose": "composing",
+    "compose": "composing",
     "cutouts": "many",
-    "gather": "gathering",
+    "gather": "composing",
     "index": "index_table",
     "open_index": "index_table",
     "open_visit": "visit_files",
-    "promote": "promoting",
+    "promote": "relinking",
     "prune": "pruning",
     "read_many": "many",
     "refs": "references",

@@ -15,7 +15,7 @@ from ..errors import CompositeH5Error, ConflictError, FormatError, NotAComposite
 from ..storage.locations import absolute_location
 from .running import Progress, each, silent
 from .scalars import KINDS, Scalar, component_scalars, plain, rows_of, table_of
-from .scanning import INDEX_NAME, hdf5_files
+from .walk import INDEX_NAME, hdf5_files
 
 if TYPE_CHECKING:
     from astropy.table import QTable

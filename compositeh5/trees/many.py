@@ -23,7 +23,7 @@ from ..errors import CompositeH5Error, WrongTypeError, WrongValueError, require_
 from ..storage.locations import absolute_location
 from ..storage.remote import Location, shown
 from .running import Progress, check_running, each, silent
-from .scanning import Files, files_of
+from .walk import Files, files_of
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord

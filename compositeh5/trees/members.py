@@ -19,7 +19,7 @@ from ..errors import (
     WrongTypeError,
     WrongValueError,
 )
-from .gathering import value_order
+from .composing import value_order
 from .scalars import KINDS, Row, component_scalars, plain, table_of
 
 if TYPE_CHECKING:

@@ -1,22 +1,154 @@
-"""Making links lead to where their targets are now, after files were moved."""
+"""Making links lead elsewhere: to where their targets are now, or to components that got files of their own.
+
+A file is written anew with other links, and the same ids and contents: digests don't cover where links lead.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
-from ..errors import CompositeH5Error
-from ..storage.layout import BY_ID
+from ..composite.composite import Composite
+from ..composite.link import Link
+from ..composite.opening import open_composite
+from ..composite.parts import LinkedPart, StoredPart, stored_part
+from ..composite.session import current
+from ..composite.writing import relative_links
+from ..errors import CompositeH5Error, ConflictError
+from ..storage.digests import canonical_json, read_json
+from ..storage.layout import BY_ID, check_file, composite_group, composite_names, file_root, long_text, text_name
+from ..storage.locations import absolute_location
+from ..storage.nodes import AttrValue, ExternalLink, Group, GroupNode, Node
+from ..storage.publish import publish
 from ..storage.reader import StoredFile
-from .references import Reference, StoredLink, file_links, has_target, reference
-from .rewriting import rewrite
+from ..storage.source import identity
+from ..storage.writer import file_image
+from .references import HOLDERS, Reference, StoredLink, file_links, has_target, reference, refs_to
 from .running import Progress, each, silent
 from .walk import Root, Tree, Unread, Visited, files_under, visit
+
+LinkOf: TypeAlias = Callable[[str, StoredLink], Link | None]
+"""Gives for the name of a composite in a file, and a link of it, another to be in its place; None to leave it."""
+
+
+def rewrite(path: str, link_of: LinkOf) -> bool:
+    """Write a file anew, in its place, if links of it change, and return whether that was so.
+
+    Raises
+    ------
+    ConflictError
+        If the file was replaced meanwhile; it is as it is now.
+    OSError, CompositeH5Error
+        If it can't be read, or written; it is as it was.
+    """
+    before = identity(os.stat(path))
+    file = current().open(path)
+    try:
+        check_file(file)
+        image = relinked_image(file, path, link_of)
+    finally:
+        file.close()
+    if image is None:
+        return False
+    if identity(os.stat(path)) != before:
+        raise ConflictError(f"{path}: was replaced while it was read; it was left as it is now")
+    publish(path, image, replace=True)
+    return True
+
+
+def relinked_image(file: StoredFile, location: str, link_of: LinkOf) -> bytes | None:
+    """Return the bytes of a file with its links leading elsewhere, and the same ids and contents.
+
+    Parameters
+    ----------
+    file : StoredFile
+        The file; the links in its lists and nested composites are among those that change.
+    location : str
+        Where it is, and will be.
+    link_of : callable
+        Gives for the name of a composite in the file, and a link of it, that which should be in its place, of the same
+        digest; None to leave it as it is.
+
+    Returns
+    -------
+    bytes or None
+        None if no link changes.
+
+    Raises
+    ------
+    OSError, CompositeH5Error
+        If the file isn't as it should be.
+    """
+    # The first one is the default.
+    default = file.root.attr("default", str)
+    groups = {name: composite_group(file, name) for name in sorted(composite_names(file), key=lambda n: n != default)}
+    nodes = {name: relinked_group(group, location, partial(link_of, name)) for name, group in groups.items()}
+    if not any(changed for _, changed in nodes.values()):
+        return None
+    root = file_root({name: (group.attr("id", str), nodes[name][0]) for name, group in groups.items()})
+    return file_image(relative_links(root, location))
+
+
+def relinked_group(
+    group: GroupNode, location: str, link_of: Callable[[StoredLink], Link | None], path: str = ""
+) -> tuple[Group, bool]:
+    """Return the group of a composite or a list with links leading elsewhere, to absolute locations.
+
+    Parameters
+    ----------
+    group : GroupNode
+        The group.
+    location : str
+        Where its file is.
+    link_of : callable
+        Gives for a link that which should be in its place; None to leave it as it is.
+    path : str, optional
+        What leads to the group, for the names of its links.
+
+    Returns
+    -------
+    group : Group
+        The new group. Nothing of it is read.
+    changed : bool
+        Whether a link in it leads elsewhere than before.
+    """
+    records = read_json(group, "links", dict)
+    children: dict[str, Node] = {}
+    changed = False
+    for name, child in group.items():
+        own = f"{path}/{name}".removeprefix("/")
+        if isinstance(child, ExternalLink):
+            part = stored_part(group, name, location, None, lambda: records)
+            assert isinstance(part, LinkedPart)
+            link = link_of(StoredLink(own, part.link, part.place))
+            if link is None or (link.target, link.uri) == (part.link.target, part.place):
+                children[name] = ExternalLink(part.place, part.link.target)
+            else:
+                children[name] = ExternalLink(link.uri, link.target)
+                records[name] = link.record()
+                changed = True
+        elif isinstance(child, GroupNode) and child.attr("kind", str, "") in HOLDERS:
+            children[name], inner = relinked_group(child, location, link_of, own)
+            changed |= inner
+        else:
+            children[name] = child
+    attrs = _with_records(group.attrs, records) if changed else dict(group.attrs)
+    return Group(children, attrs, group.where), changed
+
+
+def _with_records(attrs: Mapping[str, AttrValue], records: Mapping[str, object]) -> dict[str, AttrValue]:
+    if not records:
+        return dict(attrs)
+    others = {name: value for name, value in attrs.items() if text_name(name) != "links"}
+    return {**others, **long_text("links", canonical_json(records))}
+
+
+# ---- Relinking -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -155,3 +287,101 @@ def _nearest(found: StoredLink, start: str, candidates: Mapping[str, tuple[str, 
 
     near = sorted(candidates.get(found.link.id, ()), key=distance)
     return next((place for place in near if has_target(place, found.link)), None)
+
+
+# ---- Promotion -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What a promotion has done.
+
+    Attributes
+    ----------
+    link : Link
+        The link to the component in its own file.
+    users : tuple of str
+        The files that linked to it in the old place, and now link to it in the new one.
+    failed : tuple of Unread
+        Those that couldn't be written anew, and why; they link to the old place still.
+    visited : Visited
+        Where users were looked for.
+    """
+
+    link: Link
+    users: tuple[str, ...]
+    failed: tuple[Unread, ...]
+    visited: Visited
+
+
+def promote(
+    source: str | os.PathLike[str],
+    component: str,
+    path: str | os.PathLike[str],
+    *users: Root,
+    name: str | None = None,
+    executor: Executor | None = None,
+    progress: Progress = silent,
+) -> Promotion:
+    """Write a component of a stored composite to a file of its own, and make those that link to it link to that.
+
+    The composite that had it stays as it is; nothing needs that any more for this component. Users keep their ids and
+    digests. The new file comes first, so a call that is interrupted leaves each user with one good link or the other;
+    the next call goes on.
+
+    Parameters
+    ----------
+    source : path
+        The file of the composite.
+    component : str
+        The component. It must be stored there, not linked.
+    path : path
+        The new file: a composite of this component alone, with the same data ID, which tells its origin.
+    *users : path
+        Folders, or files, in which users are looked for.
+    name : str, optional
+        Name of the composite, if the file holds several.
+    executor : concurrent.futures.Executor, optional
+        Where users are read and written; without one, here.
+    progress : callable, optional
+        Told how many are done.
+
+    Raises
+    ------
+    NoSuchComponentError, AbsentComponentError
+        If there is no such component.
+    ConflictError
+        If it is a link already, or another composite is at the path.
+    """
+    with open_composite(source, name) as composite:
+        old = composite.link(component)
+        part = composite.part(component)
+        if not isinstance(part, StoredPart):
+            raise ConflictError(f"{composite.location}: {component!r} is stored elsewhere already: {old} in {old.uri}")
+        own = Composite(None, {component: part.copied_from(old)}, data_id=composite.data_id, stage=part.stage)
+        own.write(path)
+        new = own.link(component)
+    referrers = refs_to(absolute_location(source), *users, executor=executor, progress=progress)
+    found = sorted(
+        {
+            reference.path
+            for reference in referrers.references
+            if (reference.link.id, reference.link.component, reference.link.digest) == (old.id, component, old.digest)
+        }
+    )
+    done = list(each(partial(_link_to, old, new), found, executor=executor, progress=progress, step="linking users"))
+    failed = tuple(result for result in done if isinstance(result, Unread))
+    bad = {problem.path for problem in failed}
+    return Promotion(new, tuple(user for user in found if user not in bad), failed, referrers.visited)
+
+
+def _link_to(old: Link, new: Link, path: str) -> Unread | None:
+    def link_of(_: str, found: StoredLink) -> Link | None:
+        same = (found.link.id, found.link.component, found.link.digest) == (old.id, old.component, old.digest)
+        return new if same else None
+
+    try:
+        rewrite(path, link_of)
+    except (OSError, CompositeH5Error) as error:
+        return Unread(path, str(error))
+    return None

@@ -8,32 +8,36 @@ found out what is needed, by reading no more than attributes; then what is linke
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from .. import kinds
 from ..composite.composite import Composite
-from ..composite.definitions import known_definition
 from ..composite.encoding import composite_node
-from ..composite.link import Link
 from ..composite.opening import stored_composite
-from ..composite.parts import StoredPart
+from ..composite.link import Link
 from ..composite.session import current
 from ..composite.writing import write_file
 from ..errors import BrokenLinkError, CompositeH5Error, ConflictError, NoSuchComponentError, checked_names, require_type
 from ..storage.layout import check_file, composite_group, composite_names
 from ..storage.locations import checked_path, relative_location
-from ..storage.nodes import GroupNode
 from ..storage.publish import make_folders, publish, settle
 from ..storage.reader import StoredFile
-from .references import StoredLink, part_links
-from .rewriting import relinked_group
+from .closure import Entry, closure, holdings, reduced, targets_first
+from .references import StoredLink
+from .relinking import relinked_group
 from .running import Progress, each, silent
-from .subset_plan import Found, Job, Needs, Plan, Transfer, Want, Wanted
 from .walk import Root, Visited, files_under, visit
+
+Transfer: TypeAlias = Literal["copy", "hardlink", "symlink"]
+"""How files that are needed whole, and as they are, get to their new place."""
+
+OUTSIDE = "linked"
+"""Folder for what was linked to from outside of the source."""
 
 
 @dataclass(frozen=True)
@@ -115,108 +119,192 @@ def subset(
     found, visited = visit(
         partial(_selected, definition, wanted), tree, executor=executor, progress=progress, step="selecting"
     )
-    plan = Plan(root, target, {file.path: file for file in found if file.needs})
-    if not plan.files:
+    selected = {entry: entry.links.keys() if wanted is None else wanted for entries in found for entry in entries}
+    if not selected:
         raise NoSuchComponentError(
             f"{root}: none of its {visited.files} files has a composite"
             + (f" of definition {definition!r}" if definition else "")
             + (f" with one of the components {', '.join(sorted(wanted))}" if wanted else "")
         )
-    selected = list(plan.files)
-    while wants := plan.unresolved():
-        plan.resolve(wants, list(run(_located, wants, step="following links")))
-        more = plan.to_look_at({path: frozenset(plan.files[path].needs) for path in selected})
-        plan.looked_at(run(_needed, more, step="looking at what is linked"))
-    if plan.lost and not allow_lost:
-        raise BrokenLinkError(f"{len(plan.lost)} linked components are lost; nothing was written: {plan.lost[0]}")
-    plan.name_all(run(_new_ids, list(plan.files.values()), step="naming"))
-    jobs = [plan.job(file, transfer) for file in plan.files.values()]
-    # Users come after what they link to.
-    linked = [job for job in reversed(jobs) if job.source not in selected]
-    users = [job for job in jobs if job.source in selected]
-    for part, step in ((linked, "writing what is linked"), (users, "writing")):
+    entries, lost = closure(_Folder(run), selected)
+    if lost and not allow_lost:
+        raise BrokenLinkError(f"{len(lost)} linked components are lost; nothing was written: {min(lost)}")
+    jobs = _jobs(entries, list(run(_new_id, list(entries.values()), step="naming")), root, target, transfer)
+    linked = [job for job in jobs if not job.is_selected]
+    users = [job for job in jobs if job.is_selected]
+    for part, step in ((linked, "writing linked files"), (users, "writing")):
         for _ in run(_write, part, step=step):
             pass
     return Subset(
         tuple(sorted(job.destination for job in users)),
         tuple(sorted(job.destination for job in linked)),
-        tuple(sorted(plan.lost)),
+        tuple(sorted(lost)),
         visited,
     )
 
 
-# ---- What is done with each file, in any process -------------------------------------------------------------
+# ---- Which composites are needed ----------------------------------------------------------------------------
 
 
-def _selected(definition: str | None, wanted: frozenset[str] | None, path: str, file: StoredFile) -> Wanted:
-    """Return what of a file is selected."""
-    needs: Needs = {}
-    for name in composite_names(file):
-        composite = stored_composite(composite_group(file, name), path)
-        if definition is not None and composite.definition != definition:
-            continue
-        if wanted is None or wanted >= {*composite, *composite.absent}:
-            needs[name] = None
-        elif here := wanted.intersection(composite):
-            needs[name] = here
-    return _file(path, file, needs)
+class _Place(NamedTuple):
+    """A composite: its file, and its name in this."""
+
+    path: str
+    name: str
 
 
-def _located(want: Want) -> Found | str:
-    """Return where the target of a link is, or why it is lost."""
+@dataclass(eq=False)
+class _Entry(Entry[_Place]):
+    """A composite of a file."""
+
+    id: str = ""
+    names: tuple[str, ...] = ()
+    """The composites of its file."""
+
+
+@dataclass
+class _Folder:
+    """The files of a folder, and those to which they link, as a `Store`."""
+
+    run: Callable[..., Iterable[Any]]
+    """`each` on the executor of the caller."""
+    places: dict[tuple[Link, str], _Place | str] = field(default_factory=dict)
+    """Where the links lead that were followed, by the link and the place that the path in the file leads to."""
+
+    def look_at(self, keys: Sequence[_Place]) -> list[_Entry]:
+        names: dict[str, set[str]] = defaultdict(set)
+        for path, name in keys:
+            names[path].add(name)
+        found = self.run(_looked_at, list(names.items()), step="looking at linked files")
+        entries = {entry.key: entry for entries in found for entry in entries}
+        return [entries[key] for key in keys]
+
+    def locate(self, links: Sequence[tuple[_Place, StoredLink]]) -> list[_Place | str]:
+        new: dict[tuple[Link, str], tuple[str, StoredLink]] = {}
+        for user, found in links:
+            if (found.link, found.place) not in self.places:
+                new.setdefault((found.link, found.place), (user.path, found))
+        self.places |= zip(new, self.run(_located, list(new.values()), step="following links"), strict=True)
+        return [self.places[found.link, found.place] for _, found in links]
+
+
+def _selected(definition: str | None, wanted: frozenset[str] | None, path: str, file: StoredFile) -> list[_Entry]:
+    """Return the composites of a file that are selected."""
+    return [
+        _entry(path, file, name, composite)
+        for name, composite in _composites(path, file)
+        if (definition is None or composite.definition == definition)
+        and (wanted is None or not wanted.isdisjoint(composite))
+    ]
+
+
+def _looked_at(want: tuple[str, Collection[str]]) -> list[_Entry]:
+    path, names = want
+    with _opened(path) as file:
+        return [_entry(path, file, name, composite) for name, composite in _composites(path, file) if name in names]
+
+
+def _entry(path: str, file: StoredFile, name: str, composite: Composite) -> _Entry:
+    return _Entry(_Place(path, name), *holdings(composite), id=composite.id, names=composite_names(file))
+
+
+def _located(want: tuple[str, StoredLink]) -> _Place | str:
+    """Return where the target of a link of a file is, or why it is lost."""
+    path, found = want
     try:
-        with current().find(want.link, want.base, relative_location(want.place, want.base)) as target:
-            for name in composite_names(target.file):
-                if composite_group(target.file, name).attr("id", str) == want.link.id:
-                    return Found(os.path.realpath(target.place), name)
+        with current().find(found.link, path, relative_location(found.place, path)) as target:
+            for name, composite in _composites(target.place, target.file):
+                if composite.id == found.link.id:
+                    return _Place(os.path.realpath(target.place), name)
     except CompositeH5Error as error:
-        return f"{want.base}: {error}"
-    return f"{want.base}: {want.link} was replaced meanwhile"
+        return f"{path}: {error}"
+    return f"{path}: {found.link} was replaced meanwhile"
 
 
-def _needed(want: tuple[str, Needs, frozenset[str]]) -> Wanted:
-    """Return what of a file comes along if some of it is needed.
+def _composites(path: str, file: StoredFile) -> Iterator[tuple[str, Composite]]:
+    for name in composite_names(file):
+        yield name, stored_composite(composite_group(file, name), path)
 
-    Of the composites named last that is all, but for the sake of pixels that aren't needed.
-    """
-    path, needs, widened = want
+
+@contextmanager
+def _opened(path: str) -> Iterator[StoredFile]:
     file = current().open(path)
     try:
         check_file(file)
-        for name in widened & needs.keys():
-            composite, parts = stored_composite(composite_group(file, name), path), needs[name] or frozenset()
-            if not any(kinds.get(composite.kind(other)).is_pixels for other in composite if other not in parts):
-                needs = {**needs, name: None}
-        return _file(path, file, needs)
+        yield file
     finally:
         file.close()
 
 
-def _file(path: str, file: StoredFile, needs: Needs) -> Wanted:
-    links: list[tuple[str, StoredLink]] = []
-    for name, parts in needs.items():
-        composite = stored_composite(composite_group(file, name), path)
-        for component in composite if parts is None else parts:
-            links += ((name, found) for found in part_links(component, composite.part(component), path))
-    return Wanted(path, composite_names(file), needs, tuple(links))
+# ---- What is written ----------------------------------------------------------------------------------------
 
 
-def _new_ids(wanted: Wanted) -> dict[str, str]:
-    """Return the ids that the composites of a file will have: others than now for those of which parts are left out."""
-    file = current().open(wanted.path)
-    try:
-        ids = {}
-        for name, parts in wanted.needs.items():
-            group: GroupNode = composite_group(file, name)
-            if parts is not None:
-                group = composite_node(reduced(stored_composite(group, wanted.path), parts))
-            ids[name] = group.attr("id", str)
-        return ids
-    finally:
-        file.close()
+class _Job(NamedTuple):
+    """A file that is to be written."""
+
+    source: str
+    destination: str
+    is_selected: bool
+    needed: dict[str, Set[str] | None]
+    """Of each composite the names of the needed components; None for all."""
+    ids: dict[str, str]
+    links: dict[tuple[str, str], Link]
+    """Links that lead elsewhere than in the source, by the name of the composite and `StoredLink.component`."""
+    transfer: Transfer | None
+    """How to get the same file; None if it changes."""
 
 
-def _write(job: Job) -> None:
+def _jobs(
+    entries: Mapping[_Place, _Entry], new_ids: Sequence[str], root: str, target: str, transfer: Transfer
+) -> list[_Job]:
+    """Return how each file is to be written, those that are linked to first."""
+    ids = dict(zip(entries, new_ids, strict=True))
+    files: dict[str, list[_Entry]] = defaultdict(list)
+    for entry in targets_first(entries):
+        files[entry.key.path].append(entry)
+    destinations = {
+        path: _destination(path, of_file, ids[of_file[0].key], root, target) for path, of_file in files.items()
+    }
+    jobs = []
+    for path, of_file in files.items():
+        links: dict[tuple[str, str], Link] = {}
+        same = len(of_file) == len(of_file[0].names) and not any(entry.is_reduced for entry in of_file)
+        for entry in of_file:
+            for found in (found for name in entry.needed for found in entry.links[name]):
+                if (key := entry.targets.get(found.component)) is not None:
+                    uri = destinations[key.path]
+                    links[entry.key.name, found.component] = replace(found.link, id=ids[key], uri=uri)
+                    new = relative_location(uri, destinations[path]), ids[key]
+                    same &= new == (relative_location(found.place, path), found.link.id)
+        needed = {entry.key.name: entry.needed if entry.is_reduced else None for entry in of_file}
+        own_ids = {entry.key.name: ids[entry.key] for entry in of_file}
+        is_selected = any(entry.is_selected for entry in of_file)
+        jobs.append(_Job(path, destinations[path], is_selected, needed, own_ids, links, transfer if same else None))
+    return jobs
+
+
+def _destination(source: str, entries: Iterable[_Entry], id_: str, root: str, target: str) -> str:
+    path = os.path.relpath(source, root)
+    if path.startswith(os.pardir):
+        # Two of the same name may come from different folders.
+        path = os.path.join(OUTSIDE, id_, os.path.basename(path))
+    if parts := sorted({name for entry in entries if entry.is_reduced for name in entry.needed}):
+        stem, extension = os.path.splitext(path)
+        path = f"{stem}.{'+'.join(parts)}{extension}"
+    return os.path.join(target, path)
+
+
+def _new_id(entry: _Entry) -> str:
+    """Return the id that a composite will have: another than now if components are left out."""
+    if not entry.is_reduced:
+        return entry.id
+    with _opened(entry.key.path) as file:
+        whole = stored_composite(composite_group(file, entry.key.name), entry.key.path)
+        id_: str = composite_node(reduced(whole, entry.needed)).attr("id", str)
+        return id_
+
+
+def _write(job: _Job) -> None:
     """Write a file, unless it is there."""
     if os.path.lexists(job.destination) and _is_there(job):
         settle(os.path.dirname(job.destination))
@@ -225,37 +313,20 @@ def _write(job: Job) -> None:
     if job.transfer is not None:
         _transfer(job.source, job.destination, job.transfer)
         return
-    file = current().open(job.source)
-    try:
+    with _opened(job.source) as file:
         composites: dict[str, Composite] = {}
-        for name, parts in job.needs.items():
+        for name, needed in job.needed.items():
 
             def link_of(found: StoredLink, name: str = name) -> Link | None:
                 return job.links.get((name, found.component))
 
             group, _ = relinked_group(composite_group(file, name), job.source, link_of)
             whole = stored_composite(group, job.source)
-            composites[name] = whole if parts is None else reduced(whole, parts)
+            composites[name] = whole if needed is None else reduced(whole, needed)
         write_file(job.destination, composites)
-    finally:
-        file.close()
 
 
-def reduced(whole: Composite, names: Collection[str]) -> Composite:
-    """Return a composite of some components of another that is stored, and must stay open.
-
-    What it stores tells where it is from. It has the definition only if it has all components that this requires.
-    """
-    parts = {name: whole.part(name) for name in whole if name in names}
-    copies = {n: part.copied_from(whole.link(n)) if isinstance(part, StoredPart) else part for n, part in parts.items()}
-    result = whole.with_parts(copies, [name for name in whole.absent if name in names])
-    definition = known_definition(whole.definition)
-    if definition is None or not set(definition.required).issubset(names):
-        result.definition, result.definition_version = "", 1
-    return result
-
-
-def _is_there(job: Job) -> bool:
+def _is_there(job: _Job) -> bool:
     """Return whether an earlier, interrupted call has written a file.
 
     Raises
@@ -264,12 +335,8 @@ def _is_there(job: Job) -> bool:
         If there is something else.
     """
     try:
-        file = current().open(job.destination)
-        try:
-            check_file(file)
-            ids = {name: composite_group(file, name).attr("id", str) for name in composite_names(file)}
-        finally:
-            file.close()
+        with _opened(job.destination) as file:
+            ids = {name: composite.id for name, composite in _composites(job.destination, file)}
     except (OSError, CompositeH5Error) as error:
         raise ConflictError(f"{job.destination}: something else is there: {error}") from error
     if ids != job.ids:

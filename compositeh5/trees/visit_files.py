@@ -18,8 +18,8 @@ from .index_table import open_index
 from .members import DIMENSION, Member
 from .running import Progress, each, silent
 from .scalars import rows_of
-from .scanning import INDEX_NAME, Files, files_of
 from .visit_view import VisitView
+from .walk import INDEX_NAME, Files, files_of
 
 if TYPE_CHECKING:
     from astropy.table import QTable
