@@ -99,7 +99,7 @@ def by_detector(members: Iterable[Member]) -> dict[Detector, Member]:
     return {member.detector: member for member in ordered}
 
 
-def if_there(name: str, function: Callable[[Composite], _Result], member: Member) -> _Result | NotThere:
+def read_if_present(name: str, function: Callable[[Composite], _Result], member: Member) -> _Result | NotThere:
     """Return what a function gives for the composite of a detector, if that has a component of this name."""
     with member.open() as composite:
         if name not in composite:
@@ -110,8 +110,8 @@ def if_there(name: str, function: Callable[[Composite], _Result], member: Member
             return NotThere("lost", str(error))
 
 
-def there(found: Mapping[Detector, Any], name: str, missing: Missing, where: str) -> dict[Detector, Any]:
-    """Return what `if_there` found, or raise an error, as ``missing`` says.
+def require_present(found: Mapping[Detector, Any], name: str, missing: Missing, where: str) -> dict[Detector, Any]:
+    """Return what `read_if_present` found, or raise an error, as ``missing`` says.
 
     Raises
     ------
@@ -123,10 +123,10 @@ def there(found: Mapping[Detector, Any], name: str, missing: Missing, where: str
     gone = {detector: value for detector, value in found.items() if isinstance(value, NotThere)}
     states = {value.state for value in gone.values()}
     if states == {"unknown"} and len(gone) == len(found):
-        raise NoSuchComponentError(f"{where}: there is no component {name!r} of {listed(found)}")
+        raise NoSuchComponentError(f"{where}: there is no component {name!r} of {names_of(found)}")
     if missing == "error" and gone:
         what = "; ".join(
-            f"{state} for {listed(detector for detector, value in gone.items() if value.state == state)}"
+            f"{state} for {names_of(detector for detector, value in gone.items() if value.state == state)}"
             for state in sorted(states)
         )
         reason = next((f". {value.reason}" for value in gone.values() if value.reason), "")
@@ -147,7 +147,7 @@ def unlike_most(values: Mapping[Detector, Hashable]) -> dict[Detector, Hashable]
     return {detector: value for detector, value in values.items() if value != most} if others else {}
 
 
-def listed(detectors: Iterable[Detector]) -> str:
+def names_of(detectors: Iterable[Detector]) -> str:
     """Return the names of detectors for a message."""
     names = [str(detector) for detector in detectors]
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
@@ -176,7 +176,7 @@ def table_part(name: str, parameters: Mapping[str, Any], composite: Composite) -
     return {key.removeprefix(f"{name}."): scalar for key, scalar in scalars.items()}
 
 
-def joined(parts: Mapping[Detector, Any], name: str, missing: Missing) -> QTable:
+def join_tables(parts: Mapping[Detector, Any], name: str, missing: Missing) -> QTable:
     """Return what `table_part` gave for each detector as one table; see `VisitView.table`.
 
     Raises
@@ -188,7 +188,7 @@ def joined(parts: Mapping[Detector, Any], name: str, missing: Missing) -> QTable
 
     tables = {detector: part for detector, part in parts.items() if hasattr(part, "colnames")}
     if others := [detector for detector, part in parts.items() if isinstance(part, dict)] if tables else []:
-        raise FormatError(f"component {name!r} of {listed(others)} is no table, but that of {listed(tables)} is")
+        raise FormatError(f"component {name!r} of {names_of(others)} is no table, but that of {names_of(tables)} is")
     if not tables:
         return table_of([_row(detector, part, missing) for detector, part in parts.items()], {DIMENSION: "int"})
     for detector, table in tables.items():

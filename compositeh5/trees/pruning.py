@@ -18,7 +18,7 @@ from ..storage.layout import composite_group, composite_names
 from ..storage.locations import Paths, checked_paths
 from ..storage.reader import StoredFile
 from ..storage.source import identity
-from .references import Reference, composite_links, find_references, link_state, meant
+from .references import Reference, composite_links, find_references, ids_and_place, link_state
 from .running import Progress, silent
 from .walk import Root, Visited, files_under, visit
 
@@ -176,7 +176,7 @@ def remove(
     """
     paths = [os.path.realpath(file) for file in checked_paths(files)]
     before = {path: os.stat(path) for path in paths}
-    targets = {path: meant(path)[0] for path in paths}
+    targets = {path: ids_and_place(path)[0] for path in paths}
     found, visited = find_references(targets, files_under(*roots), executor=executor, progress=progress)
     users = {
         path: tuple(replace(user, state="about to break") for user in found[path] if user.path not in before)

@@ -206,7 +206,7 @@ def refs_to(
     FileNotFoundError
         If one of the roots isn't there.
     """
-    ids, place = meant(checked_path(target))
+    ids, place = ids_and_place(checked_path(target))
     found, visited = find_references({place: ids}, files_under(*roots), executor=executor, progress=progress)
     return Referrers(tuple(found[place]), visited)
 
@@ -224,7 +224,7 @@ def file_links(location: str, file: StoredFile) -> Iterator[tuple[str, StoredLin
             yield name, found
 
 
-def meant(target: str) -> tuple[frozenset[str], str]:
+def ids_and_place(target: str) -> tuple[frozenset[str], str]:
     """Return the ids of the composites that a path, or an id, means, and the place of the file.
 
     There are no ids for a file that is gone, or can't be read; and no place for an id.

@@ -19,11 +19,11 @@ from .members import (
     Missing,
     NotThere,
     by_detector,
-    if_there,
-    joined,
-    listed,
+    join_tables,
+    names_of,
+    read_if_present,
+    require_present,
     table_part,
-    there,
     unlike_most,
 )
 from .running import Progress, each, silent
@@ -176,7 +176,7 @@ class VisitView:
         detectors, missing
             See the class; with "keep" a detector without the component has a `NotThere`, which says why.
         """
-        return there(self._found(name, function, detectors), name, missing, repr(self))
+        return require_present(self._found(name, function, detectors), name, missing, repr(self))
 
     @property
     def wcs(self) -> dict[Detector, WCS]:
@@ -222,7 +222,7 @@ class VisitView:
             As for `read`.
         """
         found = self.map(name, partial(table_part, name, parameters), detectors=detectors, missing=missing)
-        return joined(found, name, missing)
+        return join_tables(found, name, missing)
 
     @property
     def visit_info(self) -> Any:
@@ -249,7 +249,7 @@ class VisitView:
             else:
                 digests = self.map(name, partial(Composite.component_digest, name=name))
                 if deviating := unlike_most(digests):
-                    what = f"component {name!r} of {listed(deviating)} isn't the same as that of most"
+                    what = f"component {name!r} of {names_of(deviating)} isn't the same as that of most"
                     raise DigestMismatchError(f"{self!r}: {what}")
                 self._shared[name] = self.read(name, detectors=self.detectors[:1])[self.detectors[0]]
         value = self._shared[name]
@@ -292,7 +292,7 @@ class VisitView:
         chosen = [member.detector for member in self._chosen(detectors)]
         self._footprints |= self._found("wcs", footprint, [key for key in chosen if key not in self._footprints])
         found = {detector: self._footprints[detector] for detector in chosen}
-        return containing(there(found, "wcs", missing, repr(self)), positions)
+        return containing(require_present(found, "wcs", missing, repr(self)), positions)
 
     def close(self) -> None:
         """Close the file of the visit."""
@@ -327,7 +327,9 @@ class VisitView:
             require_type(detector, Hashable, "a detector")
         chosen = dict.fromkeys(wanted)
         if unknown := [detector for detector in chosen if detector not in self._members]:
-            raise NoSuchComponentError(f"{self!r}: there is no {listed(unknown)}; there are {listed(self._members)}")
+            raise NoSuchComponentError(
+                f"{self!r}: there is no {names_of(unknown)}; there are {names_of(self._members)}"
+            )
         return [self._members[detector] for detector in chosen]
 
     def _found(
@@ -335,7 +337,7 @@ class VisitView:
     ) -> dict[Detector, _Result | NotThere]:
         require_type(name, str, "the name of a component")
         members = self._chosen(detectors)
-        work = partial(if_there, name, function)
+        work = partial(read_if_present, name, function)
         with self._context():
             results = each(work, members, executor=self._executor, progress=self._progress, step=f"reading {name}")
             return {member.detector: result for member, result in zip(members, results, strict=True)}

@@ -1,4 +1,4 @@
-"""The files below folders: which there are, and doing the same with each of them."""
+"""Finding files: all below folders, those of a pattern, and doing the same with each of them."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ Files = Paths
 def hdf5_files(root: str) -> list[str]:
     """Return the paths of the HDF5 files in a folder and all below it, sorted, as seen from the folder.
 
-    These are names: unlike those of `tree.files_under`, they may be symbolic links, as Butlers make, or several of one
+    These are names: unlike those of `files_under`, they may be symbolic links, as Butlers make, or several of one
     file. Hidden files and folders are left out, so also files that are being written; and so are indexes.
 
     Raises
