@@ -100,10 +100,11 @@ def closure(
             before, entry.needed = entry.needed, entry.needed | (names & entry.links.keys())
             if not entry.is_selected and (whole or entry.pixels <= entry.needed):
                 entry.needed = frozenset(entry.links)
-            links += [(entry, found) for name in sorted(entry.needed - before) for found in entry.links[name]]
+            new = entry.needed - before
+            links += [(entry, found) for name, own in entry.links.items() if name in new for found in own]
         places = list(store.locate([(entry.key, found) for entry, found in links]))
-        new = list(dict.fromkeys(key for key in places if not isinstance(key, str) and key not in entries))
-        entries |= zip(new, store.look_at(new), strict=True)
+        unknown = list(dict.fromkeys(key for key in places if not isinstance(key, str) and key not in entries))
+        entries |= zip(unknown, store.look_at(unknown), strict=True)
         wanted = []
         for (user, found), key in zip(links, places, strict=True):
             if isinstance(key, str):
