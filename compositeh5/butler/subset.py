@@ -24,8 +24,8 @@ from lsst.daf.butler import (
 )
 
 from ..composite.encoding import composite_node
-from ..composite.opening import stored_composite
 from ..composite.link import Link
+from ..composite.opening import stored_composite
 from ..errors import BrokenLinkError, ConfigurationError, ConflictError, NoSuchComponentError
 from ..trees.closure import Entry, closure, holdings, reduced, targets_first
 from ..trees.references import StoredLink

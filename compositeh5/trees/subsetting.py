@@ -18,8 +18,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ..composite.composite import Composite
 from ..composite.encoding import composite_node
-from ..composite.opening import stored_composite
 from ..composite.link import Link
+from ..composite.opening import stored_composite
 from ..composite.session import current
 from ..composite.writing import write_file
 from ..errors import BrokenLinkError, CompositeH5Error, ConflictError, NoSuchComponentError, checked_names, require_type
