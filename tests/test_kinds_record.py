@@ -24,21 +24,16 @@ from compositeh5.errors import EncodeError, FormatError, NoSuchComponentError
 from compositeh5.kinds.record import Record
 from compositeh5.storage.nodes import Array, Group, Node, escape_name, unescape_name
 
-exact = settings(max_examples=100, suppress_health_check=list(HealthCheck))
+exact = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 records = st.dictionaries(names, values(), max_size=3)
 
 
 @exact
 @given(records)
-def test_round_trip(fields: dict[str, Any]) -> None:
+def test_round_trip_equality_and_copies(fields: dict[str, Any]) -> None:
     node = kinds.encode(fields)
     assert_same(fields, kinds.decode(node).to_dict())
     assert_same(fields, kinds.decode(stored(node)).to_dict())
-
-
-@exact
-@given(records)
-def test_equality_and_copies(fields: dict[str, Any]) -> None:
     record = Record(fields)
     assert record == fields
     assert dict(reversed(fields.items())) == record
@@ -128,6 +123,9 @@ def test_replace_keeps_the_order() -> None:
     assert list(record.items()) == [("a", 3), ("b", 2), ("c", 4)]
 
 
+COORD = SkyCoord(1 * u.deg, 2 * u.deg)
+
+
 class Colour(enum.IntEnum):
     RED = 1
 
@@ -163,19 +161,14 @@ class MyTime(Time):
         pytest.param(10**5000, "digits", id="many digits"),
         (MyTime(5, format="mjd"), r"Time\(value\)"),
         (5 * u.def_unit("bottle"), "bottle"),
-        (SkyCoord(1 * u.deg, 2 * u.deg).skyoffset_frame(), "frame"),
+        (COORD.skyoffset_frame(), "frame"),
+        (COORD.transform_to(COORD.skyoffset_frame()), "SkyOffset"),
         (ICRS(), "without coordinates"),
     ],
 )
 def test_what_cannot_be_stored_is_named(value: Any, advice: str) -> None:
     with pytest.raises(EncodeError, match=rf"^observatory\.lat.*{advice}"):
         Record({"observatory": {"lat": value}})
-
-
-def test_sky_offset_frames_are_refused_by_name() -> None:
-    coord = SkyCoord(1 * u.deg, 2 * u.deg)
-    with pytest.raises(EncodeError, match="SkyOffset"):
-        Record(coord=coord.transform_to(coord.skyoffset_frame()))
 
 
 def nested(depth: int) -> dict[str, Any]:
@@ -214,8 +207,6 @@ def test_scalars_are_readable_by_any_tool() -> None:
     assert node["exptime"].attrs == {"type": "quantity", "units": "s"}
     assert node["exptime"].shape == ()
     assert node["site"]["date"].attrs["isot"] == "2025-03-01T04:05:06.789"
-    with pytest.raises(EncodeError, match="mapping"):
-        kinds.encode(3, "record")
 
 
 def typed(type_: str, data: Any = 1, **attrs: Any) -> Array:
@@ -247,10 +238,7 @@ utc = {"format": "mjd", "scale": "utc"}
         typed("bool", 2),
         typed("str", b"abc"),
         typed("bytes", [1, 2]),
-        group("bytes"),
-        group("int"),
-        group("array"),
-        group("quantity"),
+        *(group(type_) for type_ in ("bytes", "int", "array", "quantity", "list", "masked_array")),
         typed("array", np.array(["abc"]), length=2),
         typed("array", np.array(["abc"]), length="3"),
         typed("quantity"),
@@ -264,7 +252,6 @@ utc = {"format": "mjd", "scale": "utc"}
         typed("list", [1], item="float"),
         typed("list", [1]),
         typed("list", 1, item="int"),
-        group("list"),
         group("list", {"0": typed("int")}, length=2),
         group("list", {"1": typed("int")}, length=1),
         group("list", {"0": typed("int")}, length=-1),
@@ -274,7 +261,6 @@ utc = {"format": "mjd", "scale": "utc"}
         group("masked_array", {"values": [1, 2], "mask": [True]}),
         group("masked_array", {"values": [1, 2], "mask": [1, 2]}),
         group("masked_array", {"values": [1, 2], "fill_value": typed("array", "a")}),
-        group("masked_array", {}),
         group("masked", {"values": [1, 2]}),
         group("masked", {"values": typed("str", "a"), "mask": typed("array", True)}),
         group("time", jds, format="mjd", scale="moon"),
@@ -312,7 +298,6 @@ def test_bad_nodes(node: Node) -> None:
         kinds.decode(record)
 
 
-@settings(max_examples=300)
 @given(names, names)
 def test_link_names(one: str, other: str) -> None:
     link = escape_name(one)

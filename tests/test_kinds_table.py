@@ -13,7 +13,6 @@ from astropy.table import Column, NdarrayMixin, QTable, Table
 from astropy.time import Time
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from typed_values import (
     arrays,
     assert_same,
@@ -23,6 +22,7 @@ from typed_values import (
     masked,
     names,
     quantities,
+    row_selections,
     sky_coords,
     stored,
     texts,
@@ -34,7 +34,7 @@ from compositeh5 import kinds
 from compositeh5.errors import EncodeError, FormatError, NoSuchComponentError, UnsupportedParameterError
 from compositeh5.storage.nodes import Array, Group
 
-exact = settings(max_examples=60, suppress_health_check=list(HealthCheck))
+exact = settings(max_examples=40, suppress_health_check=list(HealthCheck))
 
 
 @st.composite
@@ -95,20 +95,12 @@ def test_parts_are_those_of_the_table(table: Table, data: st.DataObject) -> None
     node = data.draw(st.sampled_from([lambda node: node, stored]))(kinds.encode(table))
     named = [name for name in table.colnames if name]  # a part of a table makes up a name for an empty one
     columns = data.draw(st.lists(st.sampled_from(named), unique=True) if named else st.just([]))
-    n = len(table)
-    rows: Any = data.draw(
-        st.one_of(
-            st.slices(n),
-            hnp.arrays(bool, n),
-            st.lists(st.integers(-n, n - 1), max_size=5) if n else st.just([]),
-        )
-    )
+    rows = data.draw(row_selections(len(table)))
     part = kinds.decode(node, columns=columns, rows=rows)
-    if not columns:
-        assert part.colnames == []
+    if columns:
+        assert_same_table(table[columns][rows], part)
     else:
-        expected = table[columns][np.array(rows, int) if isinstance(rows, list) else rows]
-        assert_same_table(expected, part)
+        assert part.colnames == []
 
 
 @pytest.fixture
@@ -154,24 +146,17 @@ def test_columns_are_not_copied(catalogue: QTable) -> None:
         assert np.shares_memory(np.asarray(catalogue[name]), np.asarray(back[name]))
 
 
-def test_qtable_keeps_plain_columns_with_units() -> None:
-    table = QTable({"a": [1, 2], "b": ["x", "y"]})
-    table["a"].unit = table["b"].unit = "m"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert_same_table(table, kinds.decode(kinds.encode(table)))
-
-
-def test_subclass_comes_back_as_its_base() -> None:
+def test_classes_units_and_masks_are_kept() -> None:
     class MyTable(QTable):
         pass
 
     assert type(kinds.decode(kinds.encode(MyTable({"a": [1]})))) is QTable
-
-
-def test_masked_table_stays_masked() -> None:
-    table = Table({"a": [1, 2]}, masked=True)
-    assert_same_table(table, kinds.decode(kinds.encode(table)))
+    plain = QTable({"a": [1, 2], "b": ["x", "y"]})
+    plain["a"].unit = plain["b"].unit = "m"
+    for table in (plain, Table({"a": [1, 2]}, masked=True)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert_same_table(table, kinds.decode(kinds.encode(table)))
 
 
 @pytest.mark.parametrize(
@@ -195,8 +180,6 @@ def test_what_cannot_be_stored_names_the_column(column: Any, advice: str) -> Non
 def test_metadata_that_cannot_be_stored_is_named() -> None:
     with pytest.raises(EncodeError, match="meta.history.when"):
         kinds.encode(Table({"a": [1]}, meta={"history": {"when": object()}}))
-    with pytest.raises(EncodeError, match="Table"):
-        kinds.encode({"a": [1]}, "table")
 
 
 def test_unknown_column(catalogue: QTable) -> None:
@@ -221,33 +204,30 @@ def test_wrong_rows(catalogue: QTable, rows: Any, error: type[Exception]) -> Non
         kinds.decode(kinds.encode(catalogue), rows=rows)
 
 
-def bad_nodes() -> dict[str, Any]:
-    def changed(change: Any) -> Group:
-        node: Any = kinds.encode(Table({"a": [1, 2], "b": ["x", "y"]}))
-        change(node)
-        return node
-
-    return {
-        "class": changed(lambda node: node.attrs.update(table_class="os.system")),
-        "rows": changed(lambda node: node.attrs.update(rows=3)),
-        "no rows": changed(lambda node: node.attrs.pop("rows")),
-        "missing column": changed(lambda node: node.children.pop("a")),
-        "extra column": changed(lambda node: node.children.update(c=node.children["a"])),
-        "group as column": changed(lambda node: node.children.update(a=Group({}, {"type": "array"}))),
-        "text as column": changed(lambda node: node.children.update(a=Array(np.array("a"), {"type": "str"}))),
-        "unit": changed(lambda node: node.children["a"].attrs.update(units="furlong/fortnight!")),
-        "length": changed(lambda node: node.children["b"].attrs.update(length=10**9)),
-        "format": changed(lambda node: node.children["a"].attrs.update(display_format="{:>9999999999}")),
-        "format that looks": changed(lambda node: node.children["a"].attrs.update(display_format="{0.__class__}")),
-        "format that is none": changed(lambda node: node.children["a"].attrs.update(display_format="{")),
-        "meta": changed(lambda node: node.children.update({"@meta": Array(np.array(1), {"type": "int"})})),
-        "column_meta": changed(
-            lambda node: node.children.update({"@column_meta": Array(np.array(1), {"type": "int"})})
-        ),
-    }
+INT = Array(np.array(1), {"type": "int"})
 
 
-@pytest.mark.parametrize("name", bad_nodes())
-def test_bad_nodes(name: str) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda node: node.attrs.update(table_class="os.system"),
+        lambda node: node.attrs.update(rows=3),
+        lambda node: node.attrs.pop("rows"),
+        lambda node: node.children.pop("a"),
+        lambda node: node.children.update(c=node.children["a"]),
+        lambda node: node.children.update(a=Group({}, {"type": "array"})),
+        lambda node: node.children.update(a=Array(np.array("a"), {"type": "str"})),
+        lambda node: node.children.update({"@meta": INT}),
+        lambda node: node.children.update({"@column_meta": INT}),
+        lambda node: node.children["a"].attrs.update(units="furlong/fortnight!"),
+        lambda node: node.children["b"].attrs.update(length=10**9),
+        lambda node: node.children["a"].attrs.update(display_format="{:>9999999999}"),
+        lambda node: node.children["a"].attrs.update(display_format="{0.__class__}"),
+        lambda node: node.children["a"].attrs.update(display_format="{"),
+    ],
+)
+def test_bad_nodes(change: Any) -> None:
+    node: Any = kinds.encode(Table({"a": [1, 2], "b": ["x", "y"]}))
+    change(node)
     with pytest.raises(FormatError):
-        kinds.decode(bad_nodes()[name])
+        kinds.decode(node)

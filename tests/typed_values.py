@@ -234,6 +234,12 @@ def values(max_leaves: int = 8) -> st.SearchStrategy[Any]:
     )
 
 
+def row_selections(length: int) -> st.SearchStrategy[Any]:
+    """Return strategies for what may select some of ``length`` rows."""
+    numbers = st.lists(st.integers(-length, length - 1), max_size=5) if length else st.just([])
+    return st.one_of(st.slices(length), hnp.arrays(bool, length), numbers.map(lambda rows: np.array(rows, int)))
+
+
 def assert_same(one: Any, other: Any) -> None:
     """Assert that two values don't differ: not in type, dtype, unit, shape, bits or settings."""
     if isinstance(one, Mapping):
