@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS, DistortionLookupTable, Sip
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from compositeh5 import kinds
 from compositeh5.errors import EncodeError, FormatError
 from compositeh5.kinds.wcs import shift
+from compositeh5.storage.digests import digest
 from compositeh5.storage.nodes import Array, Group
 
 RNG = np.random.default_rng(42)
@@ -201,7 +202,12 @@ def round_trip(wcs):
 
 @pytest.mark.parametrize("name", EXACT)
 def test_every_bit_comes_back(name):
-    assert_identical(round_trip(EXACT[name]), EXACT[name])
+    node = kinds.encode(EXACT[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        decoded = kinds.decode(node)
+    assert_identical(decoded, EXACT[name])
+    assert digest(kinds.encode(decoded)) == digest(node)
 
 
 DOUBLES = st.floats(-1e30, 1e30)
@@ -212,6 +218,7 @@ def is_regular(matrix):
     return abs(a * d - b * c) > 1e-3
 
 
+@settings(max_examples=50)
 @given(
     st.tuples(st.floats(-180, 360), st.floats(-90, 90)),
     st.lists(DOUBLES, min_size=2, max_size=2),
@@ -231,6 +238,7 @@ def test_any_double_comes_back(crval, crpix, matrix, as_cd, bounds, shape):
     assert_identical(round_trip(wcs), wcs)
 
 
+@settings(max_examples=30)
 @given(hnp.arrays("f8", (3, 3), elements=st.floats(-1e-3, 1e-3)), st.lists(DOUBLES, min_size=2, max_size=2))
 def test_sip_with_a_reference_pixel_of_its_own_comes_back(coefficients, crpix):
     coefficients[[1, 2, 2], [2, 1, 2]] = 0
@@ -239,37 +247,25 @@ def test_sip_with_a_reference_pixel_of_its_own_comes_back(coefficients, crpix):
     assert_identical(round_trip(wcs), wcs)
 
 
-@given(st.dictionaries(st.sampled_from(FLOATS), st.floats(0, 1)), st.dictionaries(st.sampled_from(AUXILIARY), DOUBLES))
-def test_scalar_parameters_come_back(values, auxiliary):
+TEXT = st.text("ABCabc019 .:'-/()", max_size=30).map(str.strip).filter(bool)
+
+
+@settings(max_examples=50)
+@given(
+    st.dictionaries(st.sampled_from(FLOATS), st.floats(0, 1), max_size=8),
+    st.dictionaries(st.sampled_from(TEXTS), TEXT, max_size=8),
+    st.dictionaries(st.sampled_from(AUXILIARY), DOUBLES),
+)
+def test_parameters_come_back(numbers, texts, auxiliary):
     wcs = celestial()
-    for name, value in values.items():
+    for name, value in (numbers | texts).items():
         setattr(wcs.wcs, name, value)
     for name, value in auxiliary.items():
         setattr(wcs.wcs.aux, name, value)
     decoded = round_trip(wcs)
     assert_identical(decoded, wcs)
-    for name in values.keys() - {"lonpole", "latpole"}:
-        assert getattr(decoded.wcs, name) == values[name]
-
-
-@given(st.dictionaries(st.sampled_from(TEXTS), st.text("ABCabc019 .:'-/()", max_size=30).map(str.strip).filter(bool)))
-def test_texts_come_back(values):
-    wcs = celestial()
-    for name, value in values.items():
-        setattr(wcs.wcs, name, value)
-    decoded = round_trip(wcs)
-    assert_identical(decoded, wcs)
-    for name, value in values.items():
-        assert getattr(decoded.wcs, name) == value
-
-
-@pytest.mark.parametrize("name", EXACT)
-def test_the_encoding_is_stable(name):
-    node = kinds.encode(EXACT[name])
-    again = kinds.encode(kinds.decode(node))
-    header, header_again = (n["header"] if isinstance(n, Group) else n for n in (node, again))
-    assert header.read() == header_again.read()
-    assert {k: bits(v) for k, v in node.attrs.items()} == {k: bits(v) for k, v in again.attrs.items()}
+    for name, value in (numbers | texts).items():
+        assert getattr(decoded.wcs, name) == value or name in ("lonpole", "latpole")
 
 
 def test_the_text_alone_is_a_header_that_astropy_reads():
@@ -286,13 +282,6 @@ def test_encoding_leaves_the_wcs_alone():
     wcs.wcs.cunit = ["arcsec", "arcsec", "GHz"]
     kinds.encode(wcs)
     assert [str(unit) for unit in wcs.wcs.cunit] == ["arcsec", "arcsec", "GHz"]
-
-
-def test_decoding_is_silent():
-    node = kinds.encode(EXACT["velocity"])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        kinds.decode(node)
 
 
 def with_attributes(wcs, **attributes):
@@ -325,12 +314,6 @@ def preserved_units():
 def test_what_would_not_come_back_is_refused(make, message):
     with pytest.raises(EncodeError, match=message):
         kinds.encode(make())
-
-
-@pytest.mark.parametrize("value", [None, "CTYPE1", fits.Header()])
-def test_other_values_are_no_wcs(value):
-    with pytest.raises(EncodeError, match=f"found {type(value).__name__}"):
-        kinds.encode(value, "wcs")
 
 
 @pytest.mark.parametrize("name", ["cd", "pc", "crota", "tpv", "sip", "lookup", "all lookups", "zpn"])
@@ -409,6 +392,7 @@ def test_bad_texts_are_format_errors(text):
 
 
 @pytest.mark.filterwarnings("ignore::astropy.wcs.FITSFixedWarning")
+@settings(max_examples=50)
 @given(st.data())
 def test_damaged_texts_are_read_or_format_errors(data):
     text = str(kinds.encode(EXACT["tpv"]).read())
@@ -421,31 +405,38 @@ def test_damaged_texts_are_read_or_format_errors(data):
     assert isinstance(value, WCS)
 
 
-def tables(**changes):
-    node = kinds.encode(EXACT["lookup"])
-    node.children.update(changes)
-    return node
+ATTRS = {"kind": "wcs", "kind_version": 1}
+VECTORS = {name: np.ones(2) for name in ("crpix", "crval", "cdelt")}
 
 
-def bad_nodes():
-    attrs = {"kind": "wcs", "kind_version": 1}
-    yield Array(np.array(3.0), attrs)
-    yield Array(np.array([GOOD]), attrs)
-    yield Group({}, attrs)
-    yield Array(np.array(GOOD), {**attrs, "pixel_bounds": np.zeros(3)})
-    yield Array(np.array(GOOD), {**attrs, "pixel_bounds": np.zeros((3, 2))})
-    yield Array(np.array(GOOD), {**attrs, "pixel_bounds": "wide"})
-    yield Array(np.array(GOOD), {**attrs, "sip_crpix": np.zeros(2)})
-    vectors = {name: np.ones(2) for name in ("crpix", "crval", "cdelt")}
-    yield tables(cpdis1=Group())
-    yield tables(cpdis1=Array(np.ones((2, 2), "f4")))
-    yield tables(cpdis1=Array(np.ones((0, 2), "f4"), vectors))
-    yield tables(cpdis1=Array(np.ones(2, "f4"), vectors))
-    yield tables(cpdis1=Array(np.ones((2, 2), "f4"), {**vectors, "crpix": np.ones(3)}))
-    yield tables(cpdis1=Array(np.array([["a"]]), vectors))
-
-
-@pytest.mark.parametrize("node", list(bad_nodes()))
+@pytest.mark.parametrize(
+    "node",
+    [
+        Array(np.array(3.0), ATTRS),
+        Array(np.array([GOOD]), ATTRS),
+        Group({}, ATTRS),
+        *(
+            Array(np.array(GOOD), {**ATTRS, name: value})
+            for name, value in (
+                ("pixel_bounds", np.zeros(3)),
+                ("pixel_bounds", np.zeros((3, 2))),
+                ("pixel_bounds", "wide"),
+                ("sip_crpix", np.zeros(2)),
+            )
+        ),
+        *(
+            Group({"header": Array(np.array(GOOD)), "cpdis1": table}, ATTRS)
+            for table in (
+                Group(),
+                Array(np.ones((2, 2), "f4")),
+                Array(np.ones((0, 2), "f4"), VECTORS),
+                Array(np.ones(2, "f4"), VECTORS),
+                Array(np.ones((2, 2), "f4"), {**VECTORS, "crpix": np.ones(3)}),
+                Array(np.array([["a"]]), VECTORS),
+            )
+        ),
+    ],
+)
 def test_bad_nodes_are_format_errors(node):
     with pytest.raises(FormatError):
         kinds.decode(node)
