@@ -320,6 +320,6 @@ def test_a_bad_index_is_told_among_the_places_tried(tree: Path, tmp_path: Path, 
 def test_an_index_is_only_read_up_to_a_size(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ccd, visit = moved_apart(tree, tmp_path / "flat")
     write_index(ccd.parent, {visit.name: id_of(visit)})
-    monkeypatch.setattr("compositeh5.composite.session.INDEX_BYTES", 50)
+    monkeypatch.setattr("compositeh5.composite.places.INDEX_BYTES", 50)
     with ch5.open(ccd) as c, pytest.raises(errors.BrokenLinkError, match="larger than 50 bytes"):
         c["visit_info"]

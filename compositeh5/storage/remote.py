@@ -97,19 +97,12 @@ def read_member(outer: str, name: str, limit: int) -> bytes:
 
 def read_all(location: str, limit: int) -> bytes:
     """Return the content of a file at a location, which must not exceed a limit in bytes."""
-    if not is_url(location):
-        with FileSource(location) as source:
-            # At an offset: no more memory than there are bytes.
-            return _limited(lambda size: source.read_at(0, size), limit, location)
     with ExitStack() as stack:
-        read_at, _ = _reader(location, stack)
-        return _limited(lambda size: read_at(0, size), limit, shown(location))
-
-
-def _limited(read: Callable[[int], bytes], limit: int, where: str) -> bytes:
-    content = read(limit + 1)
+        # Of a local file at an offset, too: no more memory than there are bytes.
+        read_at = _reader(location, stack)[0] if is_url(location) else stack.enter_context(FileSource(location)).read_at
+        content = read_at(0, limit + 1)
     if len(content) > limit:
-        raise LimitError(f"{where}: larger than {limit} bytes")
+        raise LimitError(f"{shown(location)}: larger than {limit} bytes")
     return content
 
 
