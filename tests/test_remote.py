@@ -256,7 +256,7 @@ def test_a_zip_file_on_the_store(tree: Path, tmp_path: Path, store: object_store
 
 def moved_apart(tree: Path, target: Path) -> tuple[Path, Path]:
     """Put a CCD and its visit where neither the relative nor the recorded path finds the visit."""
-    target.mkdir()
+    target.mkdir(parents=True)
     ccd = (tree / "calexp/calexp_903334_0.h5").rename(target / "a.h5")
     return ccd, (tree / "visit/visit_903334.h5").rename(target / "b.h5")
 
@@ -290,11 +290,11 @@ def test_a_map_may_lead_to_another_folder(tree: Path, tmp_path: Path, store: obj
 
 
 def test_an_index_on_the_store(tree: Path, tmp_path: Path, store: object_store.ObjectStore) -> None:
-    ccd, visit = moved_apart(tree, tmp_path / "flat with blanks")
+    ccd, visit = moved_apart(tree, tmp_path / "deep/flat with blanks")
     visit = visit.rename(visit.parent / "the visit #1.h5")
     write_index(ccd.parent, {visit.name: id_of(visit)})
     store.upload(tmp_path)
-    with ch5.open("s3://data/flat%20with%20blanks/a.h5") as c:
+    with ch5.open("s3://data/deep/flat%20with%20blanks/a.h5") as c:
         assert c["visit_info"]["visit"] == 903334
 
 

@@ -43,7 +43,20 @@ class Limits:
                 raise ConfigurationError(f"the limit {field.name!r} should be a positive integer, not {value!r}")
 
     def check_read(self, nbytes: int, where: str) -> None:
-        """Raise `LimitError` if so many bytes in memory are more than a read may take; ``where`` is for the message."""
+        """Raise an error if a read is too large.
+
+        Parameters
+        ----------
+        nbytes : int
+            Size of what is read, in memory.
+        where : str
+            File and path, for the message.
+
+        Raises
+        ------
+        LimitError
+            If it is more than is allowed.
+        """
         if self.read_bytes is not None and nbytes > self.read_bytes:
             raise LimitError(
                 f"{where}: reading this needs {nbytes} bytes, but the limit is {self.read_bytes}: read a part of it, "
