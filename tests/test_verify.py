@@ -116,13 +116,6 @@ def test_a_changed_target_outside_of_what_is_verified_is_found(tree: Path) -> No
     assert len(verify_files(ccd_path(tree, 1)).problems) == 1
 
 
-def test_a_removed_component_is_found(tmp_path: Path) -> None:
-    exposure((6, 8)).write(tmp_path / "a.h5")
-    with h5py.File(tmp_path / "a.h5", "r+") as file:
-        del file["composite/mask"]
-    assert only(verify_files(tmp_path, quick=True).problems) == ("digest", "a.h5", "")
-
-
 def test_links_that_find_nothing_or_something_else_are_found(tree: Path) -> None:
     with ch5.open(visit_path(tree, 2)) as visit:
         other = visit.load().replace({"visit_info": {"visit": 2, "exposure_time": 31.0}}, id=visit.id)
