@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..storage.chunks import read_selections
 from ..storage.nodes import Array, ArrayNode, Selection
-from ..storage.reader import fetch_together
+from ..storage.reader import prefetch_nodes
 from .composed import Composed
 from .lazy import LazyArray
 from .parts import Part, ValuePart
@@ -211,7 +211,7 @@ def _cut(
                 continue
             if done % _WINDOW == 0:
                 ahead = inside[done : done + _WINDOW]
-                fetch_together((node, _selection(node, full, b)) for node in wanted.values() for b in ahead)
+                prefetch_nodes((node, _selection(node, full, b)) for node in wanted.values() for b in ahead)
             done += 1
             result: dict[str, Part] = {}
             for name in names:

@@ -24,7 +24,7 @@ from ..storage.digests import canonical_json, digest, read_json
 from ..storage.layout import ORIGIN, image_attrs, long_text
 from ..storage.locations import joined_location
 from ..storage.nodes import ArrayNode, AttrValue, ExternalLink, Group, GroupNode, Node, Selection, with_attrs
-from ..storage.reader import StoredFile, StoredGroup, fetch_together
+from ..storage.reader import StoredFile, StoredGroup, prefetch_nodes
 from .definition import ComponentDefinition, Definition
 from .link import Link
 from .session import CACHED_BYTES, Session, Target, check_content, current, node_bytes
@@ -394,7 +394,7 @@ def fetch_parts(parts: Iterable[Part]) -> ExitStack:
                 # One that is lost says so when it is read.
                 with suppress(BrokenLinkError):
                     wanted.append((stack.enter_context(part.open_target()).node, ()))
-        fetch_together(wanted, FETCHED_TOGETHER)
+        prefetch_nodes(wanted, FETCHED_TOGETHER)
         return stack.pop_all()
 
 

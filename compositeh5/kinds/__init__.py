@@ -210,7 +210,7 @@ def decode(node: Node, **parameters: Any) -> Any:
             f"which this release reads; install a newer release"
         )
     # A part of what is small isn't worth several requests.
-    node.fetch(FETCHED_WHOLE if parameters else None)
+    node.prefetch(FETCHED_WHOLE if parameters else None)
     return kind.decode(node, **parameters)
 
 

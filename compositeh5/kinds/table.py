@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import CompositeH5Error, EncodeError, FormatError, NoSuchComponentError, checked_names
 from ..storage.nodes import Array, ArrayNode, AttrValue, Group, GroupNode, Node, escape_name, unescape_name
-from ..storage.reader import fetch_together
+from ..storage.reader import prefetch_nodes
 from . import record
 from .units import unit_from_text, unit_to_text
 from .values import decode_value, encode_value, expect_group, split_rows, text_array, value_shape
@@ -85,7 +85,7 @@ def decode(node: Node, *, columns: str | Iterable[str] | None = None, rows: Any 
     nodes = [group[escape_name(name)] for name in names]
     if columns is not None or rows is not None:
         selection = () if covering is None else (covering,)
-        fetch_together((child, selection) for child in nodes if isinstance(child, ArrayNode) and child.ndim)
+        prefetch_nodes((child, selection) for child in nodes if isinstance(child, ArrayNode) and child.ndim)
     try:
         table = table_class(
             [_decode_column(child, length, covering, index) for child in nodes],

@@ -73,7 +73,7 @@ class Node(ABC):
             raise FormatError(f"{self.where}: attribute {name!r} should be of type {of_type.__name__}, not {value!r}")
         return value
 
-    def fetch(self, limit: int | None = None) -> None:  # noqa: B027
+    def prefetch(self, limit: int | None = None) -> None:  # noqa: B027
         """Prefetch the content of a group in a remote file, unless it is more than ``limit`` bytes."""
 
 

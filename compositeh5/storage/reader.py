@@ -295,8 +295,8 @@ class StoredGroup(GroupNode):
             return StoredArray(self.file, oid, path)
         raise RefusedError(f"{where}: neither a group nor a dataset")
 
-    def fetch(self, limit: int | None = None) -> None:
-        fetch_together([(self, ())], limit)
+    def prefetch(self, limit: int | None = None) -> None:
+        prefetch_nodes([(self, ())], limit)
 
     def extents(self, selection: Selection = ()) -> Iterator[tuple[int, int]]:
         """Yield where in the file the arrays below the group are, all of them: offsets and sizes."""
@@ -329,7 +329,7 @@ class StoredGroup(GroupNode):
         return int(kind)
 
 
-def fetch_together(wanted: Iterable[tuple[Node, Selection]], limit: int | None = None) -> None:
+def prefetch_nodes(wanted: Iterable[tuple[Node, Selection]], limit: int | None = None) -> None:
     """Prefetch what will be read of nodes in remote files: selections of arrays, and whole groups.
 
     Nothing is fetched from a file of which it would be more than ``limit`` bytes.
