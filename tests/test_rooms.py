@@ -100,6 +100,32 @@ def test_no_private_name_of_another_room() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def own_attributes(tree: ast.AST) -> Iterator[str]:
+    """The names that a module gives to functions, classes and attributes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+def test_no_private_attribute_of_another_room() -> None:
+    trees = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
+    rooms: dict[str, set[str]] = {}
+    for module, tree in trees.items():
+        rooms.setdefault(room(module), set()).update(own_attributes(tree))
+    wrong = []
+    for module, tree in trees.items():
+        others = set().union(*(names for name, names in rooms.items() if name != room(module)))
+        private = {name for name in others - rooms[room(module)] if name.startswith("_") and not name.startswith("__")}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in private and ast.unparse(node.value) != "self":
+                wrong.append(f"{MODULES[module]}:{node.lineno} uses {node.attr}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_only_storage_imports_h5py() -> None:
     users = {room(module) for module in MODULES for name, _, _ in imports(module) if name.split(".")[0] == "h5py"}
     assert users == {"storage"}
