@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -141,3 +141,9 @@ def write_visit(root: Path, visit: int = 903334, ccds: int = 2) -> tuple[Path, l
 def group_of(composite: ch5.Composite) -> Group:
     """Return the group that is written of a composite."""
     return composite_node(composite)
+
+
+def make_definition(components: Mapping[str, object], **top: object) -> ch5.Definition:
+    """Return a definition whose components are given by kind or by their keys."""
+    entries = {name: {"kind": entry} if isinstance(entry, str) else entry for name, entry in components.items()}
+    return ch5.load_definition({"name": "test", "version": 1, "components": entries, **top})

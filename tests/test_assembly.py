@@ -13,21 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import make_definition as make
 from support import visit_info
 
 import compositeh5 as ch5
 from compositeh5.composite import definitions
 from compositeh5.composite.assembly import assemble, definitions_of, disassemble
 from compositeh5.composite.definition import Definition
-from compositeh5.composite.definitions import load_definition, register_definition
+from compositeh5.composite.definitions import register_definition
 from compositeh5.composite.session import current
 from compositeh5.errors import BrokenLinkError, DefinitionError, EncodeError
-
-
-def make(components: dict[str, Any], **top: Any) -> Definition:
-    """A definition whose components are given by kind or by their keys."""
-    entries = {name: {"kind": entry} if isinstance(entry, str) else entry for name, entry in components.items()}
-    return load_definition({"name": "test", "version": 1, "components": entries, **top})
 
 
 def here(name: str) -> str:
@@ -232,12 +227,6 @@ def test_other_versions_of_components_are_not_given_to_the_object(tmp_path: Path
         assert two.assemble(definition=definition).flux.tolist() == [2]
 
 
-def test_python_type_from_the_definition() -> None:
-    definition = make({"image": "image"}, python_type=here("Data"))
-    assert assemble({"image": 3}, definition) == Data(3)
-    assert type(assemble({"image": 3}, definition, Properties)) is Properties
-
-
 class Outer:
     @dataclass
     class Inner:
@@ -252,7 +241,10 @@ class Outer:
         return obj[1]
 
 
-def test_nested_names_after_a_colon() -> None:
+def test_the_python_type_of_the_definition() -> None:
+    definition = make({"image": "image"}, python_type=here("Data"))
+    assert assemble({"image": 3}, definition) == Data(3)
+    assert type(assemble({"image": 3}, definition, Properties)) is Properties
     assert assemble({"image": 3}, make({"image": "image"}, python_type=here("Outer.Inner"))) == Outer.Inner(3)
 
 
@@ -282,30 +274,6 @@ def test_explicit_assembler_and_disassembler_come_first() -> None:
         disassemble(("", {"imag": 2}), definition)
     with pytest.raises(DefinitionError, match=r"disassembler: '.*Outer\.take' should return a mapping .* not a list"):
         disassemble(("", ["image"]), definition)
-
-
-def test_explicit_getters_and_setters() -> None:
-    class Ccd:
-        def __init__(self, image: str = "default") -> None:
-            self.calls = [("init", image)]
-            self.raw_psf = None
-
-        def put(self, value: Any) -> None:
-            self.calls.append(("put", value))
-
-        def take(self) -> Any:
-            return self.calls[-1][1]
-
-    definition = make(
-        {
-            "image": {"kind": "image", "setter": "put", "getter": "take"},
-            "psf": {"kind": "psf", "setter": "raw_psf", "getter": "raw_psf"},
-        }
-    )
-    ccd = assemble({"image": 1, "psf": 2}, definition, Ccd)
-    assert ccd.calls == [("init", "default"), ("put", 1)]
-    assert ccd.raw_psf == 2
-    assert disassemble(ccd, definition) == {"image": 1, "psf": 2}
 
 
 def test_values_that_can_be_called_are_not_called() -> None:
@@ -373,99 +341,108 @@ class PositionalOnly:
         Strict.built += 1
 
 
-def test_calls_that_can_not_work_are_not_made() -> None:
-    definition = make({"image": "image", "psf": {"kind": "psf", "setter": "set_psf"}})
-    message = r"definition 'test' \(<mapping>\): Strict\(image\) can't be called: missing a required argument: 'scale'"
-    with pytest.raises(DefinitionError, match=message):
-        assemble({"image": 3, "psf": 2}, definition, Strict)
-    with pytest.raises(DefinitionError, match=r"PositionalOnly\(\) can't be called: .*'image'"):
-        assemble({"image": 3}, definition, PositionalOnly)
-    with pytest.raises(DefinitionError, match=r"disassembler can't be called: too many"):
-        disassemble(1, make({"image": "image"}, disassembler=here("without_arguments")))
-    with pytest.raises(DefinitionError, match=r"assembler can't be called: .*is not a callable object"):
-        assemble({"image": 1}, make({"image": "image"}, assembler="json.decoder"))
-    assert Strict.built == 0
-
-
 def without_arguments() -> None:
     raise AssertionError("called")
 
 
-def test_methods_that_need_other_arguments_are_not_called() -> None:
-    class Ccd:
-        image = 5
+class Methods:
+    image = 5
 
-        def get_image(self, band: str) -> Any:
-            raise AssertionError("called")
+    def get_image(self, band: str) -> Any:
+        raise AssertionError("called")
 
-        def set_image(self, band: str, value: Any) -> None:
-            raise AssertionError("called")
+    def set_image(self, band: str, value: Any) -> None:
+        raise AssertionError("called")
 
-        def psf(self, x: float, y: float) -> Any:
-            raise AssertionError("called")
-
-    other = make({"image": {"kind": "image", "getter": "get_image", "setter": "set_image"}})
-    with pytest.raises(DefinitionError, match=r"components\.image: .*Ccd\.set_image\(value\) can't be called: missing"):
-        assemble({"image": 6}, other, Ccd)
-    with pytest.raises(DefinitionError, match=r"components\.image: .*Ccd\.get_image\(\) can't be called: missing"):
-        disassemble(Ccd(), other)
-    with pytest.raises(DefinitionError, match=r"nothing in .*Ccd accepts it"):
-        assemble({"psf": 6}, PARTS, Ccd)
-    with pytest.raises(DefinitionError, match=r"components\.psf: .*Ccd\.psf\(\) can't be called: missing"):
-        disassemble(Ccd(), PARTS)
+    def psf(self, x: float, y: float) -> Any:
+        raise AssertionError("called")
 
 
-def test_a_component_that_nothing_accepts() -> None:
-    class Ccd:
-        def __init__(self, image: Any = None) -> None:
-            pass
-
-        @property
-        def psf(self) -> None:
-            return None
-
-    with pytest.raises(DefinitionError, match=r"components\.visit_info: nothing in .*Ccd accepts it"):
-        assemble({"image": 1, "visit_info": 1}, PARTS, Ccd)
-    with pytest.raises(DefinitionError, match=r"components\.psf: nothing in .*Ccd accepts it"):
-        assemble({"image": 1, "psf": 1}, PARTS, Ccd)
-    explicit = make({"image": {"kind": "image", "setter": "psg"}})
-    with pytest.raises(DefinitionError, match=r"nothing in .*Ccd accepts it.* 'psg'.*; did you mean 'psf'\?"):
-        assemble({"image": 1}, explicit, Ccd)
+class Proxy:
+    def __getattr__(self, name: str) -> Any:
+        return 1
 
 
-def test_a_component_that_nothing_gives() -> None:
-    required = make({"psf": {"kind": "psf", "required": True}})
-    with pytest.raises(DefinitionError, match="nothing in Keywords gives it; give it an attribute 'psf'"):
-        disassemble(Keywords(), required)
-    with pytest.raises(DefinitionError, match="Data object: the required component 'psf' is absent"):
-        disassemble(Data(), required)
-    explicit = make({"psf": {"kind": "psf", "getter": "get_pfs"}})
-    with pytest.raises(DefinitionError, match=r"did you mean 'get_psf'\?"):
-        disassemble(Lsst(), explicit)
-    with pytest.raises(DefinitionError, match="'amplifiers' should be a list of image, not a int"):
-        disassemble(Keywords(amplifiers=3), PARTS)
+class ReadOnly:
+    def __init__(self, image: Any = None) -> None:
+        pass
+
+    @property
+    def psf(self) -> None:
+        return None
 
 
-def test_attributes_that_are_made_up_are_not_overlooked() -> None:
-    class Proxy:
-        def __getattr__(self, name: str) -> Any:
-            return 1
-
-    with pytest.raises(DefinitionError, match=r"nothing in .*Proxy gives it; .* a disassembler"):
-        disassemble(Proxy(), PARTS)
+def accessed(**keys: Any) -> Definition:
+    """A definition of an image with some keys."""
+    return make({"image": {"kind": "image", **keys}})
 
 
-def test_components_are_checked_first() -> None:
-    definition = make({"image": {"kind": "image", "required": True}}, assembler=here("raising"))
-    with pytest.raises(DefinitionError, match="'image' is absent"):
-        assemble({}, definition)
-    with pytest.raises(DefinitionError, match="no component 'imag'"):
-        assemble({"image": 1, "imag": None}, definition)
+@pytest.mark.parametrize(
+    ("components", "definition", "cls", "message"),
+    [
+        (
+            {"image": 3, "psf": 2},
+            make({"image": "image", "psf": {"kind": "psf", "setter": "set_psf"}}),
+            Strict,
+            r"definition 'test' \(<mapping>\): Strict\(image\) can't be called: missing a required argument: 'scale'",
+        ),
+        ({"image": 3}, PARTS, PositionalOnly, r"PositionalOnly\(\) can't be called: .*'image'"),
+        (
+            {"image": 1},
+            make({"image": "image"}, assembler="json.decoder"),
+            None,
+            r"assembler can't be called: .*is not a callable object",
+        ),
+        (
+            {"image": 6},
+            accessed(getter="get_image", setter="set_image"),
+            Methods,
+            r"components\.image: .*Methods\.set_image\(value\) can't be called: missing",
+        ),
+        ({"psf": 6}, PARTS, Methods, "nothing in Methods accepts it"),
+        (
+            {"image": 1, "visit_info": 1},
+            PARTS,
+            ReadOnly,
+            r"components\.visit_info: nothing in ReadOnly accepts it",
+        ),
+        ({"image": 1, "psf": 1}, PARTS, ReadOnly, r"components\.psf: nothing in ReadOnly accepts it"),
+        ({"image": 1}, accessed(setter="psg"), ReadOnly, r"accepts it.* 'psg'.*; did you mean 'psf'\?"),
+        # Components are checked before the assembler is called, or looked for.
+        ({}, make(SPECTRUM, assembler=here("raising")), None, "'flux' is absent"),
+        ({"image": 1, "imag": None}, make({"image": "image"}, assembler=here("raising")), None, "no component 'imag'"),
+        ({"image": 1}, PARTS, None, "<mapping>.*neither an assembler nor a python_type"),
+    ],
+)
+def test_what_cannot_be_assembled(
+    components: dict[str, Any], definition: Definition, cls: type | None, message: str
+) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        assemble(components, definition, cls)
+    assert Strict.built == 0
 
 
-def test_neither_assembler_nor_type() -> None:
-    with pytest.raises(DefinitionError, match=r"<mapping>.*neither an assembler nor a python_type"):
-        assemble({"image": 1}, PARTS)
+@pytest.mark.parametrize(
+    ("obj", "definition", "message"),
+    [
+        (1, make({"image": "image"}, disassembler=here("without_arguments")), "disassembler can't be called: too many"),
+        (
+            Methods(),
+            accessed(getter="get_image"),
+            r"components\.image: .*Methods\.get_image\(\) can't be called: missing",
+        ),
+        (Methods(), PARTS, r"components\.psf: .*Methods\.psf\(\) can't be called: missing"),
+        (Keywords(), accessed(required=True), "nothing in Keywords gives it; give it an attribute 'image'"),
+        (Data(), accessed(required=True), "Data object: the required component 'image' is absent"),
+        (Lsst(), accessed(getter="get_pfs"), r"did you mean 'get_psf'\?"),
+        (Keywords(amplifiers=3), PARTS, "'amplifiers' should be a list of image, not a int"),
+        # Attributes that are made up aren't overlooked.
+        (Proxy(), PARTS, "nothing in Proxy gives it; .* a disassembler"),
+    ],
+)
+def test_what_cannot_be_taken_apart(obj: Any, definition: Definition, message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        disassemble(obj, definition)
 
 
 # ---- Exceptions of the user's code --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import make_definition as make
 
 from compositeh5.composite.definition import RESERVED_NAMES, ComponentDefinition, Definition
 from compositeh5.composite.definitions import definition_names, get_definition, load_definition, register_definition
@@ -36,12 +37,6 @@ components:
   amplifiers: {kind: image, list: true}
   flat: {kind: image, input_only: true}
 """
-
-
-def make(components: dict[str, Any], **top: Any) -> Definition:
-    """A definition whose components are given by kind or by their keys."""
-    entries = {name: {"kind": entry} if isinstance(entry, str) else entry for name, entry in components.items()}
-    return load_definition({"name": "test", "version": 1, "components": entries, **top})
 
 
 def write(folder: Path, text: str, name: str = "ccd.yaml") -> Path:
