@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
+from typing import Any
 
 import pytest
 
@@ -22,8 +23,13 @@ def processes() -> Iterator[Executor]:
 
 
 @pytest.fixture(scope="session")
-def dask() -> Iterator[Executor]:
+def dask_client() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
     settings = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
     with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster, set_as_default=False) as client:
-        yield client.get_executor()
+        yield client
+
+
+@pytest.fixture
+def dask(dask_client: Any) -> Executor:
+    return dask_client.get_executor()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -402,8 +403,7 @@ def test_values_in_memory_as_an_array_of_dask() -> None:
     assert to_dask(c, "mask", chunks=20).numblocks == (2, 3)
 
 
-def test_workers_compute_the_median_sky_of_a_visit(tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
+def test_workers_compute_the_median_sky_of_a_visit(tmp_path: Path, dask_client: Any) -> None:
     visit_path, _ = write_visit(tmp_path, ccds=0)
     with ch5.open(visit_path) as visit:
         link = visit.link("visit_info")
@@ -413,8 +413,7 @@ def test_workers_compute_the_median_sky_of_a_visit(tmp_path: Path) -> None:
         ccd = exposure((200, 300), (0, 0), image=image, visit_info=link)
         ccd.replace(data_id={"visit": 903334, "detector": detector}).write(tmp_path / f"calexp/{detector}.h5")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        cluster.get_client(),
+        dask_client.as_current(),
         ch5.trees.open_visit(visit_path, tmp_path / "calexp") as view,
     ):
         import dask.array as da

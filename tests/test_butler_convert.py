@@ -191,17 +191,14 @@ def test_by_processes_and_with_recipes(root: Path) -> None:
     assert butler.get("calexp", data_id(VISITS[1], 2))["image"].shape == (30, 20)
 
 
-def test_by_the_workers_of_a_cluster(root: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
-    settings = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
-        bad = stored_fits(root, 903335, 1)
-        bad.write_bytes(bad.read_bytes()[:4000])
-        found = convert(root, executor=client.get_executor())
-        assert (found.converted, len(found.failures)) == (3, 1)
-        assert "903335" in found.failures[0]
-        # The work was done there.
-        assert "compositeh5.butler.converting" in client.run(lambda: __import__("sys").modules.keys()).popitem()[1]
+def test_by_the_workers_of_a_cluster(root: Path, dask_client: Any) -> None:
+    bad = stored_fits(root, 903335, 1)
+    bad.write_bytes(bad.read_bytes()[:4000])
+    found = convert(root, executor=dask_client.get_executor())
+    assert (found.converted, len(found.failures)) == (3, 1)
+    assert "903335" in found.failures[0]
+    # The work was done there.
+    assert "compositeh5.butler.converting" in dask_client.run(lambda: __import__("sys").modules.keys()).popitem()[1]
     butler = Butler.from_config(str(root), collections="h5")
     for detector in range(3):
         assert butler.get("calexp", data_id(903334, detector)).links.keys() >= {"visit_info"}

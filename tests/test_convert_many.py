@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +53,10 @@ def test_a_directory_there_and_back(night: Path, tmp_path: Path, capsys: pytest.
     assert files(tmp_path / "back") == original
 
 
-def test_processes_give_the_same_files_in_the_same_order(night: Path, tmp_path: Path) -> None:
+def test_processes_give_the_same_files_in_the_same_order(night: Path, tmp_path: Path, processes: Executor) -> None:
     here = convert_files([night], tmp_path / "one")
     shown = []
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        there = convert_files([night], tmp_path / "two", executor=pool, progress=lambda *step: shown.append(step))
+    there = convert_files([night], tmp_path / "two", executor=processes, progress=lambda *step: shown.append(step))
     assert [conversion.source for conversion in there] == [conversion.source for conversion in here]
     assert files(tmp_path / "one") == files(tmp_path / "two")
     assert shown[-1] == ("converting", 4, 4)

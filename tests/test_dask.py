@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 import signal
-from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -33,16 +32,14 @@ distributed = pytest.importorskip("distributed", reason="needs dask (the extra `
 dask = pytest.importorskip("dask")
 
 
-@pytest.fixture(scope="module")
-def client() -> Iterator[distributed.Client]:
-    settings = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with distributed.LocalCluster(**settings) as cluster, distributed.Client(cluster) as client:
-        yield client
+@pytest.fixture
+def client(dask_client: distributed.Client) -> distributed.Client:
+    return dask_client
 
 
 @pytest.fixture
-def executor(client: distributed.Client) -> Executor:
-    return client.get_executor()
+def executor(dask_client: distributed.Client) -> Executor:
+    return dask_client.get_executor()
 
 
 @pytest.fixture(scope="module")

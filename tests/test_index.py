@@ -7,9 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -168,27 +166,15 @@ def test_no_pixel_is_read_and_what_is_shared_only_once(tmp_path: Path) -> None:
     assert opened().count(visit.name) <= 3
 
 
-@pytest.mark.parametrize("kind", ["threads", "processes"])
-def test_on_an_executor_it_is_the_same(tree: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["threads", "processes", "dask"])
+def test_on_an_executor_it_is_the_same(tree: Path, request: pytest.FixtureRequest, kind: str) -> None:
     steps: list[tuple[str, int, int]] = []
+    executor = request.getfixturevalue(kind)
     index(tree)
-    executor = ThreadPoolExecutor(2) if kind == "threads" else ProcessPoolExecutor(2, mp_context=get_context("spawn"))
-    with executor as pool:
-        index(tree, tree / "other.h5", executor=pool, progress=lambda *step: steps.append(step))
+    index(tree, tree / "other.h5", executor=executor, progress=lambda *step: steps.append(step))
     assert contents(tree / NAME) == contents(tree / "other.h5")
     assert steps[0] == ("reading composites", 0, 13)
     assert steps[-1] == ("reading composites", 13, 13)
-
-
-def test_on_a_cluster_of_dask_it_is_the_same(tree: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
-    index(tree)
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        cluster.get_client() as client,
-    ):
-        index(tree, tree / "other.h5", executor=client.get_executor())
-    assert contents(tree / NAME) == contents(tree / "other.h5")
 
 
 def test_what_can_not_be_read_is_said_and_tried_again(tmp_path: Path) -> None:
