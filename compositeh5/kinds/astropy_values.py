@@ -142,7 +142,7 @@ def _decode_time(node: GroupNode, rows: slice | None) -> Time | TimeDelta:
         raise FormatError(f"{node.where}: jd1 and jd2 differ in shape: {jd1.shape}, {jd2.shape}")
     options: dict[str, Any] = {}
     if "location" in node:
-        options["location"] = read_part(node["location"], rows, shape[0] if shape else None)
+        options["location"] = read_part(node["location"], rows, shape[:1])
     value = cls(jd1, jd2, format="jd", scale=scale, **options)
     if "mask" in node:
         # Not before: masked input would lose the values under the mask.
@@ -251,7 +251,7 @@ def _decode_frame_parts(node: GroupNode, rows: slice | None) -> tuple[BaseCoordi
         for key, child in node.group("attributes").items():
             if key not in frame_transform_graph.frame_attributes:
                 raise FormatError(f"{node.where}: no coordinate frame has an attribute {key!r}")
-            attributes[key] = read_part(child, rows, shape[0] if shape else None)
+            attributes[key] = read_part(child, rows, shape[:1])
     own = {key: attributes.pop(key) for key in cls.frame_attributes if key in attributes}
     frame = cls(data, copy=False, **own)
     shown_as, velocities = node.attr("representation_type", str), node.attr("differential_type", str, None)

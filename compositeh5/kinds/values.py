@@ -144,9 +144,9 @@ def read_rows(node: Node, rows: slice | None, dtype_kinds: str = "biufcUS") -> N
     return np.asarray(array.read(() if rows is None else (slice(*rows.indices(array.shape[0])),)))
 
 
-def read_part(node: Node, rows: slice | None, length: int | None) -> Any:
-    """Return a part of a value of ``length`` rows: all of it if it has no rows of its own."""
-    has_rows = rows is not None and value_shape(node)[:1] == (length,)
+def read_part(node: Node, rows: slice | None, length: tuple[int, ...]) -> Any:
+    """Return some rows of a value whose shape begins with ``length``; all of it if it has no such rows of its own."""
+    has_rows = rows is not None and value_shape(node)[:1] == length
     return decode_value(node, rows if has_rows else None)
 
 
