@@ -176,6 +176,7 @@ class Repository:
         self._butler = butler
 
     def look_at(self, keys: Sequence[DatasetRef]) -> list[_Dataset]:
+        """Return what datasets hold; what is no composite holds nothing."""
         return [self._look_at(ref) for ref in keys]
 
     def _look_at(self, ref: DatasetRef) -> _Dataset:
@@ -188,6 +189,7 @@ class Repository:
             return _Dataset(ref, *held, has_file=len(composite.names_in_file) == 1)
 
     def locate(self, links: Sequence[tuple[DatasetRef, StoredLink]]) -> list[DatasetRef | str]:
+        """Return the dataset to which each link leads, or a message about one that is lost."""
         targets = stored_targets(self._butler, (found.link for _, found in links))
         return [
             targets.get(found.link.id, f"{describe(user)}: {found.component} -> {found.link}") for user, found in links

@@ -81,7 +81,7 @@ class ComponentDefinition:
 
 @dataclass(frozen=True, repr=False)
 class Definition:
-    """A type of composite; see the module for the meaning of each field.
+    """A type of composite: its components and their kinds; see the module for the meaning of each field.
 
     Make it with `load_definition` or `get_definition`, which check it. Two definitions are
     equal if they say the same, wherever they come from.

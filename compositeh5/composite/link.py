@@ -70,7 +70,20 @@ class Link:
 
     @classmethod
     def from_record(cls, record: Any, where: str) -> Link:
-        """Return the link of which a file has the record, as JSON gave it; anything else is a `FormatError`."""
+        """Return the link that a record in a file describes.
+
+        Parameters
+        ----------
+        record : object
+            What JSON gave.
+        where : str
+            File and path, for messages.
+
+        Raises
+        ------
+        FormatError
+            If it isn't the record of a link.
+        """
         texts = {"id", "component", "kind", "digest", "uri", "definition", "dataset_type", "run", "stage"}
         needed = {"id", "component", "kind", "digest", "uri"}
         if not isinstance(record, dict) or not needed <= record.keys():

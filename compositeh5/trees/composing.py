@@ -26,7 +26,7 @@ def choose(
     data_id: DataId | None = None,
     **attributes: Any,
 ) -> Composite:
-    """Return an overlay of a composite that has some components of the best of several candidates.
+    """Return a composite with some of its components replaced by those of the best of several candidates.
 
     For example the WCS of the tract in which a detector was fitted best. None of the components is read, but by the
     rule.
@@ -91,7 +91,7 @@ def compose(
     components: Mapping[str, Any] | None = None,
     **attributes: Any,
 ) -> Composite:
-    """Return a composite joined of components that are stored already, by links alone: none of them is read.
+    """Return a composite of links to components that are stored already; none of them is read.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ def gather(
     expected: Iterable[int | str] | None = None,
     missing: Literal["error", "skip"] = "error",
 ) -> list[Link]:
-    """Return links to a component of each of several composites, as the items of a list-valued component.
+    """Return a list of links to the same component of several composites, such as the amplifiers of a detector.
 
     None of the components is read.
 

@@ -82,7 +82,7 @@ def index(
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> IndexReport:
-    """Write one table of the scalars of all composites under a folder, or bring it up to date.
+    """Write, or update, one table with the scalar values of all composites below a folder.
 
     Only files whose size or time of change isn't that of the earlier index are opened, and of these only attributes and
     components that have scalars; of what is shared, such as the metadata of a visit, one copy. No pixel is read.

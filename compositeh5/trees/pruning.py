@@ -84,7 +84,7 @@ def prune(
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> PruneReport:
-    """List, or delete, the shared files to which no file refers.
+    """List, or delete, shared files to which no other file links.
 
     A file is shared if all its composites are of definitions that exist to be shared. It is unreferenced if no file
     that stays has a link to the id of one of its composites, wherever that link leads: copies don't count as one
@@ -149,7 +149,7 @@ def remove(
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> PruneReport:
-    """List who would miss files, whatever they are, and delete them if nobody does or it is forced.
+    """List the links to files, and delete the files if there are none or it is forced.
 
     Parameters
     ----------

@@ -198,7 +198,7 @@ def relink(
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> RelinkReport:
-    """Make links lead to where their targets are now, in all files below folders.
+    """Repair the links of all files below folders after files were moved.
 
     A target is found by its id, anywhere below the roots, and taken if it has the digest that the link records; of
     several copies the nearest one is. Only files of which a link doesn't lead to its target are written anew, whole, in
@@ -323,7 +323,7 @@ def promote(
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> Promotion:
-    """Write a component of a stored composite to a file of its own, and make those that link to it link to that.
+    """Write a component of a stored composite to a file of its own, and make all links to it lead there.
 
     The composite that had it stays as it is; nothing needs that any more for this component. Users keep their ids and
     digests. The new file comes first, so a call that is interrupted leaves each user with one good link or the other;

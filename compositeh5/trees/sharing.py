@@ -52,7 +52,7 @@ def write_together(
     recipes: Recipes | None = None,
     progress: Progress = silent,
 ) -> list[str]:
-    """Write composites such that what their definitions declare shared is stored once, and linked.
+    """Write several composites; what their definitions declare shared is stored once, and linked.
 
     Parameters
     ----------
@@ -133,9 +133,9 @@ def split(
     recipes: Recipes | None = None,
     progress: Progress = silent,
 ) -> list[str]:
-    """Write self-contained composites again as composites that share components, and link to what is there already.
+    """Write self-contained files again as files that share components by links; the reverse of `Composite.flatten`.
 
-    The reverse of `Composite.flatten`. A component that was copied from another composite becomes a link to that again
+    A component that was copied from another composite becomes a link to that again
     if it is found, unchanged, where it was; what the definitions declare shared is stored once, as by `write_together`.
 
     Parameters

@@ -73,7 +73,7 @@ def subset(
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> Subset:
-    """Copy some composites of a tree to another, with all that they link to, and nothing else.
+    """Copy some composites of a folder to another, with all that they link to, and nothing else.
 
     Files keep their paths relative to the source. A file that is linked to comes along whole, unless it has pixels that
     nobody needs: then its needed components come as a composite of their own, named after them, in its folder:

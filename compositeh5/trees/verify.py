@@ -103,7 +103,7 @@ def verify_files(
     executor: Executor | None = None,
     progress: Progress = silent,
 ) -> Verification:
-    """Check files, and all files below folders.
+    """Check that files, and all files below folders, hold what was written, and that their links are right.
 
     Each file must be whole, and as the format prescribes; the content of each stored component, and the set of
     components, must have the digests that were recorded; a composite of a known definition must have what that
