@@ -1,17 +1,11 @@
-"""Time the Butler with our formatter, beside a formatter that stores nothing, in the same run and repository.
+"""The Butler with our formatter, beside a formatter that stores nothing, in the same run and repository.
 
-    python benchmarks/butler.py [--size 512] [--runs 20] [--s3-size 2500] [--json figures.json]
-
-Prints two Markdown tables: the CPU time of calls in ms (median), and the requests that they cost where the files are
-in an object store (moto's S3 server on this machine). What the formatter that stores nothing takes is the Butler's own
-share.
+Measured are the times of calls, and the requests that they cost where the files are in an object store (moto's S3
+server on this machine). What the formatter that stores nothing takes is the Butler's own share.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import sys
 import tempfile
 from collections import Counter
@@ -20,7 +14,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 from astropy import units as u
@@ -163,32 +156,8 @@ def measure_requests(size: int) -> dict[str, tuple[dict[str, int], dict[str, int
         return {name: (requests(ours), requests(other)) for name, (ours, other) in calls.pairs.items()}
 
 
-def shown(requests: dict[str, int]) -> str:
-    return ", ".join(f"{number} {method}" for method, number in sorted(requests.items())) or "none"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=512, help="rows and columns of the exposures that are timed")
-    parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--s3-size", type=int, default=2500, help="rows and columns of those in the object store")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
-    args = parser.parse_args()
-    environment = f"Python {platform.python_version()}, h5py {h5py.__version__}, numpy {np.__version__}"
-    times, requests = measure_times(args.size, args.runs), measure_requests(args.s3_size)
-    print(f"{environment}, {args.size} x {args.size} pixels, SQLite, {args.runs} runs\n")
-    print("| call | compositeh5, ms | nothing stored, ms | ratio |\n|---|---|---|---|")
-    for name, (mine, nothing) in times.items():
-        print(f"| {name} | {mine['cpu']:.1f} | {nothing['cpu']:.1f} | {mine['cpu'] / nothing['cpu']:.1f} |")
-    print(f"\nRequests to the object store, {args.s3_size} x {args.s3_size} pixels\n")
-    print("| call | compositeh5 | nothing stored |\n|---|---|---|")
-    for name, (ours, other) in requests.items():
-        print(f"| {name} | {shown(ours)} | {shown(other)} |")
-    if args.json:
-        sizes = {"size": args.size, "runs": args.runs, "s3_size": args.s3_size}
-        figures = {"environment": environment, **sizes, "times": times, "requests": requests}
-        args.json.write_text(json.dumps(figures, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+def measure(folder: Path, quick: bool) -> dict[str, Any]:
+    """Return times and requests of each call."""
+    size, runs, s3_size = (128, 2, 300) if quick else (512, 20, 2500)
+    times, requests = measure_times(size, runs), measure_requests(s3_size)
+    return {"size": size, "s3_size": s3_size, "times": times, "requests": requests}

@@ -240,7 +240,7 @@ class PlainLinked(Plain):
                 file["record"] = h5py.ExternalLink("../visit.h5", "/record")
 
 
-class _OnComposite(Plain):
+class OnComposite(Plain):
     """h5py on the file that compositeh5 wrote."""
 
     writer: ClassVar[type[Composite]]
@@ -263,11 +263,11 @@ class _OnComposite(Plain):
             return WCS(fits.Header.fromstring(cards, sep="\n"))
 
 
-class OnLossless(_OnComposite):
+class OnLossless(OnComposite):
     name, writer = "h5py on compositeh5's file", Composite
 
 
-class OnRaw(_OnComposite):
+class OnRaw(OnComposite):
     name, writer = "h5py on the raw one", CompositeRaw
 
     mapped = PlainContiguous.mapped

@@ -1,27 +1,19 @@
-"""Measure what the goals in `README.md` are about: ours and what it is compared with in turn, in one process.
-
-    python benchmarks/goals.py [--size 4000] [--runs 9] [--json FILE]
+"""What the goals in `README.md` are about: ours and what it is compared with in turn, in one process.
 
 Times of peers in the other tables are minutes apart, in which a shared machine may become twice as slow; these are not.
-Prints Markdown. `run.py` calls this, and `report.py` makes the table of its figures.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import containers
 from data import CALIBRATION, Exposure
-from peers import add_sizes, corners_in, megabytes
-from report import goals_table
-from timing import Timing, run_program, timed_in_turn
+from peers import SIZES, corners_in, megabytes
+from timing import run_program, timed_in_turn
 
 
 class Goal(NamedTuple):
@@ -35,15 +27,6 @@ class Goal(NamedTuple):
     """Short tasks are run so many times as often."""
 
 
-class Result(NamedTuple):
-    """What came of a goal: times, or sizes in MB."""
-
-    text: str
-    limit: float | None
-    ours: Timing | float
-    other: Timing | float
-
-
 def goals(folder: Path, size: int, ccds: int, visit_size: int) -> Iterator[Goal]:
     """Yield each goal, in an order in which files are written before they are read."""
     data = Exposure(size)
@@ -51,12 +34,14 @@ def goals(folder: Path, size: int, ccds: int, visit_size: int) -> Iterator[Goal]
         kind(folder) for kind in (containers.Composite, containers.CompositeRaw, containers.CompositeQuantized)
     )
     gzip, gzip_2, rice = (kind(folder) for kind in (containers.Plain, containers.FitsGzip, containers.FitsRice))
+    contiguous = containers.PlainContiguous(folder)
     on_ours, on_raw = containers.OnLossless(folder), containers.OnRaw(folder)
     raw.write(data)
     write = partial(ours.write, data)
     yield Goal("write lossless, to h5py gzip", 0.2, write, lambda: gzip.write(data))
     yield Goal("write lossless, to FITS GZIP_2", 0.02, write, lambda: gzip_2.write(data))
     yield Goal("write quantized, to FITS RICE q16", 0.2, lambda: quantized.write(data), lambda: rice.write(data))
+    yield Goal("write raw, to h5py contiguous", 2, lambda: raw.write(data), lambda: contiguous.write(data))
     yield Goal("read whole lossless, to h5py on the same file", 0.6, ours.planes, on_ours.planes, 2)
     yield Goal("read whole raw, to h5py `read_direct` on the same file", 1.1, raw.planes, on_raw.planes, 4)
     corners = corners_in(size)
@@ -82,29 +67,13 @@ def goals(folder: Path, size: int, ccds: int, visit_size: int) -> Iterator[Goal]
     yield Goal("calibration in a new process, to h5py by hand", None, cold, other_cold)
 
 
-def measure(folder: Path, size: int, ccds: int, visit_size: int, runs: int, seconds: float) -> Iterator[Result]:
-    """Yield what came of each goal."""
-    for goal in goals(folder, size, ccds, visit_size):
-        times = timed_in_turn([goal.ours, goal.other], goal.often * runs, seconds)
-        yield Result(goal.text, goal.limit, *times)
-    sizes = (megabytes(kind(folder).path) for kind in (containers.CompositeQuantized, containers.FitsRice))
-    yield Result("size quantized, to FITS RICE q16", 1.1, *sizes)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_sizes(parser)
-    parser.set_defaults(runs=9, seconds=60)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory() as folder:
-        sizes = (arguments.size, arguments.ccds, arguments.visit_size)
-        found = [each._asdict() for each in measure(Path(folder), *sizes, arguments.runs, arguments.seconds)]
-    print(goals_table(found))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()
+def measure(folder: Path, quick: bool) -> list[dict[str, Any]]:
+    """Return what came of each goal: the text, the limit, and times of ours and the other, or sizes in MB."""
+    sizes = SIZES[quick]
+    runs, seconds = (1, sizes["seconds"]) if quick else (9, 60)
+    found = []
+    for goal in goals(folder, sizes["size"], sizes["ccds"], sizes["visit_size"]):
+        ours, other = timed_in_turn([goal.ours, goal.other], goal.often * runs, seconds)
+        found.append({"text": goal.text, "limit": goal.limit, "ours": ours, "other": other})
+    ours, other = (megabytes(kind(folder).path) for kind in (containers.CompositeQuantized, containers.FitsRice))
+    return [*found, {"text": "size quantized, to FITS RICE q16", "limit": 1.1, "ours": ours, "other": other}]

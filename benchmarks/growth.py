@@ -1,15 +1,7 @@
-"""How the cost grows: with the number of components, of files, of pixels and of cutouts.
-
-    python benchmarks/growth.py [--most 1.0] [--runs 5] [--json FILE]
-
-Prints a Markdown table: CPU time in ms (median) for each number, and the exponent x of t ~ n^x, fitted to all.
-"""
+"""How the cost grows: with the number of components, of files, of pixels and of cutouts."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,8 +84,9 @@ SERIES: dict[str, tuple[Callable[[Path, int], dict[str, Task]], list[int]]] = {
 }
 
 
-def measure(folder: Path, most: float, runs: int, seconds: float) -> dict[str, dict[str, Any]]:
-    """Return for each kind of growth and task the numbers, the medians and the exponent."""
+def measure(folder: Path, quick: bool) -> dict[str, dict[str, Any]]:
+    """Return for each kind of growth and task the numbers, the medians of CPU time in ms, and x of t ~ n^x."""
+    runs, seconds, most = (1, 0.1, 0.05) if quick else (5, 1, 1)
     found: dict[str, dict[str, Any]] = {}
     for what, (prepare, numbers) in SERIES.items():
         kept = [number for number in numbers if number <= most * numbers[-1]]
@@ -103,24 +96,3 @@ def measure(folder: Path, most: float, runs: int, seconds: float) -> dict[str, d
             exponent = float(np.polyfit(np.log(kept), np.log(times), 1)[0])
             found.setdefault(what, {})[name] = {"numbers": kept, "cpu": times, "exponent": exponent}
     return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--most", type=float, default=1.0, help="part of the largest numbers up to which to go")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1, help="after which a task isn't run once more")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), arguments.most, arguments.runs, arguments.seconds)
-    for what, tasks in found.items():
-        for name, row in tasks.items():
-            cells = ", ".join(f"{n}: {ms:.3g} ms" for n, ms in zip(row["numbers"], row["cpu"], strict=True))
-            print(f"{what}, {name}: {cells}; t ~ n^{row['exponent']:.2f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main()

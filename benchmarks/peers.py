@@ -1,15 +1,10 @@
-"""Measure one peer in a process of its own: an exposure, a visit, a catalog. `run.py` calls this for all of them.
+"""One peer: an exposure, a visit, a catalog. Each result is compared with what was written.
 
-    python benchmarks/peers.py NAME --folder DIR [--size 4000] [--runs 5] [--seconds 6] ...
-
-Prints JSON: for each group of tasks and each task the medians of wall and CPU time in ms, or another number. Each
-result is compared with what was written.
+Returned are for each group of tasks and each task the medians of wall and CPU time in ms, or another number.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import resource
 import warnings
@@ -28,6 +23,8 @@ from timing import Timing, run_program, timed, versions
 Found = Iterator[tuple[str, Timing | float]]
 
 ROWS = 1000
+PEERS = (*containers.PEERS, *catalogs.CATALOGS)
+"""Those that need no other Python."""
 
 
 def peers() -> tuple[type[Peer], ...]:
@@ -53,7 +50,7 @@ def exposure(peer: Peer, size: int, runs: int, seconds: float) -> Found:
     """Yield each task with one exposure, and what it takes."""
     data = Exposure(size)
     corners = corners_in(size)
-    if not isinstance(peer, containers._OnComposite):
+    if not isinstance(peer, containers.OnComposite):
         yield "write", timed(lambda: peer.write(data), runs, seconds)
     yield "size, MB", megabytes(peer.path)
     for name, values in zip(PLANES, peer.planes(), strict=True):
@@ -121,44 +118,29 @@ def catalog(peer: catalogs.Catalog, rows: int, runs: int, seconds: float) -> Fou
     yield f"{ROWS} rows of one column", timed(lambda: peer.read(three[:1], middle), 4 * runs, seconds)
 
 
-def measured(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return what a peer takes, by group and task."""
+SIZES = {
+    False: {"size": 4000, "ccds": 189, "visit_size": 64, "rows": 100_000, "runs": 5, "seconds": 2},
+    True: {"size": 400, "ccds": 8, "visit_size": 32, "rows": 2000, "runs": 1, "seconds": 0.3},
+}
+"""Pixels along each side of the exposure, detectors of the visit and their pixels along each side, rows of the catalog,
+runs of each task, and seconds after which one isn't run once more; also for a quick look."""
+
+
+def measure(folder: Path, quick: bool, name: str) -> dict[str, Any]:
+    """Return what a peer takes, by group and task, and the versions of what it uses."""
+    sizes = SIZES[quick]
+    runs, seconds = sizes["runs"], sizes["seconds"]
     found: dict[str, Any] = {}
-    runs, seconds = arguments.runs, arguments.seconds
     for kind in peers():
         if kind.name == name:
             peer = kind(folder)
             if kind is not containers.PlainLinked:
-                found["exposure"] = dict(exposure(peer, arguments.size, runs, seconds))
-            if not isinstance(peer, containers._OnComposite):
-                ccds, size = arguments.ccds, arguments.visit_size
-                found["visit"] = dict(visit(peer, ccds, size, max(1, runs // 2), seconds))
+                found["exposure"] = dict(exposure(peer, sizes["size"], runs, seconds))
+            if not isinstance(peer, containers.OnComposite):
+                of_visit = visit(peer, sizes["ccds"], sizes["visit_size"], max(1, runs // 2), seconds)
+                found["visit"] = dict(of_visit)
     for other in catalogs.CATALOGS:
         if other.name == name:
-            found["catalog"] = dict(catalog(other(folder), arguments.rows, runs, seconds))
-    return found
-
-
-def add_sizes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=int, default=4000, help="pixels along each side of the exposure")
-    parser.add_argument("--ccds", type=int, default=189, help="detectors of the visit")
-    parser.add_argument("--visit-size", type=int, default=64, help="pixels along each side of these")
-    parser.add_argument("--rows", type=int, default=100_000, help="of the catalog")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2, help="after which a task isn't run once more")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name")
-    parser.add_argument("--folder", type=Path, required=True)
-    add_sizes(parser)
-    arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    found = measured(arguments.name, arguments.folder, arguments)
+            found["catalog"] = dict(catalog(other(folder), sizes["rows"], runs, seconds))
     used = versions("compositeh5", "h5py", "numpy", "astropy", "isal", "fitsio", "asdf", "zarr", "lsst.images")
-    print(json.dumps({"versions": used, "results": found}))
-
-
-if __name__ == "__main__":
-    main()
+    return {"versions": used, "results": found}

@@ -1,12 +1,7 @@
-"""Draw the main figures of `run.py`. Needs matplotlib (extra ``benchmarks``).
-
-python benchmarks/plots.py FIGURES.json [--folder specs/img]
-"""
+"""The pictures of `README.md`, drawn of the figures of `run.py`; this needs matplotlib (extra ``benchmarks``)."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +75,7 @@ def draw(figures: dict[str, Any], folder: Path) -> None:
     """Draw all that there are figures for."""
     folder.mkdir(parents=True, exist_ok=True)
     titles = {"exposure": "One exposure", "visit": "A visit", "catalog": "A catalog"}
-    for group, tasks in PANELS.items():
+    for group, tasks in PANELS.items() if "peers" in figures else ():
         bars(figures["peers"][group], tasks, f"{titles[group]}: wall time, shorter is better", folder / f"{group}.png")
     if figures.get("growth"):
         growth(figures["growth"], folder / "growth.png")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("figures", type=Path)
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parents[1] / "specs" / "img")
-    arguments = parser.parse_args()
-    draw(json.loads(arguments.figures.read_text()), arguments.folder)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,21 +1,14 @@
-"""Write one exposure in chunks of several shapes and by several recipes: why the default is what it is.
-
-    python benchmarks/recipes.py [--size 4000] [--runs 3]
-
-Prints a Markdown table of sizes and of medians of wall times, in ms, beside h5py by hand; all are run in turn.
-"""
+"""One exposure in chunks of several shapes and by several recipes, in turn: why the default is what it is."""
 
 from __future__ import annotations
 
-import argparse
-import os
-import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import containers
 from data import Exposure
-from peers import corners_in
+from peers import corners_in, megabytes
 from timing import timed_in_turn
 
 import compositeh5 as ch5
@@ -46,27 +39,20 @@ def peers(folder: Path) -> dict[str, containers.Peer]:
     return {**found, "h5py gzip (chunks of 256 x 256)": containers.Plain(folder)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=4000, help="pixels along each axis")
-    parser.add_argument("--runs", type=int, default=3)
-    arguments = parser.parse_args()
-    data, corners = Exposure(arguments.size), corners_in(arguments.size)
-    with tempfile.TemporaryDirectory() as folder:
-        known = peers(Path(folder))
-        tasks = [
-            [partial(peer.write, data) for peer in known.values()],
-            [peer.planes for peer in known.values()],
-            [partial(peer.cutouts, corners[:1]) for peer in known.values()],
-            [partial(peer.cutouts, corners) for peer in known.values()],
-        ]
-        # The files are there once they have been written.
-        times = [[timing["wall"] for timing in timed_in_turn(of_task, arguments.runs, 600)] for of_task in tasks]
-        sizes = [os.path.getsize(peer.path) / 1e6 for peer in known.values()]
-    print(f"| | size, MB | {' | '.join(TASKS)} |\n|---|---|{'---|' * len(TASKS)}")
-    for name, size, *own in zip(known, sizes, *times, strict=True):
-        print(f"| {name} | {size:.1f} | {' | '.join(f'{value:.3g}' for value in own)} |")
-
-
-if __name__ == "__main__":
-    main()
+def measure(folder: Path, quick: bool) -> dict[str, Any]:
+    """Return for each recipe the size in MB, and wall times in ms."""
+    size = 400 if quick else 4000
+    data, corners, known = Exposure(size), corners_in(size), peers(folder)
+    tasks = [
+        [partial(peer.write, data) for peer in known.values()],
+        [peer.planes for peer in known.values()],
+        [partial(peer.cutouts, corners[:1]) for peer in known.values()],
+        [partial(peer.cutouts, corners) for peer in known.values()],
+    ]
+    # The files are there once they have been written.
+    times = [
+        [timing["wall"] for timing in timed_in_turn(task, 1 if quick else 3, 0.1 if quick else 600)] for task in tasks
+    ]
+    sizes = [megabytes(peer.path) for peer in known.values()]
+    columns = {"size, MB": sizes, **dict(zip(TASKS, times, strict=True))}
+    return {name: {what: values[i] for what, values in columns.items()} for i, name in enumerate(known)}

@@ -1,26 +1,19 @@
-"""Count requests, bytes and seconds of reads over HTTP with latency, beside h5py through a stream of lsst.resources.
+"""Requests, bytes and seconds of reads over HTTP with latency, beside h5py through a stream of lsst.resources.
 
-    python benchmarks/remote.py [--size 4000] [--latency 0.03] [--runs 3] [--json figures.json]
-
-The server is on this machine and answers each request after the latency. Prints a Markdown table: requests, MB sent,
-and seconds (median), for the same file and the same parts of it.
+The server is on this machine and answers each request after the latency.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
-import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import h5py
-import numpy as np
 from lsst.resources import ResourcePath
 
 import compositeh5 as ch5
@@ -47,7 +40,7 @@ def tasks(size: int) -> dict[str, tuple[Callable[[ch5.Composite], object], Calla
     }
 
 
-def measure(server: RangeServer, url: str, size: int, runs: int) -> dict[str, Row]:
+def rows(server: RangeServer, url: str, size: int, runs: int) -> dict[str, Row]:
     def ours(read: Callable[[ch5.Composite], object]) -> None:
         with ch5.open(url) as c:
             read(c)
@@ -76,29 +69,12 @@ def measure(server: RangeServer, url: str, size: int, runs: int) -> dict[str, Ro
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=4000, help="rows and columns of the exposure")
-    parser.add_argument("--latency", type=float, default=0.03, help="seconds before each answer")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
-    args = parser.parse_args()
-    environment = f"Python {platform.python_version()}, h5py {h5py.__version__}, numpy {np.__version__}"
-    with tempfile.TemporaryDirectory() as folder, range_server(Path(folder)) as server:
-        shape = (args.size, args.size)
-        exposure(shape, variance=ch5.Image(pixels(shape, 2), origin=(100, 200))).write(Path(folder) / "x.h5")
-        megabytes = (Path(folder) / "x.h5").stat().st_size / 1e6
-        server.latency = args.latency
-        rows = measure(server, f"{server.url}/x.h5", args.size, args.runs)
-    print(f"{environment}, file of {megabytes:.0f} MB, {args.latency * 1000:.0f} ms latency, {args.runs} runs\n")
-    print("| what is read | compositeh5: requests, MB, s | h5py by hand: requests, MB, s |\n|---|---|---|")
-    for name, row in rows.items():
-        cells = [f"{requests}, {sent:.1f}, {seconds:.2f}" for requests, sent, seconds in row.values()]
-        print(f"| {name} | {' | '.join(cells)} |")
-    if args.json:
-        sizes = {"size": args.size, "latency": args.latency, "runs": args.runs, "megabytes": megabytes}
-        args.json.write_text(json.dumps({"environment": environment, **sizes, "reads": rows}, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+def measure(folder: Path, quick: bool) -> dict[str, Any]:
+    """Return requests, MB and seconds of each read."""
+    size, runs, latency = (1000, 1, 0.03) if quick else (4000, 3, 0.03)
+    with range_server(folder) as server:
+        shape = (size, size)
+        exposure(shape, variance=ch5.Image(pixels(shape, 2), origin=(100, 200))).write(folder / "x.h5")
+        server.latency = latency
+        reads = rows(server, f"{server.url}/x.h5", size, runs)
+    return {"latency": latency, "megabytes": (folder / "x.h5").stat().st_size / 1e6, "reads": reads}

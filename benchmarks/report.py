@@ -1,12 +1,8 @@
-"""Make the tables of `README.md` from the figures of `run.py`.
-
-python benchmarks/report.py FIGURES.json [--readme]
-"""
+"""The tables of `README.md`, made of the figures of `run.py`."""
 
 from __future__ import annotations
 
-import argparse
-import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -46,7 +42,7 @@ def both_tables(peers: dict[str, dict[str, Any]]) -> str:
 
 
 def goals_table(found: list[dict[str, Any]]) -> str:
-    """Return a Markdown table of what `goals.py` measured: ratios of medians."""
+    """Return a Markdown table of ratios of medians."""
     lines = ["| ratio | goal | wall | CPU | reached |", "|---|---|---|---|---|"]
     for one in found:
         ours, other = one["ours"], one["other"]
@@ -64,8 +60,8 @@ def goals_table(found: list[dict[str, Any]]) -> str:
 
 
 def goals(figures: Figures) -> str:
-    lines = [goals_table(figures.get("goals") or [])]
-    if "map without copying" in figures["peers"]["exposure"].get("compositeh5 raw", {}):
+    lines = [goals_table(figures["goals"])]
+    if "map without copying" in figures.get("peers", {}).get("exposure", {}).get("compositeh5 raw", {}):
         lines.append("| raw image mapped into memory | no copy | no copy | | yes |")
     if figures.get("remote"):
         requests = figures["remote"]["reads"]["WCS"]["compositeh5"][0]
@@ -120,9 +116,38 @@ def growth_table(growth: Figures) -> str:
     return "\n".join(lines)
 
 
+def trees_table(trees: Figures) -> str:
+    lines = ["| one exposure | bytes | ms | overlay takes |", "|---|---|---|---|"]
+    overlay = next(iter(trees["overlays"].values()))["ms"]
+    for name, row in trees["overlays"].items():
+        lines.append(f"| {name} | {row['bytes']} | {row['ms']:.1f} | {overlay / row['ms']:.1%} |")
+    by_size = {int(files): times for files, times in trees["trees"].items()}
+    lines += ["", f"| seconds | {' | '.join(f'{files} files' for files in by_size)} | t ~ n^x |"]
+    lines.append("|---|" + "---|" * (len(by_size) + 1))
+    (few, short), *_, (many, long) = by_size.items()
+    for name in short:
+        exponent = math.log(long[name] / short[name]) / math.log(many / few)
+        lines.append(f"| {name} | {' | '.join(f'{times[name]:.2f}' for times in by_size.values())} | {exponent:.2f} |")
+    return "\n".join(lines)
+
+
+def plain_table(rows: Figures) -> str:
+    """Return a table of numbers, of which the names of columns are those of the first row."""
+    columns = list(next(iter(rows.values())))
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    lines += [f"| {name} | {' | '.join(number(row[what]) for what in columns)} |" for name, row in rows.items()]
+    return "\n".join(lines)
+
+
+def profile_table(found: Figures) -> str:
+    """Return a table with a row for each step, and a column for each task."""
+    steps = {step: {task: own[step] for task, own in found.items()} for step in next(iter(found.values()))}
+    sums = {task: sum(own.values()) for task, own in found.items()}
+    return plain_table({**steps, "all": sums})
+
+
 def environment(figures: Figures) -> str:
-    lines = [", ".join(f"{name} {version}" for name, version in figures["versions"].items())]
-    lines.append(figures["machine"])
+    lines = [", ".join(f"{name} {version}" for name, version in figures["versions"].items()), figures["machine"]]
     if figures["quick"]:
         lines.append(
             "A quick run with small sizes, **not those named below**: it shows the form, the figures mean little"
@@ -133,11 +158,14 @@ def environment(figures: Figures) -> str:
 
 def markdown(figures: Figures) -> dict[str, str]:
     """Return the parts of the report by the names of their places."""
-    parts = {"environment": environment(figures)}
-    parts |= {group: both_tables(peers) for group, peers in figures["peers"].items()}
-    parts |= {"goals": goals(figures), "others": where_others_win(figures)}
-    makers = {"butler": butler_table, "remote": remote_table, "growth": growth_table}
-    return parts | {name: make(figures[name]) for name, make in makers.items() if figures.get(name)}
+    parts: dict[str, str] = {}
+    if "peers" in figures:
+        parts |= {"environment": environment(figures), "others": where_others_win(figures)}
+        parts |= {group: both_tables(peers) for group, peers in figures["peers"].items()}
+    makers = {"butler": butler_table, "remote": remote_table, "growth": growth_table, "trees": trees_table}
+    makers |= {"recipes": plain_table, "profile": profile_table}
+    parts |= {name: make(figures[name]) for name, make in makers.items() if figures.get(name)}
+    return parts | ({"goals": goals(figures)} if figures.get("goals") else {})
 
 
 def update_readme(figures: Figures, path: Path) -> None:
@@ -149,19 +177,3 @@ def update_readme(figures: Figures, path: Path) -> None:
         if found != 1:
             raise ValueError(f"{path}: there should be one place for {name!r}, not {found}")
     path.write_text(text)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("figures", type=Path)
-    parser.add_argument("--readme", action="store_true", help="put the tables into README.md")
-    arguments = parser.parse_args()
-    figures = json.loads(arguments.figures.read_text())
-    if arguments.readme:
-        update_readme(figures, Path(__file__).with_name("README.md"))
-    else:
-        print("\n".join(f"### {name}\n\n{part}\n" for name, part in markdown(figures).items()))
-
-
-if __name__ == "__main__":
-    main()

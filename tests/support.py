@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -32,19 +29,6 @@ def data_file(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{name} isn't in {DATA} (set COMPOSITEH5_TEST_DATA to the folder that has it)")
     return path
-
-
-def benchmark(name: str) -> ModuleType:
-    """Return the module of one of the benchmarks, of which tests run a short form."""
-    known = f"benchmarks_{name}"
-    if known not in sys.modules:
-        path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(known, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[known] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[known])
-    return sys.modules[known]
 
 
 def tool(name: str, *args: object) -> subprocess.CompletedProcess[str]:

@@ -1,30 +1,23 @@
-"""Many writers and readers of the same files at once; ``benchmarks/concurrency.py`` has more of them."""
+"""Threads and processes that share files, folders that can't be written to, locks; many at once are in ``stress``."""
 
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 
 import h5py
 import numpy as np
 import pytest
-from support import benchmark, exposure, write_visit
+from support import exposure, write_visit
 
 import compositeh5 as ch5
 from compositeh5 import errors
 from compositeh5.composite.session import current
-
-
-@pytest.fixture(scope="module")
-def concurrency() -> ModuleType:
-    return benchmark("concurrency")
 
 
 @pytest.fixture(autouse=True)
@@ -32,41 +25,6 @@ def _nothing_kept() -> Iterator[None]:
     current().clear_cache()
     yield
     current().clear_cache()
-
-
-def not_right(module: ModuleType, counts: dict[str, int]) -> dict[str, int]:
-    return {what: count for what, count in counts.items() if what in module.BAD and count}
-
-
-# ---- Processes ----------------------------------------------------------------------------------------------
-
-
-def test_workers_of_a_visit_some_of_which_are_killed(concurrency: ModuleType, tmp_path: Path) -> None:
-    counts = concurrency.visits(tmp_path, 9, 2, random.Random(3))
-    assert not_right(concurrency, counts) == {}
-    assert (counts["visit files"], counts["CCD files"]) == (2, 18)
-    assert counts["reads"] >= 18
-
-
-def test_workers_who_do_not_agree(concurrency: ModuleType, tmp_path: Path) -> None:
-    counts = concurrency.two_accounts(tmp_path, 6, 2, random.Random(5))
-    assert not_right(concurrency, counts) == {}
-    assert counts["told of a conflict"] > 0
-    assert counts["told of a conflict"] + counts["CCD files"] == 12
-
-
-def test_readers_while_a_file_is_replaced(concurrency: ModuleType, tmp_path: Path) -> None:
-    counts = concurrency.replacement(tmp_path, 20)
-    assert not_right(concurrency, counts) == {}
-    assert counts["reads"] >= 3
-    assert counts["temporary files left"] == 0
-
-
-def test_workers_of_one_butler(concurrency: ModuleType, tmp_path: Path) -> None:
-    pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
-    counts = concurrency.butler(tmp_path, 3, random.Random(2), workers=3, detectors=1)
-    assert not_right(concurrency, counts) == {}
-    assert (counts["visit files"], counts["CCD files"]) == (3, 3)
 
 
 # ---- Threads ------------------------------------------------------------------------------------------------

@@ -19,14 +19,18 @@ RUN_ELSEWHERE = {"README.md": "test_readme.py", "use-cases.md": "test_use_cases.
 """Pages whose code another test module runs."""
 
 
+FLAGS = ("--quick", "--readme", "--plots")
+"""Options of benchmarks behind which there is no value."""
+
+
 def page_name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
 def test_the_tests_that_a_page_names_exist(page: Path) -> None:
-    tests = {path.name: path.read_text() for path in (ROOT / "tests").glob("test_*.py")}
-    for match in re.finditer(r"`(?:tests/(test_\w+\.py)(?:::)?)?(test_\w+)?`", page.read_text()):
+    tests = {path.name: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    for match in re.finditer(r"`(?:tests/(?:stress/)?(test_\w+\.py)(?:::)?)?(test_\w+)?`", page.read_text()):
         file, name = match.groups()
         assert file is None or file in tests
         if name is not None:
@@ -78,12 +82,17 @@ def test_what_a_page_links_to_exists(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_the_commands_of_benchmarks_have_the_options_that_a_page_gives_them(page: Path) -> None:
-    commands = re.findall(r"python (benchmarks/\w+\.py)((?: [^\s`]+)*)", page.read_text())
+def test_the_commands_that_a_page_names_exist_and_have_these_options(page: Path) -> None:
+    commands = re.findall(r"python (benchmarks/\w+\.py|tests/stress)((?: [\w-]+)*)", page.read_text())
     for program, arguments in commands:
-        source = (ROOT / program).read_text()
-        for option in re.findall(r"--[a-z-]+", arguments):
-            assert f'"{option}"' in source, f"{program} has no option {option}"
+        path = ROOT / program
+        source = (path / "__main__.py" if path.is_dir() else path).read_text()
+        words = arguments.split()
+        parts = [
+            word for before, word in zip(["", *words], words, strict=False) if before in FLAGS or before[:2] != "--"
+        ]
+        for word in parts:
+            assert f'"{word}"' in source, f"{program} has no {word}"
 
 
 def test_pictures_are_small() -> None:

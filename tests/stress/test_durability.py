@@ -39,7 +39,6 @@ def forced(monkeypatch: pytest.MonkeyPatch, number: int = 0) -> Iterator[list[st
         pytest.skip("/proc/self/fd is needed to see which files are forced to the disk")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", noted)
-        patch.setattr(publish, "_forced", set())
         yield paths
 
 
@@ -75,8 +74,9 @@ def test_what_a_killed_conversion_has_finished_is_forced_by_the_next(
     stale = out / ".a.h5.0123456789abcdef.tmp"
     stale.touch()
     os.utime(stale, (0, 0))
+    # As another process would.
+    monkeypatch.setattr(publish, "STALE_SECONDS", 0)
     with forced(monkeypatch) as paths:
-        monkeypatch.setattr(publish, "_swept", {})
         assert [each.status for each in convert_files([source], out)] == ["unchanged"]
         assert str(out) in paths
     assert not stale.exists()
@@ -158,3 +158,20 @@ def test_a_put_whose_name_cannot_be_kept_is_undone(butler: Any, monkeypatch: pyt
     root = Path(butler._config.configDir.ospath)
     assert not [path for path in root.rglob("*") if path.name.endswith((".tmp", "_R22_S02.h5"))]
     butler.put(exposure((30, 40)), "calexp", data_id)
+
+
+def test_leftovers_of_the_dead_are_swept_and_nothing_else(tmp_path: Path) -> None:
+    stale = tmp_path / ".x.h5.0123456789abcdef.tmp"
+    young = tmp_path / ".x.h5.fedcba9876543210.tmp"
+    others = [tmp_path / ".x.tmp", tmp_path / "x.h5.0123456789abcdef.tmp", tmp_path / ".y.0123456789ABCDEF.tmp"]
+    target = tmp_path / "target"
+    for path in (stale, young, target, *others):
+        path.write_bytes(b"?")
+    link = tmp_path / ".z.0123456789abcdef.tmp"
+    link.symlink_to(target)
+    for path in (stale, target, *others):
+        os.utime(path, (0, 0))
+    os.utime(link, (0, 0), follow_symlinks=False)
+    _composite().write(tmp_path / "x.h5")
+    assert not stale.exists()
+    assert all(path.exists() for path in (young, target, link, *others))

@@ -1,23 +1,18 @@
-"""Put and get through one Butler repository (SQLite) from several processes for a while; look for what grows.
-
-    python benchmarks/soak.py [--minutes 10] [--processes 2]
+"""Put and get through one Butler repository (SQLite) from two processes for a while; look for what grows.
 
 Each round of a process stores a visit of two detectors and an overlay in its own run, reads components, cutouts, whole
 composites and what is linked, compares all with what it has put, reads a visit that all processes share, and deletes
-its own again. Prints a Markdown table: for each process the rounds, gets and errors, and for each tenth of the time its
-memory (resident, MB) and its open files; exit code 1 if there was an error or wrong value, or if memory or open
-files grew: files between the second tenth and the last, memory by more than 5 % from the third to the last. What the
-allocator of glibc keeps of memory that was freed is given back before the memory is looked at: it is no leak.
+its own again. *Grew*: there are more open files at the end than after the second tenth of the time, or memory is more
+than 5 % above that of the third. What the allocator of glibc keeps of memory that was freed is given back before the
+memory is looked at: it is no leak.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import os
 import resource
 import sys
-import tempfile
 import time
 import traceback
 from dataclasses import dataclass, field
@@ -25,21 +20,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from lsst.daf.butler import Butler, DatasetRef
+from damage import digest
+from support import exposure, simple_wcs, visit_info
+from tables import Table
 
 import compositeh5 as ch5
-from compositeh5.butler import put_overlay, put_visit
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from butler_support import RUN, create_repo
-from support import exposure, simple_wcs, visit_info
-
-SHAPE = (400, 500)
 VISIT = {"instrument": "DemoCam", "visit": 903334}
 DETECTORS = (0, 1)
 PARTS = 10
 GROWTH = 1.05
-"""More memory than this, over that of the third part of the time, isn't flat."""
 
 
 @dataclass
@@ -53,12 +43,12 @@ class Report:
     files: list[int] = field(default_factory=list)
 
     @property
-    def is_flat(self) -> bool:
-        return self.files[-1] <= self.files[1] and self.megabytes[-1] <= self.megabytes[2] * GROWTH
+    def grew(self) -> bool:
+        return self.files[-1] > self.files[1] or self.megabytes[-1] > self.megabytes[2] * GROWTH
 
 
-def ccd(detector: int) -> ch5.Composite:
-    return exposure(SHAPE).replace(data_id={**VISIT, "detector": detector})
+def ccd(detector: int, shape: tuple[int, int] = (400, 500)) -> ch5.Composite:
+    return exposure(shape).replace(data_id={**VISIT, "detector": detector})
 
 
 def visit() -> ch5.Composite:
@@ -66,18 +56,15 @@ def visit() -> ch5.Composite:
 
 
 def digests(composite: ch5.Composite) -> dict[str, str]:
-    """Return the digests of what was read, not those that were recorded."""
     return {name: digest(composite[name]) for name in composite}
-
-
-def digest(value: Any) -> str:
-    return ch5.Composite(None, value=value).component_digest("value")
 
 
 class Soak:
     """One process."""
 
     def __init__(self, root: Path, number: int) -> None:
+        from lsst.daf.butler import Butler
+
         self.butler = Butler.from_config(str(root), run=f"soak/{number}")
         self.expected = {detector: digests(ccd(detector)) for detector in DETECTORS}
         self.info = digest(ch5.Record(visit_info()))
@@ -89,7 +76,7 @@ class Soak:
         if found != expected:
             self.report.errors.append(f"{what}: {found!r} instead of {expected!r}")
 
-    def read(self, refs: list[DatasetRef]) -> None:
+    def read(self, refs: list[Any]) -> None:
         """Read all that is in a visit, whole and in parts."""
         box = ch5.Box(110, 174, 210, 274)
         for ref in refs:
@@ -101,7 +88,9 @@ class Soak:
             part = self.butler.get(ref.makeComponentRef("image"), parameters={"bbox": box})
             self.check(digest(part), digest(whole["image"].cut(box)), "cutout")
 
-    def round(self, shared: list[DatasetRef]) -> None:
+    def round(self, shared: list[Any]) -> None:
+        from compositeh5.butler import put_overlay, put_visit
+
         visit_ref, refs = put_visit(self.butler, visit(), map(ccd, DETECTORS))
         own = [visit_ref, *refs]
         try:
@@ -116,15 +105,16 @@ class Soak:
             self.butler.pruneDatasets(own, disassociate=True, unstore=True, purge=True)
         self.report.rounds += 1
 
-    def run(self, seconds: float) -> Report:
-        shared = list(self.butler.registry.queryDatasets("calexp", collections=RUN))
+    def run(self, run: str, seconds: float) -> Report:
+        shared = list(self.butler.registry.queryDatasets("calexp", collections=run))
         start = time.monotonic()
         for part in range(1, PARTS + 1):
-            while time.monotonic() < start + seconds * part / PARTS:
+            while not self.report.rounds or time.monotonic() < start + seconds * part / PARTS:
                 try:
                     self.round(shared)
                 except Exception:
                     self.report.errors.append(traceback.format_exc(limit=-6))
+                    break
             if sys.platform.startswith("linux"):
                 ctypes.CDLL(None).malloc_trim(0)
             pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -133,36 +123,34 @@ class Soak:
         return self.report
 
 
-def soak(work: tuple[Path, int, float]) -> Report:
-    root, number, seconds = work
-    return Soak(root, number).run(seconds)
+def _in_process(work: tuple[Path, int, str, float]) -> Report:
+    root, number, run, seconds = work
+    return Soak(root, number).run(run, seconds)
 
 
-def run(folder: Path, processes: int, seconds: float) -> list[Report]:
-    """Return what each process reports."""
-    root = folder / "repo"
-    create_repo(root)
-    put_visit(Butler.from_config(str(root), run=RUN), visit(), map(ccd, DETECTORS))
+def prepared(folder: Path) -> tuple[Path, str]:
+    """Return a repository in which there is a visit, and its run."""
+    from butler_support import RUN, create_repo
+    from lsst.daf.butler import Butler
+
+    from compositeh5.butler import put_visit
+
+    create_repo(folder / "repo")
+    put_visit(Butler.from_config(str(folder / "repo"), run=RUN), visit(), map(ccd, DETECTORS))
+    return folder / "repo", RUN
+
+
+def soak(table: Table, folder: Path, seconds: float, processes: int = 2) -> None:
+    """Soak for some seconds."""
+    root, run = prepared(folder)
     with get_context("spawn").Pool(processes) as pool:
-        return pool.map(soak, [(root, number, seconds) for number in range(processes)], chunksize=1)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--processes", type=int, default=2)
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        reports = run(Path(folder), arguments.processes, 60 * arguments.minutes)
-    print("| process | rounds | gets | errors | memory, MB | open files |\n|---|---|---|---|---|---|")
+        reports = pool.map(_in_process, [(root, n, run, seconds) for n in range(processes)], chunksize=1)
     for number, report in enumerate(reports):
+        counts = {"rounds": report.rounds, "gets": report.gets, "errors": len(report.errors), "grew": int(report.grew)}
         memory = " ".join(f"{megabytes:.0f}" for megabytes in report.megabytes)
         files = " ".join(map(str, report.files))
-        print(f"| {number} | {report.rounds} | {report.gets} | {len(report.errors)} | {memory} | {files} |")
-    for error in [error for report in reports for error in report.errors][:5]:
-        print(error)
-    return int(any(report.errors or not report.is_flat for report in reports))
+        table.note(str(number), memory, files, counts=counts, detail="\n".join(report.errors[:3]))
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def soak_table() -> Table:
+    return Table(("process", "memory, MB", "open files"), frozenset({"errors", "grew"}))

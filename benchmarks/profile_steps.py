@@ -1,18 +1,13 @@
-"""Show where the time of writing an exposure, of reading it, or of a cutout goes.
+"""Where the CPU time of writing an exposure, of reading it, or of a cutout goes; one thread does all of it here.
 
-    python benchmarks/profiles.py [--size 4000] [--task "write lossless"]
-
-Prints, as Markdown, what each step takes of the CPU time (`cProfile`, which makes many small steps look slower), for
-one task or for all. One thread does all of it here.
+`cProfile` makes many small steps look slower.
 """
 
 from __future__ import annotations
 
-import argparse
 import cProfile
 import os
 import pstats
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -44,8 +39,7 @@ STEPS = {
 """Functions that do each step."""
 
 HDF5 = "HDF5, and checks of what is in the file"
-CHECKS = ("reader.py", "attributes.py", "h5types.py", "source.py", "files.py", "arrays.py", "layout.py", "nodes.py")
-"""Modules that call HDF5; what it takes counts as time of its callers."""
+"""What the modules of ``storage`` take that call HDF5; what that takes counts as time of its callers."""
 
 
 def tasks(folder: Path, size: int) -> dict[str, tuple[Callable[[], object], int]]:
@@ -67,7 +61,7 @@ def step_of(file: str, function: str) -> str:
     for step, parts in STEPS.items():
         if is_known and any(part in function for part in parts):
             return step
-    return HDF5 if f"container{os.sep}" in file and file.endswith(CHECKS) else "all else"
+    return HDF5 if f"{os.sep}storage{os.sep}" in file else "all else"
 
 
 def profile(task: Callable[[], object], often: int) -> dict[str, float]:
@@ -83,26 +77,8 @@ def profile(task: Callable[[], object], often: int) -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=4000, help="pixels along each axis")
-    parser.add_argument("--task", choices=TASKS, action="append", help="all of them by default")
-    arguments = parser.parse_args()
+def measure(folder: Path, quick: bool) -> dict[str, dict[str, float]]:
+    """Return for each task what each step takes in ms."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    with tempfile.TemporaryDirectory() as folder:
-        known = tasks(Path(folder), arguments.size)
-        found = {name: profile(*known[name]) for name in arguments.task or TASKS}
-    print(f"| step, ms | {' | '.join(found)} |\n|---|{'---|' * len(found)}")
-    for step in [*STEPS, HDF5, "all else"]:
-        print(f"| {step} | {' | '.join(shown(steps[step]) for steps in found.values())} |")
-    print(f"| | {' | '.join(shown(sum(steps.values())) for steps in found.values())} |")
-
-
-def shown(milliseconds: float) -> str:
-    if milliseconds < 0.005:
-        return ""
-    return f"{milliseconds:.0f}" if milliseconds >= 10 else f"{milliseconds:.2g}"
-
-
-if __name__ == "__main__":
-    main()
+    known = tasks(folder, 400 if quick else 4000)
+    return {name: profile(task, 1 if quick else often) for name, (task, often) in known.items()}

@@ -7,13 +7,19 @@ any may be missing. That is more than journaling file systems lose; none loses m
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pickle
 import random
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PAGE = 4096
+CALLS = ("write", "pwrite", "ftruncate", "fsync", "replace", "rename", "link", "symlink", "unlink")
+"""The functions of `os` that change what is on the disk, all of which can fail: the package writes by no others."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +33,89 @@ class Event:
         ``"unlink"``, or ``"exit"``.
     path : str
         Of what; for the second name of a link, and what a symbolic one leads to, see ``other``.
-    pid : int
-        The process, or thread.
     value : int
-        Where it was written, the new size, or the code of the exit.
+        Where it was written, or the new size.
     """
 
     call: str
     path: str
-    pid: int = 0
     other: str = ""
     data: bytes = b""
     value: int = 0
+
+
+def patched(
+    names: tuple[str, ...], action: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+) -> None:
+    """Have functions of `os` do something else in this process: the action gets each, and its arguments."""
+
+    def wrap(call: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: action(call, args, kwargs)
+
+    for name in names:
+        setattr(os, name, wrap(getattr(os, name)))
+
+
+def record(root: Path, log: Path) -> Callable[[], None]:
+    """Note in a file what this process does below a folder, beside what others do; the result is called at the end."""
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    append = os.write
+
+    def note(event: Event) -> None:
+        if Path(event.path).is_relative_to(root):
+            append(file, pickle.dumps(event))
+
+    def path_of(fd: int) -> str:
+        return os.readlink(f"/proc/self/fd/{fd}")
+
+    def noted(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        # One after the other, and noted in this order.
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        try:
+            match call.__name__:
+                case "open" if args[1] & os.O_CREAT:
+                    new, path = not os.path.lexists(args[0]), os.path.abspath(args[0])
+                    result = call(*args, **kwargs)
+                    if new or args[1] & os.O_TRUNC:
+                        note(Event("create" if new else "truncate", path))
+                    return result
+                case "write":
+                    start = os.lseek(args[0], 0, os.SEEK_CUR)
+                    result = call(*args, **kwargs)
+                    note(Event("write", path_of(args[0]), data=bytes(args[1])[:result], value=start))
+                    return result
+                case "pwrite":
+                    result = call(*args, **kwargs)
+                    note(Event("write", path_of(args[0]), data=bytes(args[1])[:result], value=args[2]))
+                    return result
+            result = call(*args, **kwargs)
+            match call.__name__:
+                case "ftruncate":
+                    note(Event("truncate", path_of(args[0]), value=args[1]))
+                case "fsync":
+                    note(Event("sync", path_of(args[0])))
+                case "replace" | "rename" | "link":
+                    name = "link" if call.__name__ == "link" else "rename"
+                    note(Event(name, os.path.abspath(args[0]), os.path.abspath(args[1])))
+                case "symlink":
+                    note(Event("symlink", os.path.abspath(args[1]), os.fspath(args[0])))
+                case "mkdir" | "unlink" | "rmdir":
+                    note(Event(call.__name__.replace("rmdir", "unlink"), os.path.abspath(args[0])))
+            return result
+        finally:
+            fcntl.lockf(file, fcntl.LOCK_UN)
+
+    patched((*CALLS, "open", "mkdir", "rmdir"), noted)
+    return lambda: note(Event("exit", str(root)))
+
+
+def recorded(log: Path) -> list[Event]:
+    """Return what was noted in a file."""
+    events = []
+    with log.open("rb") as file:
+        while file.peek(1):
+            events.append(pickle.load(file))
+    return events
 
 
 @dataclass
@@ -99,7 +176,7 @@ class Disk:
         elif event.call == "mkdir":
             self._name(event.path, _Node({}))
         elif event.call == "symlink":
-            self._name(event.path, _Node(event.other))
+            self._name(event.path, _Node(event.other, size=len(os.fsencode(event.other))))
         elif event.call == "unlink":
             self._name(event.path, None)
         elif event.call in ("rename", "link"):
@@ -127,6 +204,10 @@ class Disk:
         shutil.rmtree(target, ignore_errors=True)
         # Nothing of what wasn't forced, half of it, or all.
         self._restore(self._top, target, at, rng.choice([0.0, 0.5, 0.5, 0.9, 1.0]), rng)
+
+    def names(self) -> set[str]:
+        """Return the files that are there at the end, with their sizes: what shows that nothing was overlooked."""
+        return _names(self._top, "")
 
     def _restore(self, node: _Node, path: Path, at: int, chance: float, rng: random.Random) -> None:
         synced = max((each for each in node.syncs if each < at), default=-1)
@@ -172,9 +253,15 @@ def _surviving(node: _Node, synced: int, at: int, chance: float, rng: random.Ran
     return bytes(data[:size])
 
 
+def _names(node: _Node, path: str) -> set[str]:
+    if isinstance(node.content, dict):
+        return {found for name, child in node.present.items() for found in _names(child, f"{path}/{name}")}
+    return {f"{path} {node.size}"}
+
+
 def _scan(path: Path) -> _Node:
     if path.is_symlink():
-        return _Node(os.readlink(path))
+        return _Node(os.readlink(path), size=path.lstat().st_size)
     if not path.is_dir():
         content = path.read_bytes()
         return _Node(content, size=len(content))

@@ -1,8 +1,7 @@
-"""Mutants of HDF5 files: changed at random, some with the checksums of the metadata made right again.
+"""The checksums of the metadata of HDF5 files: what has one, and how it is made right after a change.
 
-A checksum notices any change, so that what is behind it is only tried by files whose checksums are right. `structures`
-finds what has one: superblocks, object headers, fractal heaps, B-trees of version 2; what was changed is signed again.
-The layouts are those of the HDF5 File Format Specification, version 3.0, for offsets and lengths of 8 bytes.
+A checksum notices any change, so what is behind it is only tried by files whose checksums are right. The layouts are
+those of the HDF5 File Format Specification, version 3.0, for offsets and lengths of 8 bytes.
 """
 
 from __future__ import annotations
@@ -11,14 +10,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 _MASK = 0xFFFFFFFF
 _SEARCHED = 1024
 """Structures whose size isn't known from their beginning have at most so many bytes in files of our size."""
-
-INTERESTING = [0, 1, 2, 7, 16, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1]
-"""Numbers at the limits of what sizes, counts and addresses are kept in."""
 
 
 def lookup3(data: bytes) -> int:
@@ -138,72 +132,3 @@ _CANDIDATES = {
         for name in (b"FHIB", b"BTLF", b"BTIN", b"FSHD", b"FSSE")
     },
 }
-
-
-class Mutator:
-    """Makes mutants of a file: the number of one, and whether it is signed again, say all of how it is changed.
-
-    Parameters
-    ----------
-    data : bytes
-        The file.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._structures = structures(data)
-        # So that objects can be found where others were.
-        self._numbers = INTERESTING + [structure.start for structure in self._structures]
-
-    def mutant(self, number: int, signed: bool) -> bytes:
-        """Return the mutant of a number: one to four changes anywhere, or if signed, within structures."""
-        rng = np.random.default_rng([number, signed])
-        data = bytearray(self._data)
-        for _ in range(1 + int(rng.geometric(0.6) - 1) % 4):
-            if signed:
-                structure = self._structures[rng.integers(len(self._structures))]
-                _overwrite(data, structure.start, structure.stop, rng, self._numbers)
-                structure.sign(data)
-            elif rng.random() < 0.7:
-                _overwrite(data, 0, len(data), rng, self._numbers)
-            else:
-                _resize(data, rng)
-        return bytes(data)
-
-
-def _overwrite(data: bytearray, start: int, stop: int, rng: np.random.Generator, numbers: list[int]) -> None:
-    """Change bytes in a range, of which there are as many afterwards."""
-    at = int(rng.integers(start, stop))
-    match int(rng.integers(5)):
-        case 0:
-            data[at] ^= 1 << int(rng.integers(8))
-        case 1:
-            data[at] = int(rng.integers(256))
-        case 2:
-            width = 1 << int(rng.integers(4))
-            number = numbers[rng.integers(len(numbers))] + int(rng.integers(-1, 2))
-            new = (number % (1 << 8 * width)).to_bytes(width, "little")
-            data[at : min(at + width, stop)] = new[: stop - at]
-        case 3:
-            size = min(int(rng.integers(1, 65)), stop - at)
-            source = int(rng.integers(len(data) - size + 1))
-            data[at : at + size] = data[source : source + size]
-        case 4:
-            size = min(int(rng.integers(1, 65)), stop - at)
-            data[at : at + size] = bytes([int(rng.choice([0, 255]))]) * size
-
-
-def _resize(data: bytearray, rng: np.random.Generator) -> None:
-    """Remove, repeat or insert a block, or cut off the end."""
-    if len(data) < 2:
-        return
-    at, size = int(rng.integers(len(data))), int(rng.integers(1, 4097))
-    match int(rng.integers(4)):
-        case 0:
-            del data[at : at + size]
-        case 1:
-            data[at:at] = data[at : at + size]
-        case 2:
-            data[at:at] = rng.bytes(size)
-        case 3:
-            del data[at:]
