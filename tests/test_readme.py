@@ -15,7 +15,7 @@ BLOCKS = blocks((ROOT / "README.md").read_text())
 
 def test_the_two_commands_come_first() -> None:
     first, second = (block.code for block in BLOCKS[:2])
-    for code, end in ((first, "compositeh5 demo"), (second, "pytest -q")):
+    for code, end in ((first, "compositeh5 demo"), (second, "pytest -q -n auto")):
         assert code.startswith("python3 -m venv")
         assert code.endswith(f"{end}\n")
         assert code.count("\n") == 1
