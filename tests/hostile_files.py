@@ -65,30 +65,60 @@ class Case:
 CASES: dict[str, Case] = {}
 
 
-def case(tier: int, line: str, *errors: str) -> Callable[[Callable[[Tree], Any]], Callable[[Tree], Any]]:
+def case(
+    tier: int, line: str, *errors: str, name: str = ""
+) -> Callable[[Callable[[Tree], Any]], Callable[[Tree], Any]]:
     """Register a function that makes a fault and returns what is to be opened, if not ``calexp.h5``."""
 
     def register(make: Callable[[Tree], Any]) -> Callable[[Tree], Any]:
-        name = make.__name__.strip("_").replace("_", " ")
-        CASES[name] = Case(name, tier, line, errors, make)
+        known = name or make.__name__.strip("_").replace("_", " ")
+        CASES[known] = Case(known, tier, line, errors, make)
         return make
 
     return register
 
 
-def edits(tier: int, line: str, *errors: str, libver: str = "v110") -> Callable[[Callable[[h5py.File], Any]], Any]:
+def edits(tier: int, line: str, *errors: str, name: str = "") -> Callable[[Callable[[h5py.File], Any]], Any]:
     """Register a function that makes a fault in ``calexp.h5`` by h5py."""
 
     def register(edit: Callable[[h5py.File], Any]) -> Callable[[h5py.File], Any]:
         def make(tree: Tree) -> None:
-            with h5py.File(tree.calexp, "r+", libver=(libver, libver)) as file:
+            with h5py.File(tree.calexp, "r+", libver=("v110", "v110")) as file:
                 edit(file)
 
-        make.__name__ = edit.__name__
-        case(tier, line, *errors)(make)
+        case(tier, line, *errors, name=name or edit.__name__.strip("_").replace("_", " "))(make)
         return edit
 
     return register
+
+
+Edit = Callable[[h5py.File], Any]
+
+
+def edit_cases(tier: int, line: str, cases: dict[str, tuple[Any, ...]]) -> None:
+    """Register faults that are made in ``calexp.h5`` by one call each, and the errors that may answer them."""
+    for name, (edit, *errors) in cases.items():
+        edits(tier, line, *errors, name=name)(edit)
+
+
+def _put(path: str, node: Any) -> Edit:
+    return lambda file: file.__setitem__(path, node)
+
+
+def _set(path: str, attribute: str, value: Any) -> Edit:
+    return lambda file: file[path].attrs.__setitem__(attribute, value)
+
+
+def _say(path: str, attribute: str, value: str | bytes) -> Edit:
+    return lambda file: _text(file[path], attribute, value)
+
+
+def _drop(path: str, attribute: str = "") -> Edit:
+    return lambda file: file[path].attrs.__delitem__(attribute) if attribute else file.__delitem__(path)
+
+
+def _new_image(create: Callable[[h5py.Group], h5py.Dataset]) -> Edit:
+    return lambda file: _instead(file, create)
 
 
 def _base() -> dict[str, bytes]:
@@ -173,37 +203,29 @@ def _a_folder(tree: Tree) -> None:
     tree.calexp.mkdir()
 
 
-@edits(ACCIDENT, _FILE, "CorruptFileError")
-def _never_completed(file: h5py.File) -> None:
-    file.attrs.modify("complete", np.int64(0))
-
-
-@edits(ACCIDENT, _FILE, "CorruptFileError")
-def _without_complete(file: h5py.File) -> None:
-    del file.attrs["complete"]
+edit_cases(
+    ACCIDENT,
+    _FILE,
+    {
+        "never completed": (_set("/", "complete", np.int64(0)), "CorruptFileError"),
+        "without complete": (_drop("/", "complete"), "CorruptFileError"),
+    },
+)
 
 
 _VERSIONS = "versions that can't be read"
 
 
-@edits(ACCIDENT, _VERSIONS, "UnsupportedVersionError")
-def _newer_reader_needed(file: h5py.File) -> None:
-    file.attrs.modify("min_reader", np.int64(99))
-
-
-@edits(ACCIDENT, _VERSIONS, "UnsupportedVersionError")
-def _newer_kind(file: h5py.File) -> None:
-    file["composite/image"].attrs.modify("kind_version", np.int64(99))
-
-
-@edits(ACCIDENT, _VERSIONS, "FormatError")
-def _odd_version(file: h5py.File) -> None:
-    _text(file, "compositeh5_format", "../../1.0")
-
-
-@edits(ACCIDENT, _VERSIONS, "FormatError")
-def _reader_as_text(file: h5py.File) -> None:
-    _text(file, "min_reader", "1")
+edit_cases(
+    ACCIDENT,
+    _VERSIONS,
+    {
+        "newer reader needed": (_set("/", "min_reader", np.int64(99)), "UnsupportedVersionError"),
+        "newer kind": (_set("composite/image", "kind_version", np.int64(99)), "UnsupportedVersionError"),
+        "odd version": (_say("/", "compositeh5_format", "../../1.0"), "FormatError"),
+        "reader as text": (_say("/", "min_reader", "1"), "FormatError"),
+    },
+)
 
 
 _WRONG = "attributes that are missing, or of wrong types"
@@ -247,22 +269,10 @@ _ATTRIBUTES: dict[str, tuple[str, str, Any, str]] = {
 }
 
 
-def _attribute_case(name: str, path: str, attribute: str, value: Any, error: str) -> None:
-    def edit(file: h5py.File) -> None:
-        node = file[path]
-        if value is None:
-            del node.attrs[attribute]
-        elif isinstance(value, str):
-            _text(node, attribute, value)
-        else:
-            node.attrs[attribute] = value
-
-    edit.__name__ = name
-    edits(OTHERS, _WRONG, error)(edit)
-
-
-for _name, _row in _ATTRIBUTES.items():
-    _attribute_case(_name, *_row)
+for _name, (_path, _attribute, _value, _error) in _ATTRIBUTES.items():
+    _make = _drop if _value is None else _say if isinstance(_value, str) else _set
+    _more = () if _value is None else (_value,)
+    edits(OTHERS, _WRONG, _error, name=_name)(_make(_path, _attribute, *_more))
 
 
 # ---- Digests ------------------------------------------------------------------------------------------------
@@ -270,39 +280,19 @@ for _name, _row in _ATTRIBUTES.items():
 _DIGESTS = "content that isn't what its digest says"
 
 
-@edits(OTHERS, _DIGESTS, "DigestMismatchError")
-def _other_digest(file: h5py.File) -> None:
-    _text(file["composite/psf"], "digest", "sha256:" + "0" * 64)
-
-
-@edits(OTHERS, _DIGESTS, "FormatError", "DigestMismatchError")
-def _digest_that_is_none(file: h5py.File) -> None:
-    _text(file["composite/psf"], "digest", "crc32:$(id)")
-
-
-@edits(OTHERS, _DIGESTS, "FormatError")
-def _no_digest(file: h5py.File) -> None:
-    del file["composite/psf"].attrs["digest"]
-
-
-@edits(OTHERS, _DIGESTS, "DigestMismatchError")
-def _changed_values(file: h5py.File) -> None:
-    file["composite/psf/kernels"][...] = 1
-
-
-@edits(OTHERS, _DIGESTS, "DigestMismatchError")
-def _component_taken_out(file: h5py.File) -> None:
-    del file["composite/mask"]
-
-
-@edits(OTHERS, _DIGESTS, "DigestMismatchError")
-def _component_renamed(file: h5py.File) -> None:
-    file.move("composite/mask", "composite/mask_2")
-
-
-@edits(OTHERS, _DIGESTS, "DigestMismatchError")
-def _other_data_id(file: h5py.File) -> None:
-    _text(file["composite"], "data_id", '{"visit":8,"detector":1}')
+edit_cases(
+    OTHERS,
+    _DIGESTS,
+    {
+        "other digest": (_say("composite/psf", "digest", "sha256:" + "0" * 64), "DigestMismatchError"),
+        "digest that is none": (_say("composite/psf", "digest", "crc32:$(id)"), "FormatError", "DigestMismatchError"),
+        "no digest": (_drop("composite/psf", "digest"), "FormatError"),
+        "changed values": (lambda file: file["composite/psf/kernels"].__setitem__(..., 1), "DigestMismatchError"),
+        "component taken out": (_drop("composite/mask"), "DigestMismatchError"),
+        "component renamed": (lambda file: file.move("composite/mask", "composite/mask_2"), "DigestMismatchError"),
+        "other data id": (_say("composite", "data_id", '{"visit":8,"detector":1}'), "DigestMismatchError"),
+    },
+)
 
 
 # ---- JSON ---------------------------------------------------------------------------------------------------
@@ -324,16 +314,8 @@ _TEXTS: dict[str, tuple[str, str, str]] = {
 }
 
 
-def _text_case(name: str, attribute: str, value: str, error: str) -> None:
-    def edit(file: h5py.File) -> None:
-        _text(file["composite"], attribute, value)
-
-    edit.__name__ = name
-    edits(ATTACK, _JSON, error)(edit)
-
-
-for _name, _json in _TEXTS.items():
-    _text_case(_name, *_json)
+for _name, (_attribute, _json, _error) in _TEXTS.items():
+    edits(ATTACK, _JSON, _error, name=_name)(_say("composite", _attribute, _json))
 
 
 # ---- Links --------------------------------------------------------------------------------------------------
@@ -355,14 +337,6 @@ def _relink(tree: Tree, file: str | Path, target: str | None = None, **record: A
         group["visit_info"] = h5py.ExternalLink(os.fspath(file), to)
 
 
-def _escape_case(name: str, where: Callable[[Tree], str | Path]) -> None:
-    def make(tree: Tree) -> None:
-        _relink(tree, where(tree))
-
-    make.__name__ = f"link {name}"
-    case(OTHERS, _ESCAPES, *_LOST)(make)
-
-
 for _name, _where in {
     "to an absolute path": lambda tree: tree.outside / "secret.h5",
     "to a folder above": lambda tree: "../outside/secret.h5",
@@ -382,7 +356,7 @@ for _name, _where in {
     "to a resource of a package": lambda tree: "resource://lsst.daf.butler/configs/datastore.yaml",
     "to a shared name of Windows": lambda tree: "\\\\server\\share\\secret.h5",
 }.items():
-    _escape_case(_name, _where)
+    case(OTHERS, _ESCAPES, *_LOST, name=f"link {_name}")(lambda tree, _where=_where: _relink(tree, _where(tree)))  # type: ignore[misc]
 
 
 @case(OTHERS, _ESCAPES, *_LOST)
@@ -439,9 +413,16 @@ def _chain_of_links(tree: Tree) -> None:
     _relink(tree, "middle.h5", f"/by-id/{id_}/visit_info", id=id_)
 
 
-@edits(OTHERS, _ESCAPES, "FormatError")
-def _link_without_a_record(file: h5py.File) -> None:
-    file["composite/x"] = h5py.ExternalLink("../outside/secret.h5", "/composite/visit_info")
+edit_cases(
+    OTHERS,
+    _ESCAPES,
+    {
+        "link without a record": (
+            _put("composite/x", h5py.ExternalLink("../outside/secret.h5", "/composite/visit_info")),
+            "FormatError",
+        ),
+    },
+)
 
 
 @edits(OTHERS, _ESCAPES, "FormatError")
@@ -463,11 +444,7 @@ def _ids_that_are_a_link(file: h5py.File) -> None:
 
 
 def _record_case(name: str, error: tuple[str, ...], **record: Any) -> None:
-    def make(tree: Tree) -> None:
-        _relink(tree, "visit.h5", **record)
-
-    make.__name__ = f"record with {name}"
-    case(OTHERS, _LIES, *error)(make)
+    case(OTHERS, _LIES, *error, name=f"record with {name}")(lambda tree: _relink(tree, "visit.h5", **record))
 
 
 _record_case("another digest", ("DigestMismatchError",), digest="sha256:" + "1" * 64)
@@ -493,24 +470,23 @@ def _recorded_location_at_a_fifo(tree: Tree) -> None:
 
 
 @edits(OTHERS, _LIES, "FormatError")
-def _record_without_a_link(file: h5py.File) -> None:
-    del file["composite/visit_info"]
-
-
-@edits(OTHERS, _LIES, "FormatError")
 def _record_of_what_is_stored(file: h5py.File) -> None:
     records = json.loads(file["composite"].attrs["links"])
     _text(file["composite"], "links", json.dumps(records | {"psf": records["visit_info"]}))
 
 
-@edits(OTHERS, _LIES, "FormatError")
-def _origin_that_is_no_record(file: h5py.File) -> None:
-    _text(file["composite/psf"], "origin_link", '{"id": ["x"]}')
-
-
-@edits(OTHERS, _LIES, "FormatError")
-def _origin_that_is_no_json(file: h5py.File) -> None:
-    _text(file["composite/psf"], "origin_link", "!!python/object/apply:os.system")
+edit_cases(
+    OTHERS,
+    _LIES,
+    {
+        "record without a link": (_drop("composite/visit_info"), "FormatError"),
+        "origin that is no record": (_say("composite/psf", "origin_link", '{"id": ["x"]}'), "FormatError"),
+        "origin that is no json": (
+            _say("composite/psf", "origin_link", "!!python/object/apply:os.system"),
+            "FormatError",
+        ),
+    },
+)
 
 
 @edits(OTHERS, _LIES, "NoSuchComponentError")
@@ -535,8 +511,7 @@ def _list_case(name: str, error: str, edit: Callable[[h5py.Group], None]) -> Non
         with h5py.File(tree.calexp, "r+", libver=("v110", "v110")) as file:
             edit(file["composite/items"])
 
-    make.__name__ = f"list {name}"
-    case(OTHERS, _LIES, error)(make)
+    case(OTHERS, _LIES, error, name=f"list {name}")(make)
 
 
 def _records(group: h5py.Group, change: Callable[[dict[str, Any]], None]) -> None:
@@ -559,14 +534,22 @@ _list_case("whose item is a soft link", "RefusedError", lambda g: (g.pop("1"), g
 _FOLLOWED = "what HDF5 would follow out of the file"
 
 
-@edits(ATTACK, _FOLLOWED, "RefusedError")
-def _external_storage(file: h5py.File) -> None:
-    _instead(file, lambda group: group.create_dataset("image", (9,), "u1", external=[("../outside/secret.bin", 0, 9)]))
-
-
-@edits(ATTACK, _FOLLOWED, "RefusedError")
-def _external_storage_in_a_fifo(file: h5py.File) -> None:
-    _instead(file, lambda group: group.create_dataset("image", (9,), "u1", external=[("../outside/fifo", 0, 9)]))
+edit_cases(
+    ATTACK,
+    _FOLLOWED,
+    {
+        "external storage": (
+            _new_image(
+                lambda group: group.create_dataset("image", (9,), "u1", external=[("../outside/secret.bin", 0, 9)])
+            ),
+            "RefusedError",
+        ),
+        "external storage in a fifo": (
+            _new_image(lambda group: group.create_dataset("image", (9,), "u1", external=[("../outside/fifo", 0, 9)])),
+            "RefusedError",
+        ),
+    },
+)
 
 
 def _virtual(name: str, source: Callable[[h5py.File], str]) -> None:
@@ -575,8 +558,7 @@ def _virtual(name: str, source: Callable[[h5py.File], str]) -> None:
         layout[:] = h5py.VirtualSource(source(file), "composite/image", (9, 9))
         _instead(file, lambda group: group.create_virtual_dataset("image", layout))
 
-    edit.__name__ = f"virtual dataset {name}"
-    edits(ATTACK, _FOLLOWED, "RefusedError")(edit)
+    edits(ATTACK, _FOLLOWED, "RefusedError", name=f"virtual dataset {name}")(edit)
 
 
 _virtual("of another file", lambda file: "../outside/secret.h5")
@@ -611,36 +593,6 @@ def _low_level(
 _LINKS = "links and names within a file"
 
 
-@edits(ATTACK, _LINKS, "RefusedError")
-def _soft_link(file: h5py.File) -> None:
-    file["composite/x"] = h5py.SoftLink("/composite/image")
-
-
-@edits(ATTACK, _LINKS, "RefusedError")
-def _soft_link_to_itself(file: h5py.File) -> None:
-    file["composite/x"] = h5py.SoftLink("/composite/x")
-
-
-@edits(ATTACK, _LINKS, "RefusedError")
-def _second_hard_link(file: h5py.File) -> None:
-    file["composite/x"] = file["composite/image"]
-
-
-@edits(ATTACK, _LINKS, "RefusedError", "FormatError")
-def _cycle_of_hard_links(file: h5py.File) -> None:
-    file["composite/x"] = file["composite"]
-
-
-@edits(ATTACK, _LINKS, "RefusedError")
-def _cycle_through_the_root(file: h5py.File) -> None:
-    file["composite/psf/x"] = file["/"]
-
-
-@edits(ATTACK, _LINKS, "RefusedError")
-def _named_type(file: h5py.File) -> None:
-    file["composite/x"] = np.dtype("f8")
-
-
 def _deep(file: h5py.File, levels: int) -> None:
     group = file.create_group("composite/x")
     _text(group, "kind", "record")
@@ -650,16 +602,6 @@ def _deep(file: h5py.File, levels: int) -> None:
     for _ in range(levels):
         group = group.create_group("x")
         _text(group, "type", "record")
-
-
-@edits(ATTACK, _LINKS, "RefusedError", "FormatError")
-def _deep_groups(file: h5py.File) -> None:
-    _deep(file, 40)
-
-
-@edits(ATTACK, _LINKS, "RefusedError", "FormatError")
-def _very_deep_groups(file: h5py.File) -> None:
-    _deep(file, 3000)
 
 
 @edits(ATTACK, _LINKS, "RefusedError")
@@ -673,11 +615,6 @@ def _many_children(file: h5py.File) -> None:
 def _many_attributes(file: h5py.File) -> None:
     for i in range(300):
         file["composite/psf"].attrs[f"a{i}"] = i
-
-
-@edits(ATTACK, _LINKS, "RefusedError")
-def _huge_attribute(file: h5py.File) -> None:
-    file["composite/psf"].attrs["a"] = np.zeros(1_000_000)
 
 
 _NAMES = {
@@ -696,22 +633,34 @@ def _name_case(name: str, text: str | bytes) -> None:
         group = file["composite/psf"]
         group.id.links.create_soft(link, b"/x")
 
-    edit.__name__ = f"name {name}"
-    edits(ATTACK, _LINKS, "RefusedError")(edit)
+    edits(ATTACK, _LINKS, "RefusedError", name=f"name {name}")(edit)
 
 
 for _name, _odd in _NAMES.items():
     _name_case(_name, _odd)
 
 
-@edits(ATTACK, _LINKS, "FormatError")
-def _column_named_twice(file: h5py.File) -> None:
-    _table(file, lambda columns: [columns[0], columns[0]])
-
-
-@edits(ATTACK, _LINKS, "FormatError")
-def _column_that_is_a_path(file: h5py.File) -> None:
-    _table(file, lambda columns: [columns[0], b"../image"])
+edit_cases(
+    ATTACK,
+    _LINKS,
+    {
+        "soft link": (_put("composite/x", h5py.SoftLink("/composite/image")), "RefusedError"),
+        "soft link to itself": (_put("composite/x", h5py.SoftLink("/composite/x")), "RefusedError"),
+        "second hard link": (lambda file: file.__setitem__("composite/x", file["composite/image"]), "RefusedError"),
+        "cycle of hard links": (
+            lambda file: file.__setitem__("composite/x", file["composite"]),
+            "RefusedError",
+            "FormatError",
+        ),
+        "cycle through the root": (lambda file: file.__setitem__("composite/psf/x", file["/"]), "RefusedError"),
+        "named type": (_put("composite/x", np.dtype("f8")), "RefusedError"),
+        "deep groups": (lambda file: _deep(file, 40), "RefusedError", "FormatError"),
+        "very deep groups": (lambda file: _deep(file, 3000), "RefusedError", "FormatError"),
+        "huge attribute": (_set("composite/psf", "a", np.zeros(1_000_000)), "RefusedError"),
+        "column named twice": (lambda file: _table(file, lambda columns: [columns[0], columns[0]]), "FormatError"),
+        "column that is a path": (lambda file: _table(file, lambda columns: [columns[0], b"../image"]), "FormatError"),
+    },
+)
 
 
 def _table(file: h5py.File, change: Callable[[list[bytes]], list[bytes]]) -> None:
@@ -783,29 +732,26 @@ def _type_cases(name: str, tid: Callable[[], Any]) -> None:
     def attribute(file: h5py.File) -> None:
         h5py.h5a.create(file["composite/psf"].id, b"a", tid(), h5s.create_simple((3,)))
 
-    dataset.__name__ = f"dataset of {name}"
-    attribute.__name__ = f"attribute of {name}"
-    edits(ATTACK, _TYPES, "RefusedError")(dataset)
-    edits(ATTACK, _TYPES, "RefusedError")(attribute)
+    edits(ATTACK, _TYPES, "RefusedError", name=f"dataset of {name}")(dataset)
+    edits(ATTACK, _TYPES, "RefusedError", name=f"attribute of {name}")(attribute)
 
 
 for _name, _type in _TYPE_IDS.items():
     _type_cases(_name, _type)
 
 
-@edits(ATTACK, _TYPES, "RefusedError")
-def _empty_dataspace(file: h5py.File) -> None:
-    _instead(file, lambda group: group.create_dataset("image", data=h5py.Empty("f4")))
-
-
-@edits(ATTACK, _TYPES, "RefusedError")
-def _attribute_of_empty_dataspace(file: h5py.File) -> None:
-    file["composite/psf"].attrs["a"] = h5py.Empty("f4")
-
-
-@edits(ATTACK, _TYPES, "FormatError")
-def _text_that_is_not_utf8(file: h5py.File) -> None:
-    _text(file["composite"], "run", b"a\xff\xfe")
+edit_cases(
+    ATTACK,
+    _TYPES,
+    {
+        "empty dataspace": (
+            _new_image(lambda group: group.create_dataset("image", data=h5py.Empty("f4"))),
+            "RefusedError",
+        ),
+        "attribute of empty dataspace": (_set("composite/psf", "a", h5py.Empty("f4")), "RefusedError"),
+        "text that is not utf8": (_say("composite", "run", b"a\xff\xfe"), "FormatError"),
+    },
+)
 
 
 # ---- Filters, sizes, chunks ---------------------------------------------------------------------------------
@@ -822,8 +768,7 @@ def _filter_case(name: str, *numbers: int) -> None:
     def edit(file: h5py.File) -> None:
         _low_level(file, h5t.IEEE_F32LE, (20,), set_up)
 
-    edit.__name__ = f"filter {name}"
-    edits(ATTACK, _FILTERS, "RefusedError")(edit)
+    edits(ATTACK, _FILTERS, "RefusedError", name=f"filter {name}")(edit)
 
 
 _filter_case("of h5py", h5py.h5z.FILTER_LZF)
@@ -857,8 +802,7 @@ def _shape_case(name: str, tid: Any, shape: tuple[int, ...], chunks: tuple[int, 
     def edit(file: h5py.File) -> None:
         _low_level(file, tid, shape, lambda dcpl: dcpl.set_chunk(chunks) if chunks else None)
 
-    edit.__name__ = f"dataset with {name}"
-    edits(ATTACK, _SIZES, "RefusedError", "CorruptFileError")(edit)
+    edits(ATTACK, _SIZES, "RefusedError", "CorruptFileError", name=f"dataset with {name}")(edit)
 
 
 for _name, _shape in _SHAPES.items():
@@ -874,8 +818,7 @@ def _chunk_case(name: str, pack: Callable[[bytes], bytes], filter_mask: int = 0)
         for corner in ((0, 0), (50, 0)):
             image.id.write_direct_chunk(corner, pack(bytes(20_000)), filter_mask)
 
-    edit.__name__ = f"chunk {name}"
-    edits(ATTACK, _SIZES, "CorruptFileError", "RefusedError")(edit)
+    edits(ATTACK, _SIZES, "CorruptFileError", "RefusedError", name=f"chunk {name}")(edit)
 
 
 _chunk_case("that inflates to less", lambda raw: zlib.compress(raw[:-4]))
@@ -889,8 +832,10 @@ _chunk_case("stored unfiltered", lambda raw: raw, 1)
 
 
 def _bomb() -> bytes:
+    """Return a gigabyte of zeros, all but the first part of which is the same bytes again and again."""
     compressor = zlib.compressobj(9)
-    return b"".join(compressor.compress(bytes(10_000_000)) for _ in range(100)) + compressor.flush()
+    first, again = (compressor.compress(bytes(10_000_000)) + compressor.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    return first + again * 99
 
 
 # ---- Zip files ----------------------------------------------------------------------------------------------
@@ -963,8 +908,7 @@ def _index_case(name: str, index: Callable[[str], bytes]) -> None:
         tree.visit.unlink()
         return _zip(tree, index(id_))
 
-    make.__name__ = f"index {name}"
-    case(ATTACK, _ZIP, "BrokenLinkError")(make)
+    case(ATTACK, _ZIP, "BrokenLinkError", name=f"index {name}")(make)
 
 
 def _naming(path: str) -> Callable[[str], bytes]:
