@@ -77,16 +77,9 @@ class Footprint:
 
 
 def footprint(composite: Composite) -> Footprint:
-    """Return what the image of a composite covers, by its components ``wcs`` and the boxes of its planes of pixels.
+    """Return what the image of a composite covers, by its component ``wcs`` and the boxes of its planes of pixels.
 
-    Where it has no planes, as a catalog, the shape is that which the WCS knows. No pixel is read.
-
-    Raises
-    ------
-    FormatError
-        If neither tells the shape, or the WCS isn't one of the sky.
-    CompositeH5Error
-        If the WCS, or a linked image, isn't there.
+    Without planes, as in a catalog, the WCS must know the shape. No pixel is read.
     """
     from astropy.wcs.utils import proj_plane_pixel_scales
 

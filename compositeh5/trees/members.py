@@ -78,15 +78,7 @@ class NotThere:
 
 
 def by_detector(members: Iterable[Member]) -> dict[Detector, Member]:
-    """Return members by detector, numbers before names, in order.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there are none.
-    DefinitionError
-        If two are of the same detector.
-    """
+    """Return members by detector in order, numbers before names; two of one detector are a `DefinitionError`."""
     ordered = sorted(members, key=lambda member: value_order(member.detector))
     if not ordered:
         raise FileNotFoundError("no composite of a detector was found for this visit")
@@ -111,13 +103,7 @@ def read_if_present(name: str, function: Callable[[Composite], _Result], member:
 
 
 def require_present(found: Mapping[Detector, Any], name: str, missing: Missing, where: str) -> dict[Detector, Any]:
-    """Return what `read_if_present` found, or raise an error, as ``missing`` says.
-
-    Raises
-    ------
-    BrokenLinkError, AbsentComponentError, NoSuchComponentError
-        If some are lost, absent, or unknown; in any case if all are unknown. The message names the detectors.
-    """
+    """Return what `read_if_present` found, or raise an error that names the detectors, as ``missing`` says."""
     if missing not in ("error", "skip", "keep"):
         raise WrongValueError(f"missing should be 'error', 'skip' or 'keep', not {missing!r}")
     gone = {detector: value for detector, value in found.items() if isinstance(value, NotThere)}
@@ -155,13 +141,7 @@ def names_of(detectors: Iterable[Detector]) -> str:
 
 
 def table_part(name: str, parameters: Mapping[str, Any], composite: Composite) -> Table | Row:
-    """Return a component that is a table, or the scalars of another, by names without that of the component.
-
-    Raises
-    ------
-    TypeError
-        If it is of a kind without scalars.
-    """
+    """Return a component that is a table, or the scalars of another, named without the name of the component."""
     kind = composite.kind(name)
     if kind == "table":
         return composite.read(name, **parameters)
@@ -177,13 +157,7 @@ def table_part(name: str, parameters: Mapping[str, Any], composite: Composite) -
 
 
 def join_tables(parts: Mapping[Detector, Any], name: str, missing: Missing) -> QTable:
-    """Return what `table_part` gave for each detector as one table; see `VisitView.table`.
-
-    Raises
-    ------
-    FormatError
-        If tables differ in their columns.
-    """
+    """Return what `table_part` gave for each detector as one table; see `VisitView.table`."""
     from astropy.table import QTable, TableMergeError, vstack
 
     tables = {detector: part for detector, part in parts.items() if hasattr(part, "colnames")}

@@ -95,13 +95,7 @@ class Referrers:
 
 
 def composite_links(composite: Composite) -> Iterator[StoredLink]:
-    """Return the links of an open composite, and those in its lists and nested composites. No component is read.
-
-    Raises
-    ------
-    OSError, CompositeH5Error
-        If a part of the file isn't as it should be.
-    """
+    """Yield the links of an open composite, and those in its lists and nested composites. No component is read."""
     for name in composite:
         yield from part_links(name, composite.part(name), composite.location)
 
@@ -122,17 +116,7 @@ def _nested_links(path: str, node: Node, location: str | None) -> Iterator[Store
 
 
 def link_state(found: StoredLink, location: str | None, session: Session | None = None) -> tuple[State, str]:
-    """Return whether a link finds what it is meant to, and where, or what was found instead. No component is read.
-
-    Parameters
-    ----------
-    found : StoredLink
-        The link.
-    location : str or None
-        Where the file is that has it.
-    session : Session, optional
-        How it is followed.
-    """
+    """Return whether a link of a file finds its target, and where, or what was found instead. No component is read."""
     session = session or current()
     try:
         with session.find(found.link, location, found.place) as target:
@@ -212,22 +196,16 @@ def refs_to(
 
 
 def file_links(location: str, file: StoredFile) -> Iterator[tuple[str, StoredLink]]:
-    """Return the links of all composites of an open file, each with the composite's name.
-
-    Raises
-    ------
-    OSError, CompositeH5Error
-        If the file isn't as it should be.
-    """
+    """Yield the links of all composites of an open file, each with the name of its composite."""
     for name in composite_names(file):
         for found in composite_links(stored_composite(composite_group(file, name), location)):
             yield name, found
 
 
 def ids_and_place(target: str) -> tuple[frozenset[str], str]:
-    """Return the ids of the composites that a path, or an id, means, and the place of the file.
+    """Return the ids of the composites in a file, given by path or by one id, and the real path of the file.
 
-    There are no ids for a file that is gone, or can't be read; and no place for an id.
+    There are no ids if the file is gone or can't be read; there is no place for an id.
     """
     place = os.path.realpath(target)
     try:
@@ -249,21 +227,9 @@ def ids_and_place(target: str) -> tuple[frozenset[str], str]:
 def find_references(
     targets: Mapping[str, frozenset[str]], tree: Tree, *, executor: Executor | None, progress: Progress
 ) -> tuple[dict[str, list[Reference]], Visited]:
-    """Return the links in a tree to files.
+    """Return the links in a tree to each of several files, and what was looked at.
 
-    Parameters
-    ----------
-    targets : mapping
-        The ids of the composites of each file, by its place. Without any, those links are meant that lead there.
-    tree, executor, progress
-        Where to look, as for `visit`.
-
-    Returns
-    -------
-    references : dict
-        The links to each of the files.
-    visited : Visited
-        What was looked at.
+    Targets are the ids of the composites of each file, by its place; without ids, links that lead to the place count.
     """
     found, visited = visit(
         partial(_references_to, dict(targets)), tree, executor=executor, progress=progress, step="looking for links"

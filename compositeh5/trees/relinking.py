@@ -37,14 +37,9 @@ LinkOf: TypeAlias = Callable[[str, StoredLink], Link | None]
 
 
 def rewrite(path: str, link_of: LinkOf) -> bool:
-    """Write a file anew, in its place, if links of it change, and return whether that was so.
+    """Write a file anew, in its place, if links of it change; return whether that was so.
 
-    Raises
-    ------
-    ConflictError
-        If the file was replaced meanwhile; it is as it is now.
-    OSError, CompositeH5Error
-        If it can't be read, or written; it is as it was.
+    `ConflictError` is raised if the file was replaced meanwhile; it is left as it is.
     """
     before = identity(os.stat(path))
     file = current().open(path)
@@ -62,27 +57,10 @@ def rewrite(path: str, link_of: LinkOf) -> bool:
 
 
 def relinked_image(file: StoredFile, location: str, link_of: LinkOf) -> bytes | None:
-    """Return the bytes of a file with its links leading elsewhere, and the same ids and contents.
+    """Return the bytes of a file with other links, and the same ids and contents; None if no link changes.
 
-    Parameters
-    ----------
-    file : StoredFile
-        The file; the links in its lists and nested composites are among those that change.
-    location : str
-        Where it is, and will be.
-    link_of : callable
-        Gives for the name of a composite in the file, and a link of it, that which should be in its place, of the same
-        digest; None to leave it as it is.
-
-    Returns
-    -------
-    bytes or None
-        None if no link changes.
-
-    Raises
-    ------
-    OSError, CompositeH5Error
-        If the file isn't as it should be.
+    The function gives, for the name of a composite and a link of it (also in lists and nested composites), another link
+    of the same digest, or None to leave it.
     """
     # The first one is the default.
     default = file.root.attr("default", str)
@@ -97,25 +75,10 @@ def relinked_image(file: StoredFile, location: str, link_of: LinkOf) -> bytes | 
 def relinked_group(
     group: GroupNode, location: str, link_of: Callable[[StoredLink], Link | None], path: str = ""
 ) -> tuple[Group, bool]:
-    """Return the group of a composite or a list with links leading elsewhere, to absolute locations.
+    """Return the group of a composite or list with other links, to absolute locations, and whether one changed.
 
-    Parameters
-    ----------
-    group : GroupNode
-        The group.
-    location : str
-        Where its file is.
-    link_of : callable
-        Gives for a link that which should be in its place; None to leave it as it is.
-    path : str, optional
-        What leads to the group, for the names of its links.
-
-    Returns
-    -------
-    group : Group
-        The new group. Nothing of it is read.
-    changed : bool
-        Whether a link in it leads elsewhere than before.
+    The function gives another link for each, or None to leave it. Links are named by the path that leads to them. No
+    component is read.
     """
     records = read_json(group, "links", dict)
     children: dict[str, Node] = {}

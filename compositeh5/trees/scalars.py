@@ -70,13 +70,7 @@ Row: TypeAlias = Mapping[str, Scalar]
 
 
 def component_scalars(composite: Composite, name: str) -> dict[str, Scalar]:
-    """Return the scalars of a component of one of the `KINDS`. No pixel is read.
-
-    Raises
-    ------
-    CompositeH5Error
-        As ``composite[name]`` does.
-    """
+    """Return the scalars of a component of one of the `KINDS`. No pixel is read."""
     link = composite.links.get(name)
     if (link, name) in _shared:
         return _shared[link, name]

@@ -255,15 +255,7 @@ def check_composite_digest(composite: Composite, where: str | None) -> None:
 def stored_content(
     path: str, node: Node, location: str | None, *, quick: bool = False
 ) -> Iterator[tuple[str, Exception | None]]:
-    """Check a stored component, and yield it and all composites within it with what is wrong with each, or None.
-
-    Raises
-    ------
-    DigestMismatchError
-        If its content isn't what was written.
-    OSError, CompositeH5Error
-        If it can't be read.
-    """
+    """Check a stored component, and yield it and each composite within it with what is wrong with it, or None."""
     if isinstance(node, GroupNode) and node.attr("kind", str, "") == "composite":
         # Its digest stands on what it records of its components.
         yield from _content(stored_composite(node, location), f"{path}/", quick=quick)

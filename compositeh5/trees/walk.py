@@ -91,22 +91,10 @@ class Tree:
 
 
 def files_under(*roots: Root) -> Tree:
-    """Return the regular files below folders, each of them once.
+    """Return the regular files below folders, or files themselves, each once, however many names (hard links) it has.
 
-    Symbolic links below a root are not followed: what they lead to is found at its own place, or is not below a root.
+    Symbolic links below a root are not followed: their targets are found at their own places, or are not below a root.
     The temporary files of writers that were killed are left out.
-
-    Parameters
-    ----------
-    *roots : path
-        Folders, or files.
-
-    Raises
-    ------
-    FileNotFoundError
-        If one of them isn't there.
-    WrongTypeError
-        If one of them isn't a path.
     """
     # As links see them, for their paths are relative to where a file really is.
     real_roots = [os.path.realpath(checked_path(root)) for root in roots]
@@ -171,25 +159,10 @@ def visit(
     step: str = "",
     session: Session | None = None,
 ) -> tuple[list[Result], Visited]:
-    """Open each file of a tree, one at a time in each process, and return what a function says of it.
+    """Call a function with the path and the open file, for each file of a tree.
 
-    Parameters
-    ----------
-    function : callable
-        What to do with the path of a file of this format, and the file.
-    tree : Tree
-        The files.
-    executor, progress, step
-        As for `each`.
-    session : Session, optional
-        How the files are read.
-
-    Returns
-    -------
-    results : list
-        Of the files that could be read, in the order of their paths.
-    visited : Visited
-        Which these are not. What the function raises for a file (`OSError` or `CompositeH5Error`) is among it.
+    Returns what it gave, in the order of the paths, and which files couldn't be read: those for which it raised
+    `OSError` or `CompositeH5Error` are among them. One file is open at a time in each process.
     """
     results: list[Result] = []
     unread = list(tree.unread)
@@ -253,15 +226,10 @@ Files = Paths
 
 
 def hdf5_files(root: str) -> list[str]:
-    """Return the paths of the HDF5 files in a folder and all below it, sorted, as seen from the folder.
+    """Return the paths of the HDF5 files below a folder, relative to it, sorted.
 
-    These are names: unlike those of `files_under`, they may be symbolic links, as Butlers make, or several of one
-    file. Hidden files and folders are left out, so also files that are being written; and so are indexes.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError, PermissionError
-        If it isn't a folder that can be listed.
+    These are names: unlike those of `files_under` they may be symbolic links, as Butlers make, or several of one file.
+    Hidden files and folders, so also files that are being written, and indexes are left out.
     """
 
     def fail(error: OSError) -> None:
@@ -277,12 +245,9 @@ def hdf5_files(root: str) -> list[str]:
 
 
 def files_of(source: Files) -> list[str]:
-    """Return the locations of files that are given in any of the ways of `Files`, those of a folder or pattern sorted.
+    """Return the locations of files given in any of the ways of `Files`, those of a folder or a pattern sorted.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file or folder, or nothing of that pattern.
+    `FileNotFoundError` is raised if there is no such file or folder, or nothing of that pattern.
     """
     if not isinstance(source, str | os.PathLike):
         require_type(source, Iterable, "a path, or several of them,")
