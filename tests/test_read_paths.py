@@ -68,7 +68,7 @@ def write(values: NDArray[np.generic], chunk: tuple[int, ...], layout: str) -> b
 
 
 @given(st.data(), arrays(), LAYOUTS)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_all_ways_to_read_give_the_same(
     tmp_path: Path, data: st.DataObject, values: NDArray[np.generic], layout: str
 ) -> None:
@@ -146,15 +146,15 @@ import hashlib, random
 import numpy as np
 from compositeh5.storage.chunks import Packer
 rng, found = random.Random(5), hashlib.md5()
-for _ in range(16_000):
+for _ in range(5_000):
     start = rng.randbytes(10)
     again = start[1:9] + rng.randbytes(60) + start[2:8]
     data = np.frombuffer(start + rng.randbytes(400) + again + bytes(33_000), np.uint8)
     found.update(Packer(data.shape, False, 1).pack(data))
 print(found.hexdigest())
 """
-    with ThreadPoolExecutor(3) as pool:
-        runs = [pool.submit(subprocess.check_output, [sys.executable, "-c", code]) for _ in range(3)]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(subprocess.check_output, [sys.executable, "-c", code]) for _ in range(2)]
         assert len({run.result() for run in runs}) == 1
 
 
@@ -186,17 +186,3 @@ def test_rows_of_a_contiguous_array_are_read_alone() -> None:
         assert len(asked) == opened + 1
         assert asked[-1] <= 12 * 4096
         file.close()
-
-
-def test_threads_read_one_file_at_once(tmp_path: Path) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    values = np.random.default_rng(1).normal(size=(700, 900)).astype("<f4")
-    (tmp_path / "x.h5").write_bytes(file_image(Group({"x": Array(values)})))
-    file = current().open(str(tmp_path / "x.h5"))
-    node = file.root.array("x")
-    with ThreadPoolExecutor(8) as pool:
-        rows = list(pool.map(lambda y: node.read((slice(y, y + 100), slice(None))), range(0, 700, 10)))
-    for i, found in enumerate(rows):
-        np.testing.assert_array_equal(found, values[10 * i : 10 * i + 100])
-    file.close()
