@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.table import QTable
-from support import counted_reads, exposure, pixels, visit_info
+from support import counted_reads, exposure, pixels
 
 import compositeh5 as ch5
 from compositeh5 import errors
@@ -260,28 +260,6 @@ def test_composites_nest_and_list(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stamp["image"].array, inner["image"].array)
     assert stamp.digest == inner.digest
     assert [a.array[0, 0] for a in amplifiers] == [pixels((4, 5), i)[0, 0] for i in range(16)]
-
-
-def test_several_composites_in_one_file_are_found_by_name_and_id(tmp_path: Path) -> None:
-    from support import group_of
-
-    from compositeh5.storage.layout import file_root
-    from compositeh5.storage.writer import file_image
-
-    groups = {f"ccd{i}": group_of(ch5.Composite("visit", visit_info=visit_info(i))) for i in range(3)}
-    image = file_image(file_root({name: (group.attrs["id"], group) for name, group in groups.items()}))
-    (tmp_path / "a.h5").write_bytes(image)
-    with ch5.open(tmp_path / "a.h5") as c:
-        assert c["visit_info"]["visit"] == 0
-    with ch5.open(tmp_path / "a.h5", "ccd2") as c:
-        assert c["visit_info"]["visit"] == 2
-        id_ = c.id
-    with ch5.open(tmp_path / "a.h5", id=id_) as c:
-        assert c["visit_info"]["visit"] == 2
-    with pytest.raises(errors.NoSuchComponentError, match="it has ccd0, ccd1, ccd2"):
-        ch5.open(tmp_path / "a.h5", "ccd9")
-    with pytest.raises(errors.WrongIdError):
-        ch5.open(tmp_path / "a.h5", id="3f1c64c2-5b6e-4e9c-9a4b-111111111111")
 
 
 def test_a_stream_can_be_opened(path: Path) -> None:

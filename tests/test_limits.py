@@ -100,7 +100,7 @@ def test_limits_hold_for_what_is_linked(own: Path) -> None:
         assert c["visit_info"]["visit"] == 7
     current().clear_cache()
     with ch5.open(own / "visit.h5") as whole:
-        assert len(whole._group["visit_info"]) == 3
+        assert len(whole["visit_info"]) == 3
 
 
 @pytest.mark.parametrize(

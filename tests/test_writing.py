@@ -33,8 +33,12 @@ def test_each_is_found_by_its_name(tmp_path: Path) -> None:
             verify(stored)
             assert stored.digest == composite.digest
             assert stored.id == composite.id
-    with ch5.open(path) as stored:
-        assert stored.definition == "visit"
+    with ch5.open(path) as stored, ch5.open(path, id=given["ccd_4"].id) as other:
+        assert (stored.definition, other.data_id["detector"]) == ("visit", 4)
+    with pytest.raises(errors.NoSuchComponentError, match="it has visit, ccd_3, ccd_4"):
+        ch5.open(path, "ccd_9")
+    with pytest.raises(errors.WrongIdError):
+        ch5.open(path, id="3f1c64c2-5b6e-4e9c-9a4b-111111111111")
 
 
 def test_links_lead_to_one_of_them(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cached_property, partial
 from threading import Lock
 from typing import Any, Self
@@ -270,11 +271,8 @@ class Composite(Mapping[str, Any]):
         if name in self._parts:
             return self._parts[name]
         if not self._in_memory and isinstance(name, str):
-            try:
+            with suppress(KeyError):
                 part = stored_part(self._group, name, self._start, self._session, lambda: self._records)
-            except KeyError:
-                pass
-            else:
                 return self._parts.setdefault(name, part)
         if name in self.absent:
             raise AbsentComponentError(f"{self.where}: component {name!r} is absent (known to be None)")
@@ -410,8 +408,6 @@ class Composite(Mapping[str, Any]):
 
     replace, overlay, require_stage = replace, overlay, require_stage
     versions, read_version = versions, read_version
-
-    # ---- Links and writing -----------------------------------------------------------------------------------
 
     @property
     def digest(self) -> str:
