@@ -86,10 +86,10 @@ SERIES: dict[str, tuple[Callable[[Path, int], dict[str, Task]], list[int]]] = {
 
 def measure(folder: Path, quick: bool) -> dict[str, dict[str, Any]]:
     """Return for each kind of growth and task the numbers, the medians of CPU time in ms, and x of t ~ n^x."""
-    runs, seconds, most = (1, 0.1, 0.05) if quick else (5, 1, 1)
+    runs, seconds = (1, 0.1) if quick else (5, 1)
     found: dict[str, dict[str, Any]] = {}
     for what, (prepare, numbers) in SERIES.items():
-        kept = [number for number in numbers if number <= most * numbers[-1]]
+        kept = numbers[:2] if quick else numbers
         tasks = {number: prepare(folder, number) for number in kept}
         for name in tasks[kept[0]]:
             times = [timed(tasks[number][name], runs, seconds)["cpu"] for number in kept]

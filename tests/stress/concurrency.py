@@ -243,7 +243,7 @@ def concurrency(table: Table, folder: Path, seed: int) -> None:
     rng = random.Random(seed)
     for name in ("visits", "replacement", "butler"):
         (folder / f"{name}{seed}").mkdir(parents=True)
-    table.note("visits", counts=visits(folder / f"visits{seed}", 189, 4, rng))
+    table.note("visits", counts=visits(folder / f"visits{seed}", 189, 2, rng))
     table.note("replacement", counts=replacement(folder / f"replacement{seed}", 200))
     table.note("Butler", counts=butler(folder / f"butler{seed}", 12, rng))
 

@@ -332,7 +332,7 @@ class Bench:
             return run
 
         works = [work(process) for process in range(self.operation.processes)]
-        children = Children(works, lambda: self.operation.connect(self.folder))
+        children = Children(works, lambda: self.operation.connect(self.folder), expects_errors=bool(faults))
         children.go()
         return children
 

@@ -41,9 +41,14 @@ def error_number(error: BaseException | None) -> int | None:
 
 
 class Children:
-    """Processes that prepare, and then wait until all of them are let go."""
+    """Processes that prepare, and then wait until all of them are let go.
 
-    def __init__(self, works: Sequence[Work], prepare: Callable[[], object] = lambda: None) -> None:
+    They print the tracebacks of errors that aren't the system's, if these aren't expected.
+    """
+
+    def __init__(
+        self, works: Sequence[Work], prepare: Callable[[], object] = lambda: None, *, expects_errors: bool = False
+    ) -> None:
         wait, self._go = os.pipe()
         self._ready, ready = os.pipe()
         self._pids = []
@@ -63,7 +68,7 @@ class Children:
                     code = work() or 0
                 except BaseException as error:
                     code = error_number(error) or OTHER
-                    if code == OTHER:
+                    if code == OTHER and not expects_errors:
                         traceback.print_exc()
                         sys.stderr.flush()
                 finally:
