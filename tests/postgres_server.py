@@ -51,20 +51,15 @@ def postgres_server() -> Iterator[str]:
         run("pg_ctl", "start", "-w", "-l", data / "log", "-o", settings)
         try:
             url = f"postgresql://tester:{password}@127.0.0.1:{port}/postgres"
-            with _connected(url) as execute:
-                execute("CREATE EXTENSION btree_gist")
+            import psycopg
+
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("CREATE EXTENSION btree_gist")
             yield url
         finally:
             run("pg_ctl", "stop", "-m", "immediate")
     finally:
         shutil.rmtree(data)
-
-
-def copy_database(url: str, name: str, template: str) -> str:
-    """Make a database like another of the server, to which nobody may be connected, and return its URL."""
-    with _connected(url) as execute:
-        execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    return f"{url.rpartition('/')[0]}/{name}"
 
 
 def _binaries() -> Path:
@@ -87,15 +82,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _connected(url: str) -> Iterator[Any]:
-    import sqlalchemy
-
-    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
-    try:
-        with engine.connect() as connection:
-            yield lambda command: connection.execute(sqlalchemy.text(command))
-    finally:
-        engine.dispose()

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import uuid
-from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -18,9 +17,9 @@ import numpy as np
 import pytest
 import yaml
 from astropy.io import fits
-from astropy.table import QTable, Table
+from astropy.table import QTable
 from astropy.wcs import WCS
-from support import counted_reads, data_file, exposure, pixels, tool, visit_info
+from support import counted_reads, data_file, pixels, tool, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors, kinds
@@ -32,78 +31,63 @@ from compositeh5.trees.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import DETECTORS, RUN, add_megaprime, create_repo, create_repo_with, files_of
+from butler_support import (
+    CCD,
+    DETECTORS,
+    DISASSEMBLED,
+    MEMORY,
+    RUN,
+    VISIT,
+    add_megaprime,
+    catalog,
+    ccd,
+    digest_of,
+    digests,
+    files_of,
+    in_new_run,
+    new_repo,
+    nothing_cached,  # noqa: F401
+    purge,
+    register,
+    visit,
+)
 from lsst.daf.butler import (
     Butler,
     DatasetProvenance,
     DatasetRef,
-    DatasetType,
     FileDataset,
     QuantumBackedButler,
     StorageClassFactory,
 )
 
-from compositeh5.butler import link, put_visit, register_dataset_type
+from compositeh5.butler import link, put_visit
 from compositeh5.butler.datasets import storage_class_name
-
-CCD = {"instrument": "DemoCam", "visit": 903334, "detector": 4}
-VISIT = {"instrument": "DemoCam", "visit": 903334}
-FILE_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
-MEMORY_DATASTORE = "lsst.daf.butler.datastores.inMemoryDatastore.InMemoryDatastore"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    create_repo(tmp_path / "repo")
-    return tmp_path / "repo"
-
-
-@pytest.fixture
-def butler(root: Path) -> Butler:
-    return open_butler(root)
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Butler:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("butler") / "repo"
+
+
+@pytest.fixture(scope="module")
+def filled(root: Path) -> Butler:
     """Return a Butler that has the datasets of `ccd`, `visit` and `catalog`, for tests that only read."""
-    root = tmp_path_factory.mktemp("filled") / "repo"
-    create_repo(root)
-    butler = open_butler(root)
+    butler = new_repo(root)
     butler.put(ccd(visit_info=visit_info(), photo_calib=None), "calexp", CCD)
     butler.put(visit(), "visit_metadata", VISIT)
     butler.put(catalog(), "src", CCD)
     return butler
 
 
-@pytest.fixture(autouse=True)
-def _nothing_cached() -> Iterator[None]:
-    current().clear_cache()
-    yield
-    current().clear_cache()
+@pytest.fixture
+def butler(filled: Butler) -> Butler:
+    """Return a Butler with a run in which there is nothing."""
+    return in_new_run(filled)
 
 
-def open_butler(root: Path) -> Butler:
-    butler = Butler.from_config(str(root), run=RUN)
-    for name, definition in (("calexp", "exposure"), ("visit_metadata", "visit"), ("src", "source_catalog")):
-        register_dataset_type(butler, name, definition)
-    return butler
-
-
-def ccd(number: int = 4, /, shape: tuple[int, int] = (30, 40), **more: Any) -> ch5.Composite:
-    return exposure(shape, **more).replace(data_id={**CCD, "detector": number})
-
-
-def visit(**more: Any) -> ch5.Composite:
-    return ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT, stage="raw", **more)
-
-
-def catalog() -> ch5.Composite:
-    table = Table({"id": np.arange(100), "flux": pixels((100,)), "spectrum": pixels((100, 5))})
-    return ch5.Composite("source_catalog", table=table, data_id=CCD)
-
-
-def digests(composite: ch5.Composite) -> dict[str, str]:
-    return {name: composite.component_digest(name) for name in composite}
+def nothing_is_stored(butler: Butler, root: Path) -> bool:
+    found = butler.query_all_datasets(butler.run, find_first=False)
+    return not found and not any(path.is_relative_to(root / butler.run) for path in files_of(root))
 
 
 # ---- Configuration ------------------------------------------------------------------------------------------
@@ -153,7 +137,7 @@ def test_a_composite_comes_back_as_the_dataset_it_was_put_as(butler: Butler) -> 
     assert digests(got) == digests(given)
     assert {name: type(got[name]) for name in got} == {name: type(given[name]) for name in given}
     assert got.absent == ("photo_calib",)
-    assert (got.id, got.dataset_type, got.run) == (str(ref.id), "calexp", RUN)
+    assert (got.id, got.dataset_type, got.run) == (str(ref.id), "calexp", butler.run)
     assert got.data_id == CCD
     assert got.stage == got.component_stage("image") == "single_frame"
     with ch5.open(butler.getURI(ref).ospath) as stored:
@@ -167,12 +151,6 @@ def test_a_composite_of_an_open_file_can_be_put(butler: Butler, tmp_path: Path) 
         expected = digests(opened)
         butler.put(opened, "calexp", CCD)
     assert digests(butler.get("calexp", CCD)) == expected
-
-
-def test_an_absent_component_is_none(filled: Butler) -> None:
-    assert filled.get("calexp.photo_calib", CCD) is None
-    assert filled.get("calexp.transmission_curve", CCD) is None
-    assert filled.get("calexp.transmission_curve", CCD, parameters={"rows": slice(3)}) is None
 
 
 def test_a_component_is_read_alone(butler: Butler) -> None:
@@ -192,7 +170,7 @@ def test_components_that_the_storage_class_lacks_are_refused(butler: Butler, roo
     with pytest.raises(RuntimeError) as caught:
         butler.put(composite, "calexp", CCD)
     assert "no component heliometer" in str(caught.value.__cause__)
-    assert not files_of(root)
+    assert nothing_is_stored(butler, root)
 
 
 # ---- Provenance ---------------------------------------------------------------------------------------------
@@ -221,13 +199,13 @@ def test_what_the_butler_knows_of_a_dataset_is_seen_in_its_file(
     known = json.loads(capsys.readouterr().out)["provenance"]
     assert known["butler"] == {
         "id": str(ref.id),
-        "run": RUN,
+        "run": butler.run,
         "datasettype": "calexp",
         **{f"dataid.{key}": value for key, value in CCD.items()},
         "quantum": str(QUANTUM),
         "n_inputs": 1,
         "input.0.id": str(visit_ref.id),
-        "input.0.run": RUN,
+        "input.0.run": butler.run,
         "input.0.datasettype": "visit_metadata",
         "input.0.seeing": 0.75,
         "input.0.night": "clear",
@@ -282,7 +260,7 @@ def test_a_thousand_inputs_and_numbers_that_json_lacks(butler: Butler) -> None:
 def test_the_provenance_of_a_quantum(butler: Butler, root: Path) -> None:
     visit_ref = butler.put(visit(), "visit_metadata", VISIT)
     dataset_type = butler.get_dataset_type("calexp")
-    ref = DatasetRef(dataset_type, butler.registry.expandDataId(CCD), RUN)
+    ref = DatasetRef(dataset_type, butler.registry.expandDataId(CCD), butler.run)
     quantum = QuantumBackedButler.from_predicted(
         config=str(root),
         predicted_inputs=[],
@@ -299,7 +277,8 @@ def test_the_provenance_of_a_quantum(butler: Butler, root: Path) -> None:
         assert stored["visit_info"] == visit_info()
 
 
-def test_the_provenance_of_a_disassembled_composite(apart: Butler) -> None:
+def test_the_provenance_of_a_disassembled_composite(tmp_path: Path) -> None:
+    apart = new_repo(tmp_path, DISASSEMBLED)
     visit_ref = apart.put(visit(), "visit_metadata", VISIT)
     ref = apart.put(ccd(), "calexp", CCD, provenance=made_from(visit_ref, seeing=0.75))
     expected = made_from(visit_ref, seeing=0.75).to_flat_dict(ref, simple_types=True)
@@ -309,7 +288,7 @@ def test_the_provenance_of_a_disassembled_composite(apart: Butler) -> None:
         assert whole.provenance["software"]["h5py"] == version("h5py")
     # Once is enough; the other pieces name the dataset.
     with ch5.open(uris["image"].ospath) as piece:
-        assert (piece.id, piece.run, piece.provenance) == (str(ref.id), RUN, {})
+        assert (piece.id, piece.run, piece.provenance) == (str(ref.id), apart.run, {})
     assert apart.get(ref).provenance["butler"] == expected
 
 
@@ -333,19 +312,8 @@ def test_a_box_of_a_component(filled: Butler, bbox: Any) -> None:
         np.testing.assert_array_equal(part.array, given[name].array[5:15, 10:30])
     assert filled.get("calexp.bbox", CCD) == ch5.Box(100, 130, 200, 240)
     assert filled.get("calexp.bbox", CCD, parameters={"bbox": bbox}) == BOX
-
-
-def test_a_box_of_a_whole_composite(filled: Butler) -> None:
-    given = ccd(visit_info=visit_info())
-    got = filled.get("calexp", CCD, parameters={"bbox": BOX})
-    assert set(got) == set(given)
-    assert got["image"].box == got["mask"].box == got["variance"].box == BOX
-    np.testing.assert_array_equal(got["image"].array, given["image"].array[5:15, 10:30])
-    sky = given["wcs"].pixel_to_world(17, 8)
-    assert got["wcs"].pixel_to_world(17 - 10, 8 - 5).separation(sky).arcsec < 1e-9
-    assert got["visit_info"] == given["visit_info"]
-    # It isn't the dataset any more.
-    assert (got.id, got.location) == ("", None)
+    with pytest.raises(ValueError, match="bbox should be a box of compositeh5"):
+        filled.get("calexp", CCD, parameters={"bbox": (1, 2, 3, 4)})
 
 
 def test_a_box_is_cut_to_the_image(filled: Butler) -> None:
@@ -367,45 +335,14 @@ def test_a_box_reads_little(butler: Butler) -> None:
         assert 0 < count() < size / 5
 
 
-def test_rows_and_columns_of_a_table(filled: Butler) -> None:
-    some = {"columns": ["flux", "id"], "rows": slice(10, 20)}
-    table = filled.get("src.table", CCD, parameters=some)
-    assert type(table) is Table
-    assert table.colnames == ["flux", "id"]
-    np.testing.assert_array_equal(table["flux"], catalog()["table"]["flux"][10:20])
-    whole = filled.get("src", CCD, parameters=some)
-    assert whole["table"].colnames == ["flux", "id"]
-    assert len(whole["table"]) == 10
-    assert len(filled.get("src", CCD)["table"]) == 100
-
-
-def test_fields_of_a_record(filled: Butler) -> None:
-    info = filled.get("visit_metadata.visit_info", VISIT, parameters={"fields": ["airmass"]})
-    assert info == {"airmass": 1.0625}
-
-
-def test_parameters_that_nothing_understands_are_errors(filled: Butler) -> None:
-    with pytest.raises(KeyError, match="'depth' not understood"):
-        filled.get("calexp", CCD, parameters={"depth": 3})
-    with pytest.raises(ValueError, match="component 'wcs' has no parameter 'bbox'"):
-        filled.get("calexp.wcs", CCD, parameters={"bbox": BOX})
-    with pytest.raises(ValueError, match="component 'image' has no parameter 'rows'; it has bbox"):
-        filled.get("calexp.image", CCD, parameters={"rows": slice(3)})
-    # Exposures may have tables, but this one has none.
-    with pytest.raises(ValueError, match="has no parameter 'rows'"):
-        filled.get("calexp", CCD, parameters={"rows": slice(3)})
-    with pytest.raises(ValueError, match="bbox should be a box of compositeh5"):
-        filled.get("calexp", CCD, parameters={"bbox": (1, 2, 3, 4)})
-
-
 # ---- Visits and links ---------------------------------------------------------------------------------------
 
 
-def test_nine_detectors_share_one_record_that_is_decoded_once(butler: Butler, root: Path) -> None:
+def test_nine_detectors_share_one_record_that_is_decoded_once(butler: Butler) -> None:
     visit_ref, refs = put_visit(butler, visit(), [ccd(d, visit_info=visit_info()) for d in DETECTORS])
     assert len(refs) == 9
     current().clear_cache()
-    fresh = open_butler(root)
+    fresh = butler.clone()
     infos = [fresh.get(ref.makeComponentRef("visit_info")) for ref in refs]
     assert infos[0] == visit_info()
     assert all(info is infos[0] for info in infos)
@@ -426,11 +363,11 @@ def test_plain_h5py_follows_the_link_in_the_repository(butler: Butler, root: Pat
         assert file["composite/visit_info/airmass"][()] == 1.0625
 
 
-def test_a_moved_repository_still_works(butler: Butler, root: Path, tmp_path: Path) -> None:
-    put_visit(butler, visit(), [ccd()])
-    root.rename(tmp_path / "elsewhere")
+def test_a_moved_repository_still_works(tmp_path: Path) -> None:
+    put_visit(new_repo(tmp_path / "repo"), visit(), [ccd()])
+    (tmp_path / "repo").rename(tmp_path / "elsewhere")
     current().clear_cache()
-    moved = open_butler(tmp_path / "elsewhere")
+    moved = Butler.from_config(str(tmp_path / "elsewhere"), collections=RUN)
     assert moved.get("calexp.visit_info", CCD) == visit_info()
     with h5py.File(moved.getURI("calexp", CCD).ospath) as file:
         assert file["composite/visit_info/airmass"][()] == 1.0625
@@ -453,14 +390,13 @@ def test_another_file_in_the_place_of_the_visit_is_never_taken_for_it(butler: Bu
 
 def test_a_removed_visit_leaves_a_named_lost_component(butler: Butler) -> None:
     visit_ref, (ref,) = put_visit(butler, visit(), [ccd()])
-    butler.pruneDatasets([visit_ref], disassociate=True, unstore=True, purge=True)
+    purge(butler, visit_ref)
     current().clear_cache()
     with pytest.raises(FileNotFoundError, match="visit_metadata.visit_info"):
         butler.get(ref.makeComponentRef("visit_info"))
 
 
-def test_put_visit_registers_what_is_missing(root: Path) -> None:
-    butler = Butler.from_config(str(root), writeable=True)
+def test_put_visit_registers_what_is_missing(butler: Butler) -> None:
     visit_ref, (ref,) = put_visit(
         butler, visit(), [ccd()], visit_dataset_type="meta", ccd_dataset_type="image", run="new/run"
     )
@@ -502,11 +438,6 @@ def test_a_visit_that_is_stored_stays_when_it_is_stored_again(butler: Butler) ->
     assert butler.get("calexp", CCD)["image"].shape == (30, 40)
 
 
-def nothing_is_stored(butler: Butler, root: Path) -> bool:
-    found = butler.query_all_datasets("*", find_first=False)
-    return not found and not files_of(root)
-
-
 def test_a_link_from_a_butler_and_from_a_handle(butler: Butler) -> None:
     ref = butler.put(visit(), "visit_metadata", VISIT)
     made = link(butler, ref, "visit_info")
@@ -528,8 +459,7 @@ def test_links_that_lead_nowhere(butler: Butler, root: Path) -> None:
     handle = butler.getDeferred(ref, parameters={"fields": ["airmass"]})
     with pytest.raises(ValueError, match="leads to a whole component"):
         link(handle, "visit_info")
-    plain = DatasetType("plain", ("instrument",), "StructuredDataDict", universe=butler.dimensions)
-    butler.registry.registerDatasetType(plain)
+    plain = register(butler, "plain", ("instrument",), "StructuredDataDict")
     with pytest.raises(errors.NotACompositeFileError):
         link(butler, butler.put({"a": 1}, plain, instrument="DemoCam"), "a")
     butler.pruneDatasets([ref], disassociate=False, unstore=True)
@@ -537,23 +467,29 @@ def test_links_that_lead_nowhere(butler: Butler, root: Path) -> None:
         link(butler, ref, "visit_info")
 
 
-def test_real_visits(butler: Butler) -> None:
-    add_megaprime(butler)
+@pytest.fixture(scope="module")
+def megaprime(filled: Butler) -> Butler:
+    add_megaprime(filled)
+    return filled
+
+
+def test_real_visits(megaprime: Butler) -> None:
+    butler = in_new_run(megaprime)
     whole = visit().replace(data_id={"instrument": "MegaPrime", "visit": 849375})
     detectors = (12, 13, 14, 21, 22, 23)
     ccds = [ccd().replace(data_id={**whole.data_id, "detector": d}) for d in detectors]
     _, refs = put_visit(butler, whole, ccds)
     with butler.query() as query:
-        found = query.where("visit.exposure_time > 300").datasets("calexp", collections=RUN)
+        found = query.where("visit.exposure_time > 300").datasets("calexp", collections=butler.run)
         assert {ref.dataId["detector"] for ref in found} == set(detectors)
     assert all(butler.get(ref.makeComponentRef("visit_info")) == visit_info() for ref in refs)
 
 
 @pytest.mark.parametrize("file", ["HSC-0908120-056-small.fits", "exposure-version-2.fits"])
-def test_real_exposures_come_back_from_the_butler(butler: Butler, file: str) -> None:
+def test_real_exposures_come_back_from_the_butler(megaprime: Butler, file: str) -> None:
     """Identical pixels, mask planes, sky and headers, with the dimension records of real visits."""
     path = data_file(file)
-    add_megaprime(butler)
+    butler = in_new_run(megaprime)
     converted = read_exposure(path, data_id={"instrument": "MegaPrime", "visit": 849375, "detector": 12})
     whole = ch5.Composite(
         "visit", visit_info=converted["visit_info"], data_id={"instrument": "MegaPrime", "visit": 849375}
@@ -589,25 +525,19 @@ def test_real_exposures_come_back_from_the_butler(butler: Butler, file: str) -> 
     ],
 )
 def test_a_component_as_a_dataset_of_its_own(butler: Butler, storage_class: str, value: Any) -> None:
-    dataset_type = DatasetType("alone", ("instrument", "visit"), storage_class, universe=butler.dimensions)
-    butler.registry.registerDatasetType(dataset_type)
+    dataset_type = register(butler, f"alone_{storage_class}", ("instrument", "visit"), storage_class)
     ref = butler.put(value, dataset_type, VISIT)
     got = butler.get(ref)
     expected = ch5.Record(value) if isinstance(value, dict) else value
     assert type(got) is type(expected)
-    assert kinds_digest(got) == kinds_digest(expected)
+    assert digest_of(got) == digest_of(expected)
     with ch5.open(butler.getURI(ref).ospath) as stored:
         assert list(stored) == ["value"]
         assert stored.id == str(ref.id)
 
 
-def kinds_digest(value: Any) -> str:
-    return ch5.Composite(None, value=value).component_digest("value")
-
-
 def test_parameters_of_a_component_as_a_dataset_of_its_own(butler: Butler) -> None:
-    dataset_type = DatasetType("flat", ("instrument", "detector"), "CompositeH5ImageV1", universe=butler.dimensions)
-    butler.registry.registerDatasetType(dataset_type)
+    dataset_type = register(butler, "flat", ("instrument", "detector"), "CompositeH5ImageV1")
     image = ch5.Image(pixels((30, 40)), origin=(100, 200))
     ref = butler.put(image, dataset_type, instrument="DemoCam", detector=1)
     np.testing.assert_array_equal(butler.get(ref, parameters={"bbox": BOX}).array, image.cut(BOX).array)
@@ -618,46 +548,8 @@ def test_parameters_of_a_component_as_a_dataset_of_its_own(butler: Butler) -> No
 # ---- Other datastores ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def memory(tmp_path: Path) -> Butler:
-    butler = create_repo_with(tmp_path / "memory", {"datastore": {"cls": MEMORY_DATASTORE}})
-    register_dataset_type(butler, "calexp", "exposure")
-    register_dataset_type(butler, "src", "source_catalog")
-    return butler
-
-
-@pytest.fixture
-def apart(tmp_path: Path) -> Butler:
-    changes = {"datastore": {"cls": FILE_DATASTORE, "composites": {"disassembled": {"CompositeH5ExposureV1": True}}}}
-    butler = create_repo_with(tmp_path / "apart", changes)
-    register_dataset_type(butler, "calexp", "exposure")
-    register_dataset_type(butler, "visit_metadata", "visit")
-    return butler
-
-
-def test_in_memory_datasets_are_like_those_of_files(butler: Butler, memory: Butler) -> None:
-    given = ccd(visit_info=visit_info(), photo_calib=None, header="SIMPLE = T")
-    results = []
-    for repo in (butler, memory):
-        ref = repo.put(given, "calexp", CCD)
-        repo.put(catalog(), "src", CCD)
-        got: dict[str, Any] = {name: repo.get(ref.makeComponentRef(name)) for name in (*given, "bbox")}
-        got["cut"] = repo.get(ref.makeComponentRef("image"), parameters={"bbox": BOX})
-        got["cut bbox"] = repo.get(ref.makeComponentRef("bbox"), parameters={"bbox": BOX})
-        got["rows"] = repo.get("src.table", CCD, parameters={"rows": slice(3), "columns": "id"})
-        whole, part = repo.get(ref), repo.get(ref, parameters={"bbox": BOX})
-        assert whole.id == str(ref.id)
-        assert (whole.run, whole.dataset_type, whole.data_id) == (RUN, "calexp", CCD)
-        assert repo.get(ref.makeComponentRef("photo_calib")) is None
-        assert got.pop("bbox") == ch5.Box(100, 130, 200, 240)
-        assert got.pop("cut bbox") == BOX
-        values = {**got, "whole": whole, "part": part}
-        kept = {name: kinds_digest(value) for name, value in got.items()} | digests(whole) | {"part": digests(part)}
-        results.append(({name: type(value) for name, value in values.items()}, kept))
-    assert results[0] == results[1]
-
-
-def test_in_memory_datasets_are_independent(memory: Butler) -> None:
+def test_in_memory_datasets_are_independent(tmp_path: Path) -> None:
+    memory = new_repo(tmp_path, MEMORY)
     given = ccd()
     ref = memory.put(given, "calexp", CCD)
     given["image"].array[:] = 7
@@ -668,27 +560,6 @@ def test_in_memory_datasets_are_independent(memory: Butler) -> None:
         link(memory, ref, "image")
 
 
-def test_disassembled_composites(apart: Butler) -> None:
-    visit_ref = apart.put(visit(), "visit_metadata", VISIT)
-    given = ccd(visit_info=link(apart, visit_ref, "visit_info"))
-    ref = apart.put(given, "calexp", CCD)
-    uris = apart.getURIs(ref).componentURIs
-    assert set(uris) == set(StorageClassFactory().getStorageClass("CompositeH5ExposureV1").components)
-    for name in ("visit_info", "assembly"):
-        with h5py.File(uris[name].ospath) as file:
-            assert file["composite/visit_info/airmass"][()] == 1.0625
-    with ch5.open(uris["assembly"].ospath) as whole:
-        verify(whole)
-        assert digests(whole) == digests(given)
-    got = apart.get(ref)
-    assert got.definition == "exposure"
-    assert digests(got) == digests(given)
-    assert apart.get(ref.makeComponentRef("visit_info")) == visit_info()
-    assert apart.get(ref.makeComponentRef("bbox")) == ch5.Box(100, 130, 200, 240)
-    assert apart.get(ref.makeComponentRef("image"), parameters={"bbox": BOX}).box == BOX
-    assert link(apart, ref, "wcs").id == str(ref.id)
-
-
 def test_a_file_that_is_not_local_is_read_in_parts(
     butler: Butler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -697,7 +568,7 @@ def test_a_file_that_is_not_local_is_read_in_parts(
     given.write(package / "a.h5")
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(package.parent))
-    ref = DatasetRef(butler.get_dataset_type("calexp"), butler.registry.expandDataId(CCD, detector=4), RUN)
+    ref = DatasetRef(butler.get_dataset_type("calexp"), butler.registry.expandDataId(CCD), butler.run)
     dataset = FileDataset("resource://some_data_package/a.h5", [ref])
     butler.ingest(dataset, transfer="direct", record_validation_info=False)
     assert butler.getURI(ref).scheme == "resource"

@@ -1,10 +1,10 @@
 """Overlays, single components and composites of links in the Butler."""
 
+# ruff: noqa: F811 (fixtures of another module)
+
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,61 +21,35 @@ from compositeh5.trees.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import RUN, create_repo, create_repo_with, files_of
-from lsst.daf.butler import Butler, DatasetRef, DatasetType
+from butler_support import (  # noqa: F401
+    CCD,
+    DISASSEMBLED,
+    RUN,
+    TRACT,
+    VISIT,
+    butler,
+    ccd,
+    digests,
+    files_of,
+    new_repo,
+    nothing_cached,
+    register,
+    root,
+    visit,
+)
+from lsst.daf.butler import Butler, DatasetRef
 
-from compositeh5.butler import gather, link, put_component, put_links, put_overlay, put_visit, register_dataset_type
-
-CCD = {"instrument": "DemoCam", "visit": 903334, "detector": 4}
-VISIT = {"instrument": "DemoCam", "visit": 903334}
-TRACT = {"skymap": "demo", "tract": 9813}
-FILE_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
-
-
-@pytest.fixture(scope="module")
-def empty_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("components") / "repo"
-    create_repo(root)
-    add_tract(Butler.from_config(str(root), writeable=True))
-    return root
-
-
-@pytest.fixture
-def root(empty_repo: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(empty_repo, tmp_path / "repo"))
-
-
-@pytest.fixture
-def butler(root: Path) -> Butler:
-    return Butler.from_config(str(root), run=RUN)
+from compositeh5.butler import gather, link, put_component, put_links, put_overlay, put_visit
 
 
 @pytest.fixture
 def apart(tmp_path: Path) -> Butler:
-    changes = {"datastore": {"cls": FILE_DATASTORE, "composites": {"disassembled": {"CompositeH5ExposureV1": True}}}}
-    butler = create_repo_with(tmp_path / "apart", changes)
-    add_tract(butler)
-    return butler
-
-
-@pytest.fixture(autouse=True)
-def _nothing_cached() -> Iterator[None]:
-    current().clear_cache()
-    yield
-    current().clear_cache()
-
-
-def add_tract(butler: Butler) -> None:
-    butler.registry.insertDimensionData(
-        "skymap", {"name": "demo", "hash": b"1", "tract_max": 20000, "patch_nx_max": 9, "patch_ny_max": 9}
-    )
-    butler.registry.insertDimensionData("tract", {"skymap": "demo", "id": 9813})
+    return new_repo(tmp_path / "apart", DISASSEMBLED)
 
 
 def put_base(butler: Butler, shape: tuple[int, int] = (30, 40)) -> tuple[DatasetRef, DatasetRef]:
     """Store a visit and an exposure that links to it."""
-    whole = ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT, stage="raw")
-    visit_ref, (ref,) = put_visit(butler, whole, [exposure(shape, photo_calib=None).replace(data_id=CCD)])
+    visit_ref, (ref,) = put_visit(butler, visit(), [ccd(shape=shape, photo_calib=None)])
     return visit_ref, ref
 
 
@@ -84,10 +58,6 @@ def better_wcs() -> WCS:
     wcs.wcs.crval = [150.2, 2.3]
     wcs.wcs.set()
     return wcs
-
-
-def digests(composite: ch5.Composite) -> dict[str, str]:
-    return {name: composite.component_digest(name) for name in composite}
 
 
 CALIB = ch5.PhotoCalib(57.5, 0.25)
@@ -121,17 +91,8 @@ def test_versions_are_not_disassembled(apart: Butler) -> None:
 
 
 def test_a_list_of_all_detectors_of_a_visit(butler: Butler) -> None:
-    whole = ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT)
-    ccds = [
-        exposure((30, 40)).replace(
-            {"image": ch5.Image(np.full((30, 40), d, np.float32))}, data_id={**CCD, "detector": d}
-        )
-        for d in (3, 1, 2)
-    ]
-    put_visit(butler, whole, ccds)
-    butler.registry.registerDatasetType(
-        DatasetType("mosaic", ["instrument", "visit"], "CompositeH5RawV1", universe=butler.dimensions)
-    )
+    put_visit(butler, visit(), [ccd(d, image=ch5.Image(np.full((30, 40), d, np.float32))) for d in (3, 1, 2)])
+    register(butler, "mosaic", VISIT, "CompositeH5RawV1")
     members = gather(butler, "calexp", "image", VISIT, key="detector", expected=[1, 2, 3])
     with counted_reads() as count:
         ref = put_links(butler, "mosaic", {"amplifiers": members}, VISIT)
@@ -271,10 +232,9 @@ def test_overlays_that_cannot_be(butler: Butler, root: Path) -> None:
 
 
 def test_an_overlay_keeps_links_that_the_butler_does_not_know(butler: Butler, tmp_path: Path) -> None:
-    outside = ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT)
+    outside = visit()
     outside.write(tmp_path / "outside.h5")
-    register_dataset_type(butler, "calexp", "exposure")
-    base = butler.put(exposure((30, 40), visit_info=outside.link("visit_info")), "calexp", CCD)
+    base = butler.put(ccd(visit_info=outside.link("visit_info")), "calexp", CCD)
     ref = put_overlay(butler, base, {"wcs": better_wcs()}, "calexp", run="u/jointcal")
     assert butler.get(ref.makeComponentRef("visit_info")) == visit_info()
 
@@ -308,10 +268,7 @@ def test_a_composite_of_what_other_tasks_stored(butler: Butler, root: Path) -> N
     given = exposure((1500, 2000))
     sources: dict[str, Any] = {"visit_info": visit_ref}
     for name, storage_class in (("image", "Image"), ("mask", "Mask"), ("wcs", "Wcs"), ("psf", "Psf")):
-        task_output = DatasetType(
-            f"task_{name}", tuple(CCD), f"CompositeH5{storage_class}V1", universe=butler.dimensions
-        )
-        butler.registry.registerDatasetType(task_output)
+        task_output = register(butler, f"task_{name}", CCD, f"CompositeH5{storage_class}V1")
         sources[name] = butler.put(given[name], task_output, CCD)
     sources["wcs"] = butler.getDeferred(sources["wcs"])
     before = files_of(root)

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 from astropy.table import Table
-from support import exposure, pixels, simple_wcs, visit_info
+from support import pixels, simple_wcs, visit_info
 
 import compositeh5 as ch5
 from compositeh5.composite.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import RUN, create_repo
+from butler_support import RUN, VISIT, ccd, digest_of, new_repo, nothing_cached, visit  # noqa: F401
 from lsst.daf.butler import Butler
 
-from compositeh5.butler import link, put_overlay, put_visit, register_dataset_type
+from compositeh5.butler import link, put_overlay, put_visit
 
-VISIT = {"instrument": "DemoCam", "visit": 903334}
 DETECTORS = range(3)
-READERS = 8
+READERS = 4
 ROUNDS = 2
 
 Answers = dict[str, list[str]]
@@ -37,10 +35,6 @@ class Barrier(Protocol):
     def wait(self, timeout: float | None = None) -> int: ...
 
 
-def given(detector: int) -> ch5.Composite:
-    return exposure((30, 40)).replace(data_id={**VISIT, "detector": detector})
-
-
 def catalog() -> Table:
     # Larger than what is kept in memory: it is read from the file by each who follows a link to it.
     return Table({"flux": pixels((210_000, 5))})
@@ -50,13 +44,10 @@ def catalog() -> Table:
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A visit, its detectors, overlays of these, and catalogues with links to one table: all is linked."""
     root = tmp_path_factory.mktemp("readers") / "repo"
-    create_repo(root)
-    butler = Butler.from_config(str(root), run=RUN)
-    visit = ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT)
-    _, refs = put_visit(butler, visit, map(given, DETECTORS))
+    butler = new_repo(root)
+    _, refs = put_visit(butler, visit(), map(ccd, DETECTORS))
     for ref in refs:
         put_overlay(butler, ref, {"wcs": simple_wcs((30, 40))}, "calexp", run="overlays", stage="jointcal")
-    register_dataset_type(butler, "src", "source_catalog")
     first = butler.put(ch5.Composite("source_catalog", table=catalog()), "src", refs[0].dataId)
     for ref in refs[1:]:
         butler.put(ch5.Composite("source_catalog", table=link(butler, first, "table")), "src", ref.dataId)
@@ -66,25 +57,14 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def expected() -> Answers:
     """What was put, told by digests."""
-    info = digest(ch5.Record(visit_info()))
-    answers = {"table": [digest(catalog())]}
+    info = digest_of(ch5.Record(visit_info()))
+    answers = {"table": [digest_of(catalog())]}
     for detector in DETECTORS:
-        whole = given(detector)
+        whole = ccd(detector)
         part = whole.cutout(ch5.Box(100, 110, 200, 220), components=["image"])
         digests = sorted(whole.component_digest(name) for name in whole)
         answers[str(detector)] = [info, part.component_digest("image"), *sorted([*digests, info])]
     return answers
-
-
-@pytest.fixture(autouse=True)
-def _nothing_cached() -> Iterator[None]:
-    current().clear_cache()
-    yield
-    current().clear_cache()
-
-
-def digest(value: Any) -> str:
-    return ch5.Composite(None, value=value).component_digest("value")
 
 
 def read(butler: Butler) -> Answers:
@@ -97,8 +77,8 @@ def read(butler: Butler) -> Answers:
         # All of an overlay is linked but its WCS.
         whole = butler.get("calexp", data_id, collections="overlays")
         assert set(whole.links) == {*whole} - {"wcs"}
-        answers[str(detector)] = [digest(info), digest(part), *sorted(map(digest, whole.values()))]
-    answers["table"] = [digest(butler.get("src.table", {**VISIT, "detector": DETECTORS[-1]}))]
+        answers[str(detector)] = [digest_of(info), digest_of(part), *sorted(map(digest_of, whole.values()))]
+    answers["table"] = [digest_of(butler.get("src.table", {**VISIT, "detector": DETECTORS[-1]}))]
     return answers
 
 
@@ -133,7 +113,7 @@ def read_in_process(root: str) -> list[Answers]:
     return read_at_once(Butler.from_config(root, collections=RUN), _barrier)
 
 
-def test_eight_processes_get_the_same(repo: Path, expected: Answers) -> None:
+def test_processes_get_the_same(repo: Path, expected: Answers) -> None:
     # New processes, but for the imports, which would take most of the time.
     context = get_context("forkserver")
     context.set_forkserver_preload(

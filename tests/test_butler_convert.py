@@ -10,8 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +30,13 @@ from compositeh5.trees.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import add_instrument, files_of
+from butler_support import FILE, MEMORY, add_instrument, chain, files_of, register, run_butler
 from click.testing import CliRunner
 from fits_formatter import FitsFormatter
 from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
+from lsst.daf.butler.cli.butler import cli as butler_cli
 from test_convert import hdu_list
 
-from compositeh5.butler.commands import commands
 from compositeh5.butler.converting import Conversion, convert_dataset_type
 from compositeh5.butler.formatter import CompositeFormatter
 from compositeh5.butler.installing import install
@@ -45,8 +44,6 @@ from compositeh5.fits.conversion import read_exposure
 
 VISITS = (903334, 903335)
 PIXEL_DIMENSIONS = ("instrument", "visit", "detector")
-FILE_DATASTORE = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
-(COMMAND,) = (command for command in commands() if command.name == "compositeh5-convert")
 
 
 def data_id(visit: int, detector: int) -> dict[str, Any]:
@@ -66,15 +63,14 @@ def ingest(butler: Butler, path: Path, dataset_type: DatasetType, **key: Any) ->
     return ref
 
 
-def new_repo(folder: Path, scratch: Path, /, **datastore: Any) -> Butler:
+def stock(folder: Path, scratch: Path, /, **datastore: Any) -> Butler:
     """Make a stock repository, with FITS exposures of three detectors of two visits."""
     config = Config({"datastore": datastore} if datastore else {})
     Butler.makeRepo(str(folder), config=config, forceConfigRoot=not datastore)
     install(str(folder))
     butler = Butler.from_config(str(folder), run="fits")
     add_instrument(butler)
-    dataset_type = DatasetType("calexp_fits", PIXEL_DIMENSIONS, "ExposureF", universe=butler.dimensions)
-    butler.registry.registerDatasetType(dataset_type)
+    dataset_type = register(butler, "calexp_fits", PIXEL_DIMENSIONS, "ExposureF")
     for visit in VISITS:
         for detector in range(3):
             ingest(butler, fits_file(scratch / "in.fits", visit, detector), dataset_type, **data_id(visit, detector))
@@ -84,7 +80,7 @@ def new_repo(folder: Path, scratch: Path, /, **datastore: Any) -> Butler:
 @pytest.fixture(scope="module")
 def stock_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("convert")
-    new_repo(folder / "repo", folder).close()
+    stock(folder / "repo", folder).close()
     return folder / "repo"
 
 
@@ -165,7 +161,7 @@ def test_a_deviating_detector_keeps_its_own(root: Path, tmp_path: Path) -> None:
     assert "weather" not in butler.get("calexp.visit_info", data_id(903334, 1))
 
 
-def test_by_processes_and_with_recipes(root: Path) -> None:
+def test_by_processes_and_with_recipes(root: Path, processes: Executor) -> None:
     path = root / "butler.yaml"
     config = yaml.safe_load(path.read_text())
     formatters = config["datastore"]["formatters"]
@@ -185,8 +181,7 @@ def test_by_processes_and_with_recipes(root: Path) -> None:
         assert set(levels) == {None, level}
     with pytest.raises(errors.ConfigurationError, match="no recipe 'smal' .*did you mean 'small'"):
         convert(root, recipe="smal")
-    with ProcessPoolExecutor(2, get_context("spawn")) as processes:
-        assert convert(root, executor=processes, recipe="small") == Conversion(converted=6)
+    assert convert(root, executor=processes, recipe="small") == Conversion(converted=6)
     butler = Butler.from_config(str(root), collections="h5")
     assert butler.get("calexp", data_id(VISITS[1], 2))["image"].shape == (30, 20)
 
@@ -228,17 +223,21 @@ def test_a_killed_conversion_is_continued(root: Path) -> None:
 TABLE = data_id(903334, 1)
 
 
-def put_table(butler: Butler, storage_class: str, table: Any) -> None:
-    dataset_type = DatasetType("src_table", PIXEL_DIMENSIONS, storage_class, universe=butler.dimensions)
-    butler.registry.registerDatasetType(dataset_type)
-    butler.put(table, "src_table", TABLE, run="tables")
+def put_table(butler: Butler, storage_class: str, table: Any, name: str = "src_table") -> None:
+    butler.put(table, register(butler, name, PIXEL_DIMENSIONS, storage_class), TABLE, run="tables")
+
+
+@pytest.fixture(scope="module")
+def tables(stock_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Butler]:
+    root = Path(shutil.copytree(stock_repo, tmp_path_factory.mktemp("tables") / "repo"))
+    return root, Butler.from_config(str(root), run="tables")
 
 
 @pytest.mark.parametrize(
     ("storage_class", "given"),
     [
         ("AstropyTable", lambda table: table),
-        ("AstropyQTable", QTable),
+        ("AstropyQTable", lambda table: QTable(table, units={"flux": u.nJy})),
         ("ArrowAstropy", lambda table: table),
         ("ArrowTable", lambda table: parquet().astropy_to_arrow(table)),
         ("ArrowNumpy", lambda table: table.as_array()),
@@ -246,27 +245,22 @@ def put_table(butler: Butler, storage_class: str, table: Any) -> None:
         ("DataFrame", lambda table: table.to_pandas()),
     ],
 )
-def test_tables(root: Path, storage_class: str, given: Callable[[Table], Any]) -> None:
+def test_tables(tables: tuple[Path, Butler], storage_class: str, given: Callable[[Table], Any]) -> None:
     if storage_class == "DataFrame":
         pytest.importorskip("pandas", reason="needs pandas (the extra `test`)")
+    root, butler = tables
     table = Table({"id": np.arange(50), "flux": np.linspace(0, 1, 50), "name": [f"s{i}" for i in range(50)]})
-    put_table(Butler.from_config(str(root), writeable=True, run="tables"), storage_class, given(table))
-    done = convert_dataset_type(str(root), "src_table", "src", run="h5", collections="tables")
+    put_table(butler, storage_class, given(table), storage_class)
+    done = convert_dataset_type(str(root), storage_class, "src", run=f"h5/{storage_class}", collections="tables")
     assert done == Conversion(converted=1)
-    got = Butler.from_config(str(root), collections="h5").get("src.table", TABLE)
+    got = butler.get("src.table", TABLE, collections=f"h5/{storage_class}")
     for name in table.colnames:
-        assert list(got[name]) == list(table[name])
+        assert np.asarray(got[name]).tolist() == table[name].tolist()
+    assert got["flux"].unit == (u.nJy if storage_class == "AstropyQTable" else None)
 
 
 def parquet() -> Any:
     return pytest.importorskip("lsst.daf.butler.formatters.parquet")
-
-
-def test_units_of_a_table_are_kept(root: Path) -> None:
-    table = QTable({"flux": np.arange(3.0) * u.nJy})
-    put_table(Butler.from_config(str(root), writeable=True, run="tables"), "AstropyQTable", table)
-    convert_dataset_type(str(root), "src_table", "src", run="h5", collections="tables")
-    assert Butler.from_config(str(root), collections="h5").get("src.table", TABLE)["flux"].unit == u.nJy
 
 
 TEMPLATES = {
@@ -277,21 +271,11 @@ TEMPLATES = {
 
 def test_a_chain_of_datastores(tmp_path: Path) -> None:
     children = [
-        {
-            "cls": FILE_DATASTORE,
-            "root": f"<butlerRoot>/{name}",
-            "records": {"table": f"records_{name}"},
-            "templates": {"default": template},
-        }
-        for name, template in TEMPLATES.items()
+        {**FILE, "root": f"<butlerRoot>/{n}", "records": {"table": f"records_{n}"}, "templates": {"default": template}}
+        for n, template in TEMPLATES.items()
     ]
-    memory = {"cls": "lsst.daf.butler.datastores.inMemoryDatastore.InMemoryDatastore"}
-    chain = {
-        "cls": "lsst.daf.butler.datastores.chainedDatastore.ChainedDatastore",
-        "datastores": [memory, *children],
-    }
     root = tmp_path / "chain"
-    new_repo(root, tmp_path, **chain)
+    stock(root, tmp_path, **chain(MEMORY, *children))
     assert convert(root) == Conversion(converted=6)
     assert len(list((root / "a").rglob("*.h5"))) == len(list((root / "b").rglob("*.h5"))) == 6 + 2
     butler = Butler.from_config(str(root), collections="h5")
@@ -301,7 +285,7 @@ def test_a_chain_of_datastores(tmp_path: Path) -> None:
 def test_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     object_store = pytest.importorskip("object_store")
     with object_store.object_store(monkeypatch):
-        new_repo(tmp_path / "remote", tmp_path, cls=FILE_DATASTORE, root="s3://data/repo")
+        stock(tmp_path / "remote", tmp_path, **FILE, root="s3://data/repo")
         assert convert(tmp_path / "remote") == Conversion(converted=6)
         assert convert(tmp_path / "remote") == Conversion(present=6)
         butler = Butler.from_config(str(tmp_path / "remote"), collections="h5")
@@ -316,8 +300,7 @@ def test_datasets_of_several_files_are_refused(root: Path) -> None:
     config["datastore"]["composites"] = {"disassembled": {"CompositeH5ExposureV1": True}}
     path.write_text(yaml.safe_dump(config))
     butler = Butler.from_config(str(root), run="apart")
-    dataset_type = DatasetType("apart", PIXEL_DIMENSIONS, "CompositeH5ExposureV1", universe=butler.dimensions)
-    butler.registry.registerDatasetType(dataset_type)
+    register(butler, "apart", PIXEL_DIMENSIONS, "CompositeH5ExposureV1")
     butler.put(exposure((30, 40)), "apart", TABLE)
     with pytest.raises(errors.DefinitionError, match="a file for each component"):
         convert_dataset_type(str(root), "apart", "calexp", run="h5", collections="apart")
@@ -326,8 +309,7 @@ def test_datasets_of_several_files_are_refused(root: Path) -> None:
 def test_real_exposures(root: Path, tmp_path: Path) -> None:
     path = data_file("HSC-0908120-056-small.fits")
     butler = Butler.from_config(str(root), run="fits")
-    dataset_type = DatasetType("hsc", PIXEL_DIMENSIONS, "ExposureF", universe=butler.dimensions)
-    butler.registry.registerDatasetType(dataset_type)
+    dataset_type = register(butler, "hsc", PIXEL_DIMENSIONS, "ExposureF")
     for detector in (4, 5):
         ingest(butler, path, dataset_type, **data_id(903334, detector))
     assert convert_dataset_type(str(root), "hsc", "calexp", run="h5", collections="fits") == Conversion(converted=2)
@@ -338,21 +320,19 @@ def test_real_exposures(root: Path, tmp_path: Path) -> None:
 
 
 def test_the_command(root: Path) -> None:
-    arguments = [str(root), "calexp_fits", "calexp", "h5", "--collections", "fits"]
-    done = CliRunner().invoke(COMMAND, [*arguments, "--where", "instrument = 'DemoCam' and visit = 903334"])
-    assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[-1] == "3 datasets converted, 0 were there"
+    arguments = ["compositeh5-convert", root, "calexp_fits", "calexp", "h5", "--collections", "fits"]
+    done = run_butler(*arguments, "--where", "instrument = 'DemoCam' and visit = 903334")
+    assert done[-1] == "3 datasets converted, 0 were there"
     stored_fits(root, 903335, 0).write_bytes(b"SIMPLE  = nonsense")
-    as_json = CliRunner().invoke(COMMAND, [*arguments, "--json"])
-    document = json.loads(as_json.stdout)
-    assert (document["converted"], document["present"], len(document["failures"])) == (0, 3, 1)
-    failed = CliRunner().invoke(COMMAND, arguments)
-    assert failed.exit_code == as_json.exit_code == 2
+    failed = CliRunner().invoke(butler_cli, list(map(str, arguments)))
+    assert failed.exit_code == 2
     assert "0 datasets converted, 3 were there" in failed.output
     assert "Not converted" in failed.output
-    unknown = CliRunner().invoke(COMMAND, [str(root), "nothing", "calexp", "h5", "--collections", "fits"])
-    assert unknown.exit_code == 2
-    assert "nothing" in unknown.output
+    as_json = CliRunner().invoke(butler_cli, [*map(str, arguments), "--json"])
+    document = json.loads(as_json.stdout)
+    assert (document["converted"], document["present"], len(document["failures"])) == (0, 3, 1)
+    arguments[2] = "nothing"
+    assert "nothing" in run_butler(*arguments, code=2)[-1]
 
 
 def test_a_repository_that_stores_no_composites_yet_says_what_to_do(tmp_path: Path) -> None:

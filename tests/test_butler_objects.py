@@ -21,8 +21,23 @@ from compositeh5.errors import BrokenLinkError, DefinitionError
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
 import observations
-from butler_support import RUN, create_repo_with, files_of
-from lsst.daf.butler import Butler, DatasetProvenance, DatasetRef, DatasetType, FileDataset
+from butler_support import (
+    ALL_DISASSEMBLED,
+    CCD,
+    FILE,
+    MEMORY,
+    RUN,
+    VISIT,
+    chain,
+    child,
+    files_of,
+    in_new_run,
+    new_repo,
+    nothing_cached,  # noqa: F401
+    purge,
+    register,
+)
+from lsst.daf.butler import Butler, DatasetProvenance, DatasetRef, FileDataset
 from observations import Observation, Unregistered
 
 from compositeh5.butler import (
@@ -32,25 +47,15 @@ from compositeh5.butler import (
     put_component,
     put_links,
     put_overlay,
-    register_dataset_type,
     subset,
     transfer_closure,
 )
 from compositeh5.butler.formatter import CompositeFormatter
 
-VISIT = {"instrument": "DemoCam", "visit": 903334}
-CCD = {**VISIT, "detector": 4}
 BOX = ch5.Box(2, 12, 5, 25)
 
-DATASTORES = "lsst.daf.butler.datastores"
 NAMES = ("TestObservationV1", "TestUnregisteredV1")
 FORMATTERS = dict.fromkeys(NAMES, "compositeh5.butler.formatter.CompositeFormatter")
-FILE = {"cls": f"{DATASTORES}.fileDatastore.FileDatastore", "formatters": FORMATTERS}
-APART = {**FILE, "composites": {"default": True}}
-MEMORY = {"cls": f"{DATASTORES}.inMemoryDatastore.InMemoryDatastore"}
-# The formatters of a child of a chain are its own.
-CHILD = {**FILE, "root": "<butlerRoot>/files"}
-CHAIN = {"cls": f"{DATASTORES}.chainedDatastore.ChainedDatastore", "datastores": [MEMORY, CHILD]}
 
 
 def storage_class(python_type: str) -> dict[str, Any]:
@@ -72,11 +77,9 @@ def storage_class(python_type: str) -> dict[str, Any]:
 
 def repository(root: Path, datastore: dict[str, Any] = FILE) -> Butler:
     classes = {NAMES[0]: storage_class("Observation"), NAMES[1]: storage_class("Unregistered")}
-    butler = create_repo_with(root, {"storageClasses": classes, "datastore": datastore}, own_roots=True)
+    butler = new_repo(root, {**datastore, "formatters": FORMATTERS}, storageClasses=classes)
     for name, storage in zip(("observation", "unregistered"), NAMES, strict=True):
-        dimensions = observations.definition.dimensions
-        butler.registry.registerDatasetType(DatasetType(name, dimensions, storage, universe=butler.dimensions))
-    register_dataset_type(butler, "visit", "visit")
+        register(butler, name, observations.definition.dimensions, storage)
     return butler
 
 
@@ -88,41 +91,54 @@ def observation(info: Any = None, cls: type[Observation] = Observation) -> Obser
 
 
 def put_visit_info(butler: Butler) -> DatasetRef:
-    return butler.put(ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT), "visit", VISIT)
+    return butler.put(ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT), "visit_metadata", VISIT)
 
 
 @dataclass
 class Mode:
-    """A Butler, and whether it has files."""
+    """A Butler with a run in which there is nothing yet, and whether it has files."""
 
     butler: Butler
     root: Path
-    files: bool = True
-    later: bool = False
+    files: bool
+    later: bool
+
+    def __post_init__(self) -> None:
+        self.before = files_of(self.root)
 
     def reader(self) -> Butler:
         """Return the Butler that reads: in a chain, one that finds nothing in memory."""
-        return Butler.from_config(str(self.root), run=RUN) if self.later else self.butler
+        return Butler.from_config(str(self.root), run=self.butler.run) if self.later else self.butler
+
+    def new_files(self) -> set[Path]:
+        return files_of(self.root) - self.before
 
 
-MODES: dict[str, tuple[dict[str, Any], dict[str, bool]]] = {
-    "file": (FILE, {}),
-    "disassembled": (APART, {}),
-    "memory": (MEMORY, {"files": False}),
-    "chain": (CHAIN, {}),
-    "chain_later": (CHAIN, {"later": True}),
+# The formatters of a child of a chain are its own.
+CHAIN = chain(MEMORY, child("files", formatters=FORMATTERS))
+MODES: dict[str, tuple[dict[str, Any], bool, bool]] = {
+    "file": (FILE, True, False),
+    "disassembled": (ALL_DISASSEMBLED, True, False),
+    "memory": (MEMORY, False, False),
+    "chain_later": (CHAIN, True, True),
 }
 
 
-@pytest.fixture(params=MODES)
-def mode(request: pytest.FixtureRequest, tmp_path: Path) -> Mode:
-    datastore, more = MODES[request.param]
-    return Mode(repository(tmp_path / "repo", datastore), tmp_path / "repo", **more)
+@pytest.fixture(scope="module", params=MODES)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Butler, Path, bool, bool]:
+    datastore, files, later = MODES[request.param]
+    root = tmp_path_factory.mktemp(request.param) / "repo"
+    return repository(root, datastore), root, files, later
+
+
+@pytest.fixture
+def mode(shared: tuple[Butler, Path, bool, bool]) -> Mode:
+    butler, root, files, later = shared
+    return Mode(in_new_run(butler), root, files, later)
 
 
 @pytest.fixture(autouse=True)
 def _nothing_fails() -> Iterator[None]:
-    current().clear_cache()
     yield
     observations.fails.clear()
 
@@ -145,9 +161,8 @@ def test_an_object_is_put_and_got(mode: Mode) -> None:
     seen.image.array[:] = 0
     reader = mode.reader()
     assert_same(reader.get(ref), observation())
-    assert_same(reader.get("observation", CCD), observation())
     assert_same(reader.getDeferred("observation", CCD).get(), observation())
-    assert bool(files_of(mode.root)) == mode.files
+    assert bool(mode.new_files()) == mode.files
 
 
 def test_optional_components_may_be_absent(mode: Mode) -> None:
@@ -175,7 +190,7 @@ def test_no_other_component_is_read(tmp_path: Path) -> None:
     butler = repository(tmp_path)
     visit = put_visit_info(butler)
     butler.put(observation(link(butler, visit, "visit_info")), "observation", CCD)
-    butler.pruneDatasets([visit], disassociate=True, unstore=True, purge=True)
+    purge(butler, visit)
     current().clear_cache()
     assert butler.get("observation.wcs", CCD).wcs.compare(simple_wcs((30, 40)).wcs)
     with pytest.raises(BrokenLinkError):
@@ -197,7 +212,7 @@ def test_parameters_give_an_object_of_parts(mode: Mode) -> None:
 
 
 def test_what_the_butler_knows_is_in_the_file(tmp_path: Path) -> None:
-    for name, datastore in (("whole", FILE), ("apart", APART)):
+    for name, datastore in (("whole", FILE), ("apart", ALL_DISASSEMBLED)):
         butler = repository(tmp_path / name, datastore)
         made = DatasetProvenance()
         made.add_input(put_visit_info(butler))
@@ -219,7 +234,7 @@ def test_a_file_of_a_script_is_ingested(tmp_path: Path) -> None:
 # ---- Links --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("datastore", [FILE, APART], ids=["file", "disassembled"])
+@pytest.mark.parametrize("datastore", [FILE, ALL_DISASSEMBLED], ids=["file", "disassembled"])
 def test_an_object_holds_a_link(tmp_path: Path, datastore: dict[str, Any]) -> None:
     butler = repository(tmp_path / "repo", datastore)
     visit = put_visit_info(butler)
@@ -262,7 +277,7 @@ def test_a_composite_is_put_and_got_as_an_object(mode: Mode) -> None:
     assert mode.reader().get("observation.stage", CCD) == "isr"
 
 
-@pytest.mark.parametrize("datastore", [FILE, APART], ids=["file", "disassembled"])
+@pytest.mark.parametrize("datastore", [FILE, ALL_DISASSEMBLED], ids=["file", "disassembled"])
 def test_overlays_of_objects(tmp_path: Path, datastore: dict[str, Any]) -> None:
     butler = repository(tmp_path, datastore)
     ref = butler.put(observation(), "observation", CCD)
@@ -288,8 +303,9 @@ def cause(caught: pytest.ExceptionInfo[BaseException]) -> BaseException:
     return caught.value.__cause__ or caught.value
 
 
-@pytest.mark.parametrize("part", ["constructor", "setter"])
-@pytest.mark.parametrize("error", [TypeError("missing argument"), KeyError("image")], ids=["TypeError", "KeyError"])
+@pytest.mark.parametrize(
+    ("part", "error"), [("constructor", TypeError("missing argument")), ("setter", KeyError("image"))]
+)
 def test_errors_of_a_class_come_out_of_a_get_unchanged(mode: Mode, part: str, error: Exception) -> None:
     mode.butler.put(observation(), "observation", CCD)
     observations.fails[part] = error
@@ -307,13 +323,13 @@ def test_errors_of_a_class_come_out_of_a_put(mode: Mode) -> None:
         mode.butler.put(seen, "observation", CCD)
     assert cause(caught) is error
     assert not mode.butler.exists("observation", CCD)
-    assert not files_of(mode.root)
+    assert not mode.new_files()
 
 
 def test_objects_of_another_class_are_refused(mode: Mode) -> None:
     with pytest.raises(TypeError):
         mode.butler.put({"image": 1}, "observation", CCD)
-    assert not files_of(mode.root)
+    assert not mode.new_files()
 
 
 def test_composites_of_another_definition_are_refused(mode: Mode) -> None:

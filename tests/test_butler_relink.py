@@ -15,7 +15,7 @@ from typing import Any
 
 import h5py
 import pytest
-from support import exposure, visit_info
+from support import visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors
@@ -24,28 +24,33 @@ from compositeh5.composite.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import RUN, SEED, create_repo_with
-from linked_datasets import (  # noqa: F401
+from butler_support import (  # noqa: F401
     DISASSEMBLED,
-    FILE_DATASTORE,
-    ON_SQLITE,
+    MEMORY,
     OTHER_TEMPLATES,
+    RUN,
     VISIT,
-    Repositories,
-    _nothing_cached,
-    _repositories,
     butler,
+    catalog,
+    ccd,
     ccd_id,
+    chain,
+    child,
     content,
+    ingest_together,
     move_file,
     moved,
+    new_repo,
+    nothing_cached,
+    purge,
     put_ccds,
     put_overlay_and_catalog,
-    repositories,
+    register,
     root,
     states,
+    visit,
 )
-from lsst.daf.butler import Butler, Config, DatasetRef, DatasetType, FileDataset
+from lsst.daf.butler import Butler, DatasetRef, FileDataset
 
 from compositeh5.butler import (
     Relinking,
@@ -53,7 +58,6 @@ from compositeh5.butler import (
     export_closure,
     link,
     linked_refs,
-    register_dataset_type,
     relink,
     transfer_closure,
 )
@@ -75,7 +79,7 @@ def files_with_content(root: Path) -> dict[Path, bytes]:
 GET = """
 import sys
 from lsst.daf.butler import Butler
-from linked_datasets import content
+from butler_support import content
 
 butler = Butler.from_config(sys.argv[1])
 refs = butler.get_many_datasets(sys.argv[2:])
@@ -120,7 +124,6 @@ def test_gets_find_linked_components_after_an_import_to_other_places(moved: Butl
     assert content_in_a_new_process(tmp_path / "renamed", users) == told
 
 
-@ON_SQLITE
 def test_the_map_is_brought_up_to_date(butler: Butler, root: Path) -> None:
     """By calls for all, and for some, datasets."""
     visit_ref, (first, second) = put_ccds(butler)
@@ -139,31 +142,29 @@ def test_the_map_is_brought_up_to_date(butler: Butler, root: Path) -> None:
     assert map_of(root)["again/visit.h5"] == by_visit
     assert "elsewhere/visit.h5" not in map_of(root)
     assert set(states(butler).values()) == {"ok", "mapped"}
-    butler.pruneDatasets([first], disassociate=True, unstore=True, purge=True)
+    purge(butler, first)
     relink(butler, [second])
     assert map_of(root) == {"again/visit.h5": by_visit}
-    butler.pruneDatasets([visit_ref], disassociate=True, unstore=True, purge=True)
+    purge(butler, visit_ref)
     relink(butler)
     assert not (root / MAP).exists()
 
 
-@ON_SQLITE
-def test_disassembled_composites(tmp_path: Path, repositories: Repositories) -> None:
+def test_disassembled_composites(tmp_path: Path) -> None:
     """As users of links, and as targets: each component is in a file of its own."""
-    apart = repositories.with_camera(tmp_path / "apart", DISASSEMBLED)
+    apart = new_repo(tmp_path / "apart", DISASSEMBLED)
     visit_ref, (first,) = put_ccds(apart, 1)
     overlay, catalog = put_overlay_and_catalog(apart, first)
     names = ("wcs", "psf", "image")
     ch5.Composite(None, {name: link(apart, first, name) for name in names}).write(tmp_path / "links.h5")
-    dataset_type = DatasetType("links", tuple(ccd_id()), "CompositeH5PartsV1", universe=apart.dimensions)
-    apart.registry.registerDatasetType(dataset_type)
+    dataset_type = register(apart, "links", tuple(ccd_id()), "CompositeH5PartsV1")
     user = DatasetRef(dataset_type, first.dataId, run=RUN)
     apart.ingest(FileDataset(str(tmp_path / "links.h5"), [user], formatter=CompositeFormatter), transfer="move")
     users = [first, overlay, catalog, user]
     expected = content(apart, users)
     move_file(apart, visit_ref, "elsewhere/visit.h5")
     (tmp_path / "apart").rename(tmp_path / "renamed")
-    renamed = repositories.open(tmp_path / "renamed")
+    renamed = Butler.from_config(str(tmp_path / "renamed"))
     assert set(relink(renamed).mapped) == set(users)
     pieces = {entry["info"]["component"] for entry in map_of(tmp_path / "renamed").values()}
     assert pieces == {"visit_info", *names}
@@ -172,23 +173,11 @@ def test_disassembled_composites(tmp_path: Path, repositories: Repositories) -> 
     assert renamed.get(first.makeComponentRef("visit_info")) == visit_info()
 
 
-def ingested(butler: Butler, path: Path, detectors: int = 2) -> list[DatasetRef]:
-    """Ingest one file of several exposures that link to a stored visit."""
-    visit_ref, _ = put_ccds(butler, 0)
-    register_dataset_type(butler, "calexp", "exposure")
-    info = link(butler, visit_ref, "visit_info")
-    ccds = {f"ccd{d}": exposure((30, 40), visit_info=info).replace(data_id=ccd_id(d)) for d in range(detectors)}
-    ch5.write_file(path, ccds)
-    dataset_type = butler.get_dataset_type("calexp")
-    ids = [butler.registry.expandDataId(ccd_id(d)) for d in range(detectors)]
-    refs = [DatasetRef(dataset_type, data_id, run=RUN) for data_id in ids]
-    butler.ingest(FileDataset(str(path), refs, formatter=CompositeFormatter), transfer="copy")
-    return refs
-
-
 def test_a_file_of_several_composites(butler: Butler, tmp_path: Path) -> None:
-    refs = ingested(butler, tmp_path / "all.h5")
-    (visit_ref,) = linked_refs(butler, refs)
+    visit_ref, _ = put_ccds(butler, 0)
+    info = link(butler, visit_ref, "visit_info")
+    refs = ingest_together(butler, tmp_path / "all.h5", [ccd(d, visit_info=info) for d in range(2)])
+    assert linked_refs(butler, refs) == [visit_ref]
     expected = content(butler, refs)
     move_file(butler, visit_ref, "elsewhere/visit.h5")
     assert set(relink(butler).mapped) == set(refs)
@@ -196,14 +185,12 @@ def test_a_file_of_several_composites(butler: Butler, tmp_path: Path) -> None:
     assert content(butler, refs) == expected
 
 
-@ON_SQLITE
 def test_links_in_nested_composites_and_in_lists(butler: Butler) -> None:
     visit_ref, _ = put_ccds(butler, 0)
     info = link(butler, visit_ref, "visit_info")
     inner = ch5.Composite(None, visit_info=info, note="of an amplifier")
     middle = ch5.Composite(None, inner=inner, more=[inner, inner])
-    dataset_type = DatasetType("nested", tuple(VISIT), "CompositeH5RawV1", universe=butler.dimensions)
-    butler.registry.registerDatasetType(dataset_type)
+    dataset_type = register(butler, "nested", tuple(VISIT), "CompositeH5RawV1")
     ref = butler.put(ch5.Composite(None, amplifiers=[middle]), dataset_type, VISIT)
     move_file(butler, visit_ref, "elsewhere/visit.h5")
     assert relink(butler).mapped == (ref,)
@@ -214,26 +201,14 @@ def test_links_in_nested_composites_and_in_lists(butler: Butler) -> None:
     assert butler.get(ref)["amplifiers"][0]["inner"]["visit_info"]["airmass"] == 1.0625
 
 
-@ON_SQLITE
-def test_datastores_that_hold_different_datasets(tmp_path: Path, repositories: Repositories) -> None:
+def test_datastores_that_hold_different_datasets(tmp_path: Path) -> None:
     """Each has a map, which also leads to the other."""
-    formatters = Config(SEED)["datastore", "formatters"].toDict()
+    nothing = {**MEMORY, "constraints": {"reject": ["all"]}}
     children = [
-        {
-            "cls": FILE_DATASTORE,
-            "root": f"<butlerRoot>/{name}",
-            "records": {"table": f"records_{name}"},
-            "formatters": formatters,
-            "constraints": {"reject": [rejected]},
-        }
+        child(name, constraints={"reject": [rejected]})
         for name, rejected in {"visits": "calexp", "ccds": "visit_metadata"}.items()
     ]
-    memory = {
-        "cls": "lsst.daf.butler.datastores.inMemoryDatastore.InMemoryDatastore",
-        "constraints": {"reject": ["all"]},
-    }
-    chain = "lsst.daf.butler.datastores.chainedDatastore.ChainedDatastore"
-    butler = repositories.with_camera(tmp_path / "repo", {"cls": chain, "datastores": [memory, *children]})
+    butler = new_repo(tmp_path / "repo", chain(nothing, *children))
     visit_ref, (ref,) = put_ccds(butler, 1)
     expected = content(butler, [ref])
     move_file(butler, visit_ref, "elsewhere/visit.h5")
@@ -246,14 +221,11 @@ def test_datastores_that_hold_different_datasets(tmp_path: Path, repositories: R
     assert states(butler) == {("calexp", "visit_info"): "mapped"}
 
 
-@ON_SQLITE
-def test_a_repository_in_an_object_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repositories: Repositories
-) -> None:
+def test_a_repository_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     object_store = pytest.importorskip("object_store")
     with object_store.object_store(monkeypatch):
-        remote = repositories.new(tmp_path / "remote", {**OTHER_TEMPLATES, "root": "s3://data/a repo"})
-        near = repositories.with_camera(tmp_path / "near")
+        remote = new_repo(tmp_path / "remote", {**OTHER_TEMPLATES, "root": "s3://data/a repo"}, bare=True)
+        near = new_repo(tmp_path / "near")
         _, (first,) = put_ccds(near, 1)
         overlay, catalog = put_overlay_and_catalog(near, first)
         expected = content(near, [catalog, overlay, first])
@@ -267,28 +239,23 @@ def test_a_repository_in_an_object_store(
         assert content(remote, [catalog, overlay, first]) == expected
 
 
-@ON_SQLITE
-def test_what_is_transferred_from_a_repository_with_a_map_has_one(
-    moved: Butler, tmp_path: Path, repositories: Repositories
-) -> None:
+def test_what_is_transferred_from_a_repository_with_a_map_has_one(moved: Butler, tmp_path: Path) -> None:
     relink(moved)
     refs = moved.query_datasets("calexp", collections=RUN)
     expected = content(moved, refs)
-    target = repositories.new(tmp_path / "third")
+    target = new_repo(tmp_path / "third", bare=True)
     transfer_closure(moved, target, refs)
     shutil.rmtree(tmp_path / "new")
     assert content(target, refs) == expected
 
 
-@ON_SQLITE
-def test_a_member_of_a_zip_file(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+def test_a_member_of_a_zip_file(butler: Butler, root: Path, tmp_path: Path) -> None:
     butler.registry.insertDimensionData("visit_detector_region", ccd_id(0))
     visit_ref, (ref,) = put_ccds(butler, 1)
     expected = content(butler, [ref])
-    target = repositories.with_camera(tmp_path / "new")
+    target = new_repo(tmp_path / "new")
     transfer_closure(butler, target, [visit_ref])
     archive = butler.retrieve_artifacts_zip([ref], tmp_path / "zips")
-    register_dataset_type(target, "calexp", "exposure")
     target.ingest_zip(archive, transfer="copy")
     shutil.rmtree(root)
     with pytest.raises(errors.BrokenLinkError):
@@ -297,7 +264,6 @@ def test_a_member_of_a_zip_file(butler: Butler, root: Path, tmp_path: Path, repo
     assert content(target, [ref]) == expected
 
 
-@ON_SQLITE
 def test_a_file_that_cannot_be_read_is_told_and_others_are_mapped(butler: Butler) -> None:
     visit_ref, (first, second) = put_ccds(butler)
     move_file(butler, visit_ref, "elsewhere/visit.h5")
@@ -308,7 +274,6 @@ def test_a_file_that_cannot_be_read_is_told_and_others_are_mapped(butler: Butler
     assert str(first.id) in left
 
 
-@ON_SQLITE
 def test_a_map_that_is_damaged_is_told(butler: Butler, root: Path) -> None:
     visit_ref, (ref,) = put_ccds(butler, 1)
     move_file(butler, visit_ref, "elsewhere/visit.h5")
@@ -323,7 +288,6 @@ def test_a_map_that_is_damaged_is_told(butler: Butler, root: Path) -> None:
 
 
 def test_a_butler_without_files_has_no_map(tmp_path: Path) -> None:
-    memory = {"cls": "lsst.daf.butler.datastores.inMemoryDatastore.InMemoryDatastore"}
-    butler = create_repo_with(tmp_path / "repo", {"datastore": memory})
+    butler = new_repo(tmp_path / "repo", MEMORY)
     with pytest.raises(errors.ConfigurationError, match="no datastore for a map"):
         relink(butler)

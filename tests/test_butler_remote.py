@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import exposure, pixels, visit_info
+from support import pixels, visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors
@@ -16,14 +16,12 @@ from compositeh5.composite.session import current
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 object_store = pytest.importorskip("object_store")
 
-from butler_support import RUN, SEED, add_instrument, create_repo_with  # noqa: E402
-from lsst.daf.butler import Butler, Config, DatasetRef, FileDataset  # noqa: E402
+from butler_support import CCD, ccd, digests, new_repo, nothing_cached, visit  # noqa: E402, F401
+from lsst.daf.butler import Butler, DatasetRef, FileDataset  # noqa: E402
 
-from compositeh5.butler import put_visit, register_dataset_type, use_butler  # noqa: E402
+from compositeh5.butler import put_visit, use_butler  # noqa: E402
 from compositeh5.butler.formatter import CompositeFormatter  # noqa: E402
 
-CCD = {"instrument": "DemoCam", "visit": 903334, "detector": 4}
-VISIT = {"instrument": "DemoCam", "visit": 903334}
 INFO = ch5.Record(visit_info())
 BOX = ch5.Box(1100, 1164, 900, 964)
 
@@ -41,13 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def butler(store: object_store.ObjectStore, root: Path) -> Butler:
-    config = Config(SEED)
-    config["registry", "db"] = f"sqlite:///{root}/gen3.sqlite3"
-    config["datastore", "root"] = "s3://data/repo"
-    Butler.makeRepo(str(root), config=config, forceConfigRoot=False)
-    butler = Butler.from_config(str(root), run=RUN)
-    add_instrument(butler)
-    return butler
+    return new_repo(root, {"root": "s3://data/repo"})
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +47,9 @@ def refs(butler: Butler) -> tuple[DatasetRef, DatasetRef]:
     """Return a visit and a CCD of 25 MB that links to it."""
     shape = (2500, 2000)
     variance = ch5.Image(pixels(shape, 2), origin=(100, 200))
-    visit = ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT, stage="raw")
-    given = exposure(shape, variance=variance).replace(data_id=CCD)
-    visit_ref, (ccd_ref,) = put_visit(butler, visit, [given])
+    visit_ref, (ccd_ref,) = put_visit(butler, visit(), [ccd(4, shape, variance=variance)])
     assert butler.getURI(ccd_ref).scheme == "s3"
     return visit_ref, ccd_ref
-
-
-@pytest.fixture(autouse=True)
-def _nothing_cached() -> None:
-    current().clear_cache()
 
 
 @pytest.mark.parametrize(
@@ -124,9 +109,7 @@ def presigned(
     butler: Butler, refs: tuple[DatasetRef, DatasetRef], store: object_store.ObjectStore, tmp_path: Path
 ) -> Butler:
     """Return a Butler that has only presigned URLs of the files, as a remote Butler hands them out."""
-    other = create_repo_with(tmp_path / "presigned", {})
-    for name, definition in (("calexp", "exposure"), ("visit_metadata", "visit")):
-        register_dataset_type(other, name, definition)
+    other = new_repo(tmp_path / "presigned")
     for ref in refs:
         key = butler.getURI(ref).relativeToPathRoot
         other.ingest(FileDataset(store.presigned(key), [ref]), transfer="direct", record_validation_info=False)
@@ -154,21 +137,13 @@ def test_presigned_urls_resolve_by_dataset_id(
 def test_datasets_that_are_not_cached_are_uploaded_from_memory(
     store: object_store.ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = Config(SEED)
-    config["registry", "db"] = f"sqlite:///{tmp_path}/gen3.sqlite3"
-    config["datastore", "root"] = "s3://data/uncached"
-    config["datastore", "cached", "cacheable"] = {"calexp": False}
-    Butler.makeRepo(str(tmp_path), config=config, forceConfigRoot=False)
-    butler = Butler.from_config(str(tmp_path), run=RUN)
-    add_instrument(butler)
-    register_dataset_type(butler, "calexp", "exposure")
+    cached = {"cacheable": {"calexp": False}}
+    butler = new_repo(tmp_path / "repo", {"root": "s3://data/uncached", "cached": cached})
     written: list[object] = []
     monkeypatch.setattr(CompositeFormatter, "write_local_file", lambda *args: written.append(args))
-    given = exposure((30, 40)).replace(data_id=CCD)
+    given = ccd()
     ref = butler.put(given, "calexp", CCD)
     assert not written
     stored = butler.get(ref)
     assert stored.id == str(ref.id)
-    assert {name: ch5.Composite(None, value=stored[name]).component_digest("value") for name in stored} == {
-        name: given.component_digest(name) for name in given
-    }
+    assert digests(stored) == digests(given)

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import atexit
 import shutil
-import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import exposure, visit_info
+from support import visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors
 from compositeh5.composite.session import current
 
-daf_butler = pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
+pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import RUN, create_repo_with  # noqa: E402
-from lsst.daf.butler import Butler, DatasetRef, FileDataset  # noqa: E402
+from butler_support import CCD, DISASSEMBLED, RUN, VISIT, ccd, new_repo, nothing_cached, purge, visit  # noqa: F401
+from lsst.daf.butler import Butler, DatasetRef, FileDataset
 
-from compositeh5.butler import link, put_visit, register_dataset_type, use_butler  # noqa: E402
+from compositeh5.butler import link, put_visit, use_butler
 
-CCD = {"instrument": "DemoCam", "visit": 903334, "detector": 4}
-VISIT = {"instrument": "DemoCam", "visit": 903334}
 INFO = ch5.Record(visit_info())
 
 
@@ -33,36 +28,11 @@ def butler(tmp_path: Path) -> Butler:
     return repository(tmp_path / "repo")
 
 
-def repository(root: Path, **changes: Any) -> Butler:
-    if not changes:
-        shutil.copytree(_plain_repository(), root)
-        return Butler.from_config(str(root), run=RUN)
-    return _new_repository(root, changes)
-
-
-@cache
-def _plain_repository() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="compositeh5-tests-"))
-    atexit.register(shutil.rmtree, folder)
-    _new_repository(folder / "repo", {}).close()
-    return folder / "repo"
-
-
-def _new_repository(root: Path, changes: dict[str, Any]) -> Butler:
-    butler = create_repo_with(root, changes)
-    for name, definition in (("calexp", "exposure"), ("visit_metadata", "visit")):
-        register_dataset_type(butler, name, definition)
+def repository(root: Path, template: str | None = None) -> Butler:
+    butler = new_repo(root, None if template is None else {"templates": {"default": template}})
     # Without it, the Butler can't read the index of a zip file.
     butler.registry.insertDimensionData("visit_detector_region", CCD)
     return butler
-
-
-def ccd(**more: Any) -> ch5.Composite:
-    return exposure((30, 40), **more).replace(data_id=CCD)
-
-
-def visit() -> ch5.Composite:
-    return ch5.Composite("visit", visit_info=visit_info(), data_id=VISIT, stage="raw")
 
 
 @pytest.fixture
@@ -91,12 +61,12 @@ Refs = tuple[DatasetRef, DatasetRef]
 # ---- Transfer -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["copy", "hardlink", "relsymlink", "symlink", "link", "auto", "unsafe_direct"])
+@pytest.mark.parametrize("mode", ["copy", "hardlink", "relsymlink", "unsafe_direct"])
 def test_both_files_transferred(butler: Butler, refs: Refs, tmp_path: Path, mode: str) -> None:
     other = repository(tmp_path / "other")
     other.transfer_from(butler, refs, transfer=mode)
     assert info(other, refs[1]) == INFO
-    if mode in ("copy", "hardlink", "link", "auto"):
+    if mode in ("copy", "hardlink"):
         delete_source(butler, tmp_path)
         assert info(other, refs[1]) == INFO
 
@@ -114,7 +84,7 @@ def test_both_files_moved(butler: Butler, refs: Refs, tmp_path: Path) -> None:
     assert info(other, refs[1]) == INFO
 
 
-@pytest.mark.parametrize("mode", ["copy", "hardlink", "symlink", "link", "auto", "unsafe_direct"])
+@pytest.mark.parametrize("mode", ["copy", "symlink", "unsafe_direct"])
 def test_only_the_ccd_transferred(butler: Butler, refs: Refs, tmp_path: Path, mode: str) -> None:
     other = repository(tmp_path / "other")
     other.transfer_from(butler, refs[1:], transfer=mode)
@@ -141,8 +111,7 @@ def test_export_and_import(butler: Butler, refs: Refs, tmp_path: Path, template:
     exported.mkdir()
     with butler.export(directory=str(exported), format="yaml", transfer="copy") as export:
         export.saveDatasets(refs)
-    changes = {} if template is None else {"datastore": {"templates": {"default": template}}}
-    other = repository(tmp_path / "other", **changes)
+    other = repository(tmp_path / "other", template)
     other.import_(directory=str(exported), filename=str(exported / "export.yaml"), transfer="copy")
     assert info(other, refs[1]) == INFO
     delete_source(butler, tmp_path)
@@ -179,7 +148,7 @@ def test_flat_copies_are_ingested_again(butler: Butler, refs: Refs, tmp_path: Pa
     other = repository(tmp_path / "other")
     other.ingest(*datasets, transfer="direct")
     assert info(other, refs[1]) == INFO
-    third = repository(tmp_path / "third", datastore={"templates": {"default": "{id}_{datasetType}_{run}"}})
+    third = repository(tmp_path / "third", "{id}_{datasetType}_{run}")
     third.ingest(*datasets, transfer="copy")
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(errors.BrokenLinkError):
@@ -221,7 +190,7 @@ def test_a_visit_in_another_run(butler: Butler, tmp_path: Path) -> None:
 
 
 def test_purged_and_put_again_is_another_dataset(butler: Butler, refs: Refs) -> None:
-    butler.pruneDatasets([refs[0]], disassociate=True, unstore=True, purge=True)
+    purge(butler, refs[0])
     again = butler.put(visit(), "visit_metadata", VISIT)
     assert again.id != refs[0].id
     with use_butler(butler), pytest.raises(errors.WrongIdError) as caught:
@@ -236,7 +205,7 @@ def test_purged_and_put_again_is_another_dataset(butler: Butler, refs: Refs) -> 
 
 
 def test_a_butler_is_asked_for_each_kind_of_get(butler: Butler, refs: Refs, tmp_path: Path) -> None:
-    other = repository(tmp_path / "other", datastore={"templates": {"default": "{id}_{datasetType}_{run}"}})
+    other = repository(tmp_path / "other", "{id}_{datasetType}_{run}")
     other.transfer_from(butler, refs[1:], transfer="copy")
     other.ingest(FileDataset(str(path_of(butler, refs[0])), [refs[0]]), transfer="move")
     delete_source(butler, tmp_path)
@@ -264,15 +233,9 @@ def test_use_butler_ends_with_its_block(butler: Butler) -> None:
 
 def test_a_disassembled_target(tmp_path: Path) -> None:
     """The file is that of the component; the index and the Butler tell which."""
-    cls = "lsst.daf.butler.datastores.fileDatastore.FileDatastore"
-    config = {"cls": cls, "composites": {"disassembled": {"CompositeH5ExposureV1": True}}}
-    butler = repository(tmp_path / "repo", datastore=config)
+    butler = new_repo(tmp_path / "repo", DISASSEMBLED)
     base = butler.put(ccd(visit_info=visit_info()), "calexp", CCD)
-    target = link(butler, base, "wcs")
-    given = ch5.Composite("visit", visit_info=visit_info(), camera=None, data_id=VISIT)
-    assert given.absent == ("camera",)
-    alone = ch5.Composite(None, wcs=target)
-    alone.write(tmp_path / "out/alone.h5")
+    ch5.Composite(None, wcs=link(butler, base, "wcs")).write(tmp_path / "out/alone.h5")
     found = butler.retrieveArtifacts([base], f"{tmp_path}/out/", transfer="copy", preserve_path=False)
     assert len(found) > 3
     shutil.rmtree(tmp_path / "repo")

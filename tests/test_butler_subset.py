@@ -20,51 +20,50 @@ from compositeh5.trees.verify import verify
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import RUN, SEED, files_of
-from linked_datasets import (  # noqa: F401
+from butler_support import (  # noqa: F401
     DISASSEMBLED,
-    FILE_DATASTORE,
-    ON_SQLITE,
-    VISIT,
-    Repositories,
-    _nothing_cached,
-    _repositories,
+    FILE,
+    RUN,
     butler,
+    ccd,
     ccd_id,
+    chain,
+    child,
     content,
+    files_of,
+    ingest_together,
     native_targets,
+    new_repo,
+    nothing_cached,
+    purge,
     put_ccds,
     put_overlay_and_catalog,
-    repositories,
+    register,
     root,
+    run_butler,
     states,
 )
-from lsst.daf.butler import Butler, Config, DatasetProvenance, DatasetRef, DatasetType, FileDataset
-from lsst.daf.butler.cli.butler import cli as butler_cli
-from lsst.daf.butler.cli.utils import LogCliRunner
+from lsst.daf.butler import Butler, DatasetProvenance, DatasetRef, FileDataset
 
-from compositeh5.butler import Subset, link, put_links, register_dataset_type, subset
+from compositeh5.butler import Subset, link, put_links, subset
 from compositeh5.butler.formatter import CompositeFormatter
 
-pytestmark = ON_SQLITE
-
 ELSEWHERE = {
-    "cls": FILE_DATASTORE,
+    **FILE,
     "templates": {"default": "elsewhere/{run}/{datasetType}/{instrument:?}/{visit:?}/{detector:?}"},
 }
 
 
 def put_catalogs(butler: Butler, ccds: list[DatasetRef]) -> list[DatasetRef]:
     """Store a catalogue for each exposure, which links to its calibration and to the metadata of the visit."""
-    register_dataset_type(butler, "src", "source_catalog")
     refs = []
-    for number, ccd in enumerate(ccds):
+    for number, base in enumerate(ccds):
         provenance = DatasetProvenance()
-        provenance.add_input(ccd)
-        links = {name: link(butler, ccd, name) for name in ("photo_calib", "wcs", "visit_info")}
+        provenance.add_input(base)
+        links = {name: link(butler, base, name) for name in ("photo_calib", "wcs", "visit_info")}
         table = Table({"id": np.arange(5), "flux": np.arange(5.0) + number})
         catalog = ch5.Composite("source_catalog", table=table, **links)
-        refs.append(butler.put(catalog, "src", ccd.dataId, provenance=provenance))
+        refs.append(butler.put(catalog, "src", base.dataId, provenance=provenance))
     return refs
 
 
@@ -83,15 +82,13 @@ def names(butler: Butler) -> list[tuple[str, int | None]]:
     return sorted((ref.datasetType.name, ref.dataId.get("detector", -1)) for ref in refs)
 
 
-def test_catalogs_come_with_their_calibrations_and_without_pixels(
-    butler: Butler, root: Path, tmp_path: Path, repositories: Repositories
-) -> None:
+def test_catalogs_come_with_their_calibrations_and_without_pixels(butler: Butler, root: Path, tmp_path: Path) -> None:
     visit_ref, ccds = put_ccds(butler, 3, (1000, 1500))
     catalogs = put_catalogs(butler, ccds)
     expected = content(butler, catalogs)
     before = [identity(butler, ref) for ref in catalogs]
     pixels = sum(os.path.getsize(butler.getURI(ref).ospath) for ref in ccds)
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     with counted_reads() as count:
         done = subset(butler, target, butler.query_datasets("src"))
         assert count() < pixels / 10
@@ -106,7 +103,7 @@ def test_catalogs_come_with_their_calibrations_and_without_pixels(
     shutil.rmtree(root)
     new = tmp_path / "moved"
     (tmp_path / "new").rename(new)
-    target = repositories.open(new, collections=RUN)
+    target = Butler.from_config(str(new), collections=RUN)
     assert content(target, catalogs) == expected
     assert [identity(target, ref) for ref in catalogs] == before
     assert set(states(target).values()) == {"ok"}
@@ -127,13 +124,11 @@ def test_catalogs_come_with_their_calibrations_and_without_pixels(
             assert stored.links["wcs"].dataset_type == "calexp_parts"
 
 
-def test_what_does_not_change_keeps_its_file(
-    butler: Butler, root: Path, tmp_path: Path, repositories: Repositories
-) -> None:
+def test_what_does_not_change_keeps_its_file(butler: Butler, root: Path, tmp_path: Path) -> None:
     """Exposures come with all their pixels, and with the visit: the same files, in the same places."""
     visit_ref, ccds = put_ccds(butler)
     expected = content(butler, ccds)
-    target = repositories.new(tmp_path / "new", ELSEWHERE)
+    target = new_repo(tmp_path / "new", ELSEWHERE, bare=True)
     done = subset(butler, target, ccds, transfer="hardlink")
     assert (done.refs, done.linked, done.parts, done.lost) == (tuple(ccds), (visit_ref,), (), ())
     for ref in [visit_ref, *ccds]:
@@ -142,12 +137,12 @@ def test_what_does_not_change_keeps_its_file(
     assert content(target, ccds) == expected
 
 
-def test_other_templates(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+def test_other_templates(butler: Butler, root: Path, tmp_path: Path) -> None:
     """What is written is where the target puts it; what is transferred is where it was. Links lead to both."""
     visit_ref, ccds = put_ccds(butler)
     catalogs = put_catalogs(butler, ccds)
     expected = content(butler, catalogs)
-    target = repositories.new(tmp_path / "new", ELSEWHERE)
+    target = new_repo(tmp_path / "new", ELSEWHERE, bare=True)
     done = subset(butler, target, catalogs)
     assert all("elsewhere" in target.getURI(ref).ospath for ref in (*done.refs, *done.parts))
     assert "elsewhere" not in target.getURI(visit_ref).ospath
@@ -156,12 +151,12 @@ def test_other_templates(butler: Butler, root: Path, tmp_path: Path, repositorie
     assert set(states(target).values()) == {"ok"}
 
 
-def test_overlays_and_what_uses_them(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+def test_overlays_and_what_uses_them(butler: Butler, root: Path, tmp_path: Path) -> None:
     """Of an overlay that has pixels by a link only its own component comes along, and nothing of its base."""
     visit_ref, (first, second) = put_ccds(butler)
     overlay, catalog = put_overlay_and_catalog(butler, first)
     expected = content(butler, [catalog])
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     done = subset(butler, target, [catalog, second])
     (table,) = butler.query_datasets("src_table")
     assert set(done.refs) == {catalog, second}
@@ -175,14 +170,13 @@ def test_overlays_and_what_uses_them(butler: Butler, root: Path, tmp_path: Path,
     assert set(states(target).values()) == {"ok"}
 
 
-def test_what_several_use_comes_once(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+def test_what_several_use_comes_once(butler: Butler, root: Path, tmp_path: Path) -> None:
     """With all components that one of them needs."""
     visit_ref, ccds = put_ccds(butler)
     catalogs = put_catalogs(butler, ccds)
-    dataset_type = DatasetType("models", tuple(ccd_id()), "CompositeH5PartsV1", universe=butler.dimensions)
-    butler.registry.registerDatasetType(dataset_type)
+    register(butler, "models", tuple(ccd_id()), "CompositeH5PartsV1")
     models = put_links(butler, "models", {"psf": ccds[0], "wcs": ccds[0]}, ccd_id(0))
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     expected = content(butler, [*catalogs, models])
     done = subset(butler, target, [*catalogs, models])
     assert done.linked == (visit_ref,)
@@ -194,13 +188,11 @@ def test_what_several_use_comes_once(butler: Butler, root: Path, tmp_path: Path,
     }
 
 
-def test_what_is_selected_itself_comes_whole(
-    butler: Butler, root: Path, tmp_path: Path, repositories: Repositories
-) -> None:
+def test_what_is_selected_itself_comes_whole(butler: Butler, root: Path, tmp_path: Path) -> None:
     _, ccds = put_ccds(butler)
     catalogs = put_catalogs(butler, ccds)
     expected = content(butler, [*catalogs, ccds[1]])
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     done = subset(butler, target, [*catalogs, ccds[1]])
     assert [ref.dataId["detector"] for ref in done.parts] == [0]
     assert names(target) == [("calexp", 1), ("calexp_parts", 0), ("src", 0), ("src", 1), ("visit_metadata", -1)]
@@ -208,11 +200,11 @@ def test_what_is_selected_itself_comes_whole(
     assert content(target, [*catalogs, ccds[1]]) == expected
 
 
-def test_some_components(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+def test_some_components(butler: Butler, root: Path, tmp_path: Path) -> None:
     visit_ref, ccds = put_ccds(butler, 3, (1000, 1500))
     put_catalogs(butler, ccds)
     pixels = sum(os.path.getsize(butler.getURI(ref).ospath) for ref in ccds)
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     refs = butler.query_all_datasets(RUN, name=["src", "calexp"])
     with counted_reads() as count:
         done = subset(butler, target, refs, components=["wcs", "visit_info"])
@@ -226,23 +218,23 @@ def test_some_components(butler: Butler, root: Path, tmp_path: Path, repositorie
         assert got["visit_info"] == visit_info()
         assert got.links.keys() == ({"visit_info", "wcs"} if ref.datasetType.name == "src_parts" else {"visit_info"})
     assert set(states(target).values()) == {"ok"}
-    butler = repositories.open(tmp_path / "new", collections=RUN)
+    butler = Butler.from_config(str(tmp_path / "new"), collections=RUN)
     assert set(butler.get("src_parts.components", ccd_id(1))) == {"wcs", "visit_info"}
 
 
-def test_components_that_nobody_has(butler: Butler, tmp_path: Path, repositories: Repositories) -> None:
+def test_components_that_nobody_has(butler: Butler, tmp_path: Path) -> None:
     _, ccds = put_ccds(butler)
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     with pytest.raises(errors.NoSuchComponentError, match="no dataset has one of the components wsc"):
         subset(butler, target, ccds, components=["wsc"])
     assert names(target) == []
     assert subset(butler, target, []) == Subset()
 
 
-def test_a_second_call_takes_over_what_is_there(butler: Butler, tmp_path: Path, repositories: Repositories) -> None:
+def test_a_second_call_takes_over_what_is_there(butler: Butler, tmp_path: Path) -> None:
     _, ccds = put_ccds(butler, 3)
     catalogs = put_catalogs(butler, ccds)
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     first = subset(butler, target, catalogs[:2])
     before = {path: path.stat().st_mtime_ns for path in files_of(tmp_path / "new")}
     again = subset(butler, target, catalogs)
@@ -251,16 +243,16 @@ def test_a_second_call_takes_over_what_is_there(butler: Butler, tmp_path: Path, 
     assert before.items() <= after.items()
     assert len(after) == len(before) + 2
     # Ids follow from what is in the source.
-    assert subset(butler, repositories.new(tmp_path / "other"), catalogs) == again
+    assert subset(butler, new_repo(tmp_path / "other", bare=True), catalogs) == again
 
 
 def test_a_call_that_was_stopped_is_finished_by_the_next(
-    butler: Butler, tmp_path: Path, repositories: Repositories, monkeypatch: pytest.MonkeyPatch
+    butler: Butler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after each put in turn: what is there has all that it links to."""
     _, ccds = put_ccds(butler, 2)
     catalogs = put_catalogs(butler, ccds)
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     put = target.put
 
     def put_one(*args: Any, **keywords: Any) -> DatasetRef:
@@ -284,11 +276,9 @@ def test_a_call_that_was_stopped_is_finished_by_the_next(
     assert set(done.refs) == set(catalogs)
 
 
-def test_other_components_of_a_dataset_of_which_the_target_has_some(
-    butler: Butler, tmp_path: Path, repositories: Repositories
-) -> None:
+def test_other_components_of_a_dataset_of_which_the_target_has_some(butler: Butler, tmp_path: Path) -> None:
     _, ccds = put_ccds(butler)
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     first = subset(butler, target, ccds, components=["photo_calib", "wcs", "psf"])
     # Fewer are found there.
     catalogs = put_catalogs(butler, ccds)
@@ -302,10 +292,10 @@ def test_other_components_of_a_dataset_of_which_the_target_has_some(
     assert files_of(tmp_path / "new") == before
 
 
-def test_other_datasets_in_the_places_of_these(butler: Butler, tmp_path: Path, repositories: Repositories) -> None:
+def test_other_datasets_in_the_places_of_these(butler: Butler, tmp_path: Path) -> None:
     _, ccds = put_ccds(butler, 2)
     catalogs = put_catalogs(butler, ccds)
-    target = repositories.with_camera(tmp_path / "new")
+    target = new_repo(tmp_path / "new")
     put_ccds(target, 1)
     before = files_of(tmp_path / "new")
     for refs in (ccds, catalogs):
@@ -314,13 +304,11 @@ def test_other_datasets_in_the_places_of_these(butler: Butler, tmp_path: Path, r
     assert files_of(tmp_path / "new") == before
 
 
-def test_lost_links_are_an_error_before_anything_is_written(
-    butler: Butler, tmp_path: Path, repositories: Repositories
-) -> None:
+def test_lost_links_are_an_error_before_anything_is_written(butler: Butler, tmp_path: Path) -> None:
     _, ccds = put_ccds(butler)
     catalogs = put_catalogs(butler, ccds)
     butler.pruneDatasets([ccds[1]], disassociate=True, unstore=True, purge=True)
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     with pytest.raises(
         errors.BrokenLinkError, match=r"nothing was written: src .*detector=1.* photo_calib -> "
     ) as raised:
@@ -343,15 +331,15 @@ def test_lost_links_are_an_error_before_anything_is_written(
 
 
 @pytest.mark.parametrize("where", ["source", "target"])
-def test_disassembled_composites(tmp_path: Path, where: str, repositories: Repositories) -> None:
-    source = repositories.with_camera(tmp_path / "old", DISASSEMBLED if where == "source" else None)
+def test_disassembled_composites(tmp_path: Path, where: str) -> None:
+    source = new_repo(tmp_path / "old", DISASSEMBLED if where == "source" else None)
     visit_ref, ccds = put_ccds(source)
     catalogs = put_catalogs(source, ccds)
     expected = content(source, [*catalogs, ccds[0]])
-    target = repositories.new(tmp_path / "new", DISASSEMBLED if where == "target" else None)
+    target = new_repo(tmp_path / "new", DISASSEMBLED if where == "target" else None, bare=True)
     done = subset(source, target, [*catalogs, ccds[0]])
     assert (len(done.refs), done.linked, len(done.parts)) == (3, (visit_ref,), 1)
-    other = repositories.new(tmp_path / "other", DISASSEMBLED if where == "target" else None)
+    other = new_repo(tmp_path / "other", DISASSEMBLED if where == "target" else None, bare=True)
     parts = subset(source, other, ccds[1:], components=["psf", "visit_info"])
     del source
     shutil.rmtree(tmp_path / "old")
@@ -361,15 +349,15 @@ def test_disassembled_composites(tmp_path: Path, where: str, repositories: Repos
 
 
 @pytest.mark.parametrize("where", ["source", "target", "nowhere"])
-def test_exposures_that_link_to_what_comes_in_part(tmp_path: Path, where: str, repositories: Repositories) -> None:
+def test_exposures_that_link_to_what_comes_in_part(tmp_path: Path, where: str) -> None:
     """They are put anew, with their pixels."""
-    source = repositories.with_camera(tmp_path / "old", DISASSEMBLED if where == "source" else None)
+    source = new_repo(tmp_path / "old", DISASSEMBLED if where == "source" else None)
     _, (first, _) = put_ccds(source)
     given = exposure((30, 40), **{name: link(source, first, name) for name in ("photo_calib", "visit_info")})
     source.collections.register("u/x")
     user = source.put(given, "calexp", ccd_id(5), run="u/x")
     expected = content(source, [user])
-    target = repositories.new(tmp_path / "new", DISASSEMBLED if where == "target" else None)
+    target = new_repo(tmp_path / "new", DISASSEMBLED if where == "target" else None, bare=True)
     done = subset(source, target, [user])
     assert [ref.dataId["detector"] for ref in done.parts] == [0]
     del source
@@ -379,21 +367,13 @@ def test_exposures_that_link_to_what_comes_in_part(tmp_path: Path, where: str, r
     assert set(states(target).values()) == {"ok"}
 
 
-def test_datasets_that_share_a_file(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+def test_datasets_that_share_a_file(butler: Butler, root: Path, tmp_path: Path) -> None:
     """Each that is needed gets a file of its own; others, and their pixels, don't come along."""
-    register_dataset_type(butler, "calexp", "exposure")
-    ccds = {f"ccd{d}": exposure((300, 400)).replace(data_id=ccd_id(d)) for d in range(3)}
-    ch5.write_file(tmp_path / "all.h5", ccds)
-    refs = [
-        DatasetRef(butler.get_dataset_type("calexp"), butler.registry.expandDataId(ccd_id(d)), run=RUN)
-        for d in range(3)
-    ]
-    butler.ingest(FileDataset(str(tmp_path / "all.h5"), refs, formatter=CompositeFormatter), transfer="move")
-    register_dataset_type(butler, "src", "source_catalog")
+    refs = ingest_together(butler, tmp_path / "all.h5", [ccd(d, (300, 400)) for d in range(3)], transfer="move")
     given = ch5.Composite("source_catalog", table=Table({"id": [1, 2]}), wcs=link(butler, refs[1], "wcs"))
     catalog = butler.put(given, "src", ccd_id(1))
     expected = content(butler, [catalog, refs[2]])
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     done = subset(butler, target, [catalog, refs[2]])
     assert (set(done.refs), done.linked) == ({catalog, refs[2]}, ())
     assert names(target) == [("calexp", 2), ("calexp_parts", 1), ("src", 1)]
@@ -403,25 +383,19 @@ def test_datasets_that_share_a_file(butler: Butler, root: Path, tmp_path: Path, 
         assert stored.id == str(refs[2].id)
 
 
-def test_links_to_datasets_that_are_no_composites(
-    butler: Butler, root: Path, tmp_path: Path, repositories: Repositories
-) -> None:
-    dataset_type = DatasetType("best_wcs", tuple(ccd_id()), "CompositeH5WcsV1", universe=butler.dimensions)
-    butler.registry.registerDatasetType(dataset_type)
+def test_links_to_datasets_that_are_no_composites(butler: Butler, root: Path, tmp_path: Path) -> None:
+    register(butler, "best_wcs", tuple(ccd_id()), "CompositeH5WcsV1")
     alone = butler.put(exposure((30, 40))["wcs"], "best_wcs", ccd_id())
-    register_dataset_type(butler, "src", "source_catalog")
     given = ch5.Composite("source_catalog", table=Table({"id": [1, 2]}), wcs=link(butler, alone, "value"))
     catalog = butler.put(given, "src", ccd_id())
     expected = content(butler, [catalog])
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     assert subset(butler, target, [catalog]) == Subset((catalog,), (alone,))
     shutil.rmtree(root)
     assert content(target, [catalog]) == expected
 
 
-def test_files_that_the_source_has_from_elsewhere(
-    butler: Butler, root: Path, tmp_path: Path, repositories: Repositories
-) -> None:
+def test_files_that_the_source_has_from_elsewhere(butler: Butler, root: Path, tmp_path: Path) -> None:
     """They get to other places than they had: links follow."""
     visit_ref, ccds = put_ccds(butler)
     catalogs = put_catalogs(butler, ccds)
@@ -431,7 +405,7 @@ def test_files_that_the_source_has_from_elsewhere(
         path = shutil.copy(butler.getURI(ref).ospath, tmp_path / f"far/away/{number}.h5")
         butler.pruneDatasets([ref], disassociate=False, unstore=True, purge=False)
         butler.ingest(FileDataset(path, [ref], formatter=CompositeFormatter), transfer="direct")
-    target = repositories.new(tmp_path / "new")
+    target = new_repo(tmp_path / "new", bare=True)
     subset(butler, target, [*catalogs, *ccds])
     shutil.rmtree(root)
     shutil.rmtree(tmp_path / "far")
@@ -439,14 +413,14 @@ def test_files_that_the_source_has_from_elsewhere(
     assert set(states(target).values()) == {"ok"}
 
 
-def test_a_target_that_does_not_know_parts(butler: Butler, tmp_path: Path, repositories: Repositories) -> None:
+def test_a_target_that_does_not_know_parts(butler: Butler, tmp_path: Path) -> None:
     """As one that was made by an earlier release."""
     _, ccds = put_ccds(butler)
-    repositories.new(tmp_path / "new")
+    new_repo(tmp_path / "new", bare=True)
     config = tmp_path / "new/butler.yaml"
     lines = config.read_text().splitlines(keepends=True)
     config.write_text("".join(line for line in lines if "CompositeH5PartsV1: comp" not in line))
-    target = repositories.open(tmp_path / "new", writeable=True)
+    target = Butler.from_config(str(tmp_path / "new"), writeable=True)
     catalogs = put_catalogs(butler, ccds)
     with pytest.raises(
         errors.ConfigurationError, match="no formatter .*CompositeH5PartsV1; see `butler compositeh5-install`"
@@ -456,22 +430,13 @@ def test_a_target_that_does_not_know_parts(butler: Butler, tmp_path: Path, repos
     assert set(subset(butler, target, ccds).refs) == set(ccds)
 
 
-def test_a_target_with_two_datastores(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+def test_a_target_with_two_datastores(butler: Butler, root: Path, tmp_path: Path) -> None:
     _, ccds = put_ccds(butler)
     catalogs = put_catalogs(butler, ccds)
     expected = content(butler, catalogs)
-    children = [
-        {
-            **ELSEWHERE,
-            "root": f"<butlerRoot>/{name}",
-            "records": {"table": f"records_{name}"},
-            "formatters": Config(SEED)["datastore", "formatters"].toDict(),
-            "templates": {"default": f"{name}/{{run}}/{{datasetType}}/{{instrument:?}}/{{visit:?}}/{{detector:?}}"},
-        }
-        for name in ("one", "two")
-    ]
-    chain = {"cls": "lsst.daf.butler.datastores.chainedDatastore.ChainedDatastore", "datastores": children}
-    target = repositories.new(tmp_path / "new", chain)
+    templates = "{run}/{datasetType}/{instrument:?}/{visit:?}/{detector:?}"
+    children = [child(name, templates={"default": f"{name}/{templates}"}) for name in ("one", "two")]
+    target = new_repo(tmp_path / "new", chain(*children), bare=True)
     subset(butler, target, catalogs)
     shutil.rmtree(root)
     assert content(target, catalogs) == expected
@@ -485,25 +450,23 @@ def test_a_target_with_two_datastores(butler: Butler, root: Path, tmp_path: Path
         assert {place.relative_to(tmp_path / "new").parts[0] for place in places} == {"one"}
 
 
-def test_the_command(butler: Butler, root: Path, tmp_path: Path, repositories: Repositories) -> None:
+def test_the_command(butler: Butler, root: Path, tmp_path: Path) -> None:
     visit_ref, ccds = put_ccds(butler, 3)
     put_catalogs(butler, ccds)
-    repositories.new(tmp_path / "new")
+    new_repo(tmp_path / "new", bare=True)
 
     def run(*arguments: object, code: int = 0) -> str:
-        done = LogCliRunner().invoke(butler_cli, ["compositeh5-subset", *map(str, arguments)])
-        assert done.exit_code == code, done.output
-        return str(done.stdout if code == 0 else done.stderr)
+        return "\n".join(run_butler("compositeh5-subset", *arguments, code=code))
 
     where = ("--where", "instrument='DemoCam' AND detector>0")
     output = run(root, tmp_path / "new", "--dataset-type", "src", "--collections", RUN, *where)
-    assert output == "Datasets: 2; to which they link: 1 whole, 2 in part\n"
-    repositories.new(tmp_path / "other")
+    assert output == "Datasets: 2; to which they link: 1 whole, 2 in part"
+    new_repo(tmp_path / "other", bare=True)
     output = run(root, tmp_path / "other", "-d", "calexp", "--components", "photo_calib,wcs", *where)
-    assert output == "Datasets: 2; to which they link: 0 whole, 0 in part\n"
-    assert names(repositories.open(tmp_path / "other")) == [("calexp_parts", 1), ("calexp_parts", 2)]
+    assert output == "Datasets: 2; to which they link: 0 whole, 0 in part"
+    assert names(Butler.from_config(str(tmp_path / "other"))) == [("calexp_parts", 1), ("calexp_parts", 2)]
     assert "Error: no dataset has one of" in run(root, tmp_path / "other", "-d", "src", "--components", "x", code=2)
-    butler.pruneDatasets([visit_ref], disassociate=True, unstore=True, purge=True)
-    repositories.new(tmp_path / "third")
+    purge(butler, visit_ref)
+    new_repo(tmp_path / "third", bare=True)
     assert "Error: linked components are lost" in run(root, tmp_path / "third", "-d", "src", code=2)
     run(root, tmp_path / "third", "-d", "src", "--ignore-missing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,13 +21,23 @@ from compositeh5.trees.visit_files import open_visit as open_files
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
 
-from butler_support import DETECTORS, RUN, create_repo, create_repo_with, files_of
+from butler_support import (
+    ALL_DISASSEMBLED,
+    DETECTORS,
+    MEMORY,
+    OTHER_TEMPLATES,
+    RUN,
+    VISIT,
+    ccd,
+    ccd_id,
+    files_of,
+    new_repo,
+    nothing_cached,  # noqa: F401
+    purge,
+)
 from lsst.daf.butler import Butler, FileDataset, MissingDatasetTypeError
 
-from compositeh5.butler import open_visit, put_overlay, put_visit, register_dataset_type
-
-VISIT = {"instrument": "DemoCam", "visit": 903334}
-MEMORY_DATASTORE = "lsst.daf.butler.datastores.inMemoryDatastore.InMemoryDatastore"
+from compositeh5.butler import open_visit, put_overlay, put_visit
 
 
 def wcs_of(detector: int) -> WCS:
@@ -54,17 +65,24 @@ def put_visits(butler: Butler, *visits: int) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with two visits; not to be changed."""
-    root = tmp_path_factory.mktemp("butler") / "repo"
-    create_repo(root)
-    butler = Butler.from_config(str(root), run=RUN)
+    folder = tmp_path_factory.mktemp("butler")
+    butler = new_repo(folder / "made")
     put_visits(butler, 903334, 903335)
     butler.collections.register("empty")
-    return root
+    # So that copies of it don't find the places that are recorded in their links.
+    return (folder / "made").rename(folder / "repo")
 
 
 @pytest.fixture
 def butler(root: Path) -> Butler:
     return Butler.from_config(str(root), collections=[RUN])
+
+
+@pytest.fixture
+def copied(root: Path, tmp_path: Path) -> Butler:
+    """Return a repository that may be changed."""
+    shutil.copytree(root, tmp_path / "copy")
+    return Butler.from_config(str(tmp_path / "copy"), run=RUN)
 
 
 def test_the_detectors_of_a_visit(butler: Butler) -> None:
@@ -112,32 +130,28 @@ def test_which_are_meant_must_be_clear(butler: Butler) -> None:
         open_visit(butler, "calexpo", VISIT)
 
 
-def test_overlays_of_some_detectors(tmp_path: Path) -> None:
-    create_repo(tmp_path / "repo")
-    butler = Butler.from_config(str(tmp_path / "repo"), run=RUN)
-    put_visits(butler, 903334)
+def test_overlays_of_some_detectors(copied: Butler) -> None:
     for detector in (5, 2):
-        ref = butler.find_dataset("calexp", {**VISIT, "detector": detector})
+        ref = copied.find_dataset("calexp", {**VISIT, "detector": detector})
         assert ref is not None
         better = simple_wcs((20, 30))
         better.wcs.crval = [10, 20]
-        put_overlay(butler, ref, {"wcs": better}, "calexp_jointcal", stage="jointcal")
-    with open_visit(butler, "calexp_jointcal", VISIT) as view:
+        put_overlay(copied, ref, {"wcs": better}, "calexp_jointcal", stage="jointcal")
+    with open_visit(copied, "calexp_jointcal", VISIT) as view:
         assert view.detectors == (2, 5)
         assert view.containing(SkyCoord(10, 20, unit="deg"))["detector"].tolist() == [2, 5]
         assert view.visit_info["visit"] == 903334
         assert np.array_equal(view["image"][5].array, pixels((20, 30), 5))
 
 
-def test_the_butler_knows_where_the_visit_is(tmp_path: Path) -> None:
-    create_repo(tmp_path / "repo")
-    butler = Butler.from_config(str(tmp_path / "repo"), run=RUN)
-    put_visits(butler, 903334)
-    other = create_repo_with(tmp_path / "other", {"datastore": {"templates": {"default": "{id}_{datasetType}_{run}"}}})
-    other.transfer_from(butler, butler.query_datasets("calexp"), transfer="copy", register_dataset_types=True)
-    (visit,) = butler.query_datasets("visit_metadata")
+def test_the_butler_knows_where_the_visit_is(copied: Butler, tmp_path: Path) -> None:
+    other = new_repo(tmp_path / "other", OTHER_TEMPLATES)
+    other.transfer_from(
+        copied, copied.query_datasets("calexp", data_id=VISIT), transfer="copy", register_dataset_types=True
+    )
+    (visit,) = copied.query_datasets("visit_metadata", data_id=VISIT)
     other.registry.registerDatasetType(visit.datasetType)
-    other.ingest(FileDataset(butler.getURI(visit).ospath, [visit]), transfer="move")
+    other.ingest(FileDataset(copied.getURI(visit).ospath, [visit]), transfer="move")
     current().clear_cache()
     with open_visit(other, "calexp", VISIT, visit_dataset_type="unknown") as view:
         assert view.visit is None
@@ -148,7 +162,7 @@ def test_the_butler_knows_where_the_visit_is(tmp_path: Path) -> None:
 
 
 def test_a_disassembled_visit(tmp_path: Path) -> None:
-    butler = create_repo_with(tmp_path / "repo", {"datastore.composites.default": True})
+    butler = new_repo(tmp_path / "repo", ALL_DISASSEMBLED)
     put_visits(butler, 903334)
     current().clear_cache()
     with open_visit(butler, "calexp", VISIT) as view:
@@ -158,20 +172,16 @@ def test_a_disassembled_visit(tmp_path: Path) -> None:
 
 
 def test_a_visit_in_memory_has_no_files(tmp_path: Path) -> None:
-    butler = create_repo_with(tmp_path / "repo", {"datastore": {"cls": MEMORY_DATASTORE}}, own_roots=True)
-    register_dataset_type(butler, "calexp", "exposure")
-    butler.put(exposure((20, 30)), "calexp", {**VISIT, "detector": 1}, run=RUN)
+    butler = new_repo(tmp_path / "repo", MEMORY)
+    butler.put(ccd(), "calexp", ccd_id())
     with pytest.raises(NotACompositeFileError, match="is in memory"):
         open_visit(butler, "calexp", VISIT)
 
 
-def test_a_deleted_visit_is_lost(tmp_path: Path) -> None:
-    create_repo(tmp_path / "repo")
-    butler = Butler.from_config(str(tmp_path / "repo"), run=RUN)
-    put_visits(butler, 903334)
-    butler.pruneDatasets(butler.query_datasets("visit_metadata"), purge=True, unstore=True, disassociate=True)
+def test_a_deleted_visit_is_lost(copied: Butler) -> None:
+    purge(copied, *copied.query_datasets("visit_metadata", data_id=VISIT))
     current().clear_cache()
-    with open_visit(butler, "calexp", VISIT) as view:
+    with open_visit(copied, "calexp", VISIT) as view:
         assert view.visit is None
         assert set(view.table("visit_info", missing="keep")["missing"]) == {"lost"}
         with pytest.raises(BrokenLinkError, match="'visit_info' is lost for detector 0"):
