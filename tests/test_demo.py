@@ -9,72 +9,56 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from support import data_file, tool
-from terminal import compositeh5_shows
+from terminal import ENVIRONMENT
 
 import compositeh5 as ch5
+from compositeh5.cli import main
 from compositeh5.demo import run
 from compositeh5.demo.simulate import Camera, make_wcs, simulate_exposure, simulate_visit
 
-HERE = Path(ch5.__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE)}
-COMMAND = [sys.executable, "-m", "compositeh5", "demo"]
-SMALL = ["--detectors", "3", "--size", "256"]
+if TYPE_CHECKING:
+    from compositeh5.demo.report import Report
 
-
-def demo(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, args)], capture_output=True, text=True, timeout=120, check=False, env=ENVIRONMENT
-    )
+SIZE = 128
+MIDDLE = (SIZE - 1) / 2
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
-    """The folder of a small demonstration, and what it printed on both outputs."""
+def small(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """What a small demonstration found; its folder isn't to be changed."""
     pytest.importorskip("lsst.daf.butler")
-    directory = tmp_path_factory.mktemp("a demo") / "repo"
-    process = demo(directory, *SMALL)
-    assert process.returncode == 0, process.stderr
-    return directory, process.stdout, process.stderr
+    return run(tmp_path_factory.mktemp("a demo") / "repo", detectors=3, size=SIZE)
 
 
-def section(text: str, title: str) -> str:
-    """Return one section of what was printed."""
-    return re.split(r"\n\n(?=[^\n]+\n-+\n)|\Z", text.partition(f"\n{title}\n")[2].partition("\n")[2])[0].rstrip("\n")
+def section(report: Report, title: str) -> str:
+    """Return one section of the text."""
+    rest = report.text().partition(f"\n{title}\n")[2].partition("\n")[2]
+    return re.split(r"\n\n(?=[^\n]+\n-+\n)|\Z", rest)[0].rstrip("\n")
 
 
-def size_of(text: str) -> float:
-    """Return the number of bytes that was printed for people."""
-    number, unit = text.split()
-    return float(number) * {"B": 1, "kB": 1e3, "MB": 1e6}[unit]
+def files(directory: str | Path, kind: str = "*") -> list[Path]:
+    return sorted(Path(directory).glob(f"demo/{kind}/**/*.h5"))
 
 
-def files(directory: Path, kind: str = "*") -> list[Path]:
-    return sorted(directory.glob(f"demo/{kind}/**/*.h5"))
+def test_files_are_as_many_and_as_large_as_it_says(small: Report) -> None:
+    found = files(small.directory)
+    assert sorted(str(path) for path in found) == sorted(small.document()["files"])
+    overview = re.match(rf"Made the Butler repository {small.directory} in \d+ s:\n(.*)\.\n", small.text())
+    kilobytes = sum(path.stat().st_size for path in found) / 1000
+    assert overview[1] == f"7 files, {kilobytes:.1f} kB (1 visit, 3 exposures, 3 catalogs)"
 
 
-def test_files_are_as_many_and_as_large_as_it_says(small: tuple[Path, str, str]) -> None:
-    directory, out, _ = small
-    found = files(directory)
-    assert f"Made the Butler repository {directory} in " in out
-    count, size = re.search(r"(\d+) files, ([\d.]+ [kM]?B) \(1 visit, 3 exposures, 3 catalogs\)", out).groups()
-    assert int(count) == len(found) == 7
-    assert size_of(size) == pytest.approx(sum(path.stat().st_size for path in found), rel=0.05)
-
-
-def test_nothing_is_said_on_the_way_where_there_is_no_terminal(small: tuple[Path, str, str]) -> None:
-    assert small[2] == ""
-
-
-def test_the_butler_finds_everything(small: tuple[Path, str, str]) -> None:
+def test_the_butler_finds_everything(small: Report) -> None:
     from lsst.daf.butler import Butler
 
-    butler = Butler.from_config(str(small[0]), collections="demo", instrument="DemoCam")
+    butler = Butler.from_config(small.directory, collections="demo", instrument="DemoCam")
     found = {name: butler.query_datasets(name) for name in ("visit_metadata", "calexp", "src")}
     assert {name: len(refs) for name, refs in found.items()} == {"visit_metadata": 1, "calexp": 3, "src": 3}
     (visit,) = butler.query_dimension_records("visit")
@@ -84,81 +68,75 @@ def test_the_butler_finds_everything(small: tuple[Path, str, str]) -> None:
     assert info["boresight_altitude"].to_value("deg") == pytest.approx(90 - visit.zenith_angle)
     assert info["boresight_airmass"] == pytest.approx(1 / np.cos(np.radians(visit.zenith_angle)))
     regions = {record.detector: record.region for record in butler.query_dimension_records("visit_detector_region")}
-    centre = butler.get("calexp.wcs", visit=visit.id, detector=1).pixel_to_world(127.5, 127.5)
+    centre = butler.get("calexp.wcs", visit=visit.id, detector=1).pixel_to_world(MIDDLE, MIDDLE)
     inside = [number for number, region in regions.items() if region.contains(centre.ra.radian, centre.dec.radian)]
     assert inside == [1]
     assert visit.region.contains(centre.ra.radian, centre.dec.radian)
 
 
-def test_the_visit_is_stored_once_and_linked(small: tuple[Path, str, str]) -> None:
-    directory, _, _ = small
-    (visit,) = files(directory, "visit_metadata")
-    for path in (*files(directory, "calexp"), *files(directory, "src")):
+def test_the_visit_is_stored_once_and_linked(small: Report) -> None:
+    (visit,) = files(small.directory, "visit_metadata")
+    catalogs = files(small.directory, "src")
+    for path in (*files(small.directory, "calexp"), *catalogs):
         with ch5.open(path) as composite, ch5.open(visit) as shared:
             link = composite.links["visit_info"]
             assert link.id == shared.id
             assert composite["visit_info"] == shared["visit_info"]
-    (path, *_) = files(directory, "src")
-    with ch5.open(path) as catalog:
+    with ch5.open(catalogs[0]) as catalog:
         assert catalog.links["photo_calib"].dataset_type == "calexp"
         assert catalog["photo_calib"].mean > 0
 
 
-def test_reads_are_small_where_they_should_be(small: tuple[Path, str, str]) -> None:
-    directory, out, _ = small
-    path = files(directory, "calexp")[0]
-    text = section(out, "What was read, and the size of the files it is in")
+def test_reads_are_small_where_they_should_be(small: Report) -> None:
     if not os.path.exists("/proc/self/io"):
-        assert "can't be counted" in text
+        assert "can't be counted" in small.text()
         return
-    rows = [re.split(r"\s{2,}", line) for line in text.splitlines()[1:]]
-    reads = {what: (size_of(read), size_of(stored), share) for what, read, stored, share in rows}
-    read, stored, _ = reads["WCS of one detector"]
-    assert stored == pytest.approx(path.stat().st_size, rel=0.05)
-    assert 500 < read < 20_000
-    # Decoded once: then only what says where the link leads is read from each file.
-    assert reads["visit_info of all detectors, decoded once"][0] < 3 * reads["its visit_info, through the link"][0]
+    reads = {read.what: read for read in small.reads}
     assert len(reads) == 6
-    assert all(float(share.removesuffix(" %")) == pytest.approx(100 * a / b, rel=0.1) for a, b, share in reads.values())
+    read = reads["WCS of one detector"]
+    assert read.bytes_stored == files(small.directory, "calexp")[0].stat().st_size
+    assert 500 < read.bytes_read < 20_000
+    # Decoded once: then only what says where the link leads is read from each file.
+    linked = reads["its visit_info, through the link"].bytes_read
+    assert reads["visit_info of all detectors, decoded once"].bytes_read < 3 * linked
+    line = next(line for line in small.text().splitlines() if line.startswith(read.what))
+    assert line.split()[-2:] == [f"{100 * read.bytes_read / read.bytes_stored:.2g}", "%"]
 
 
-def test_sharing_saves_what_it_says(small: tuple[Path, str, str]) -> None:
-    directory, out, _ = small
-    rows = [re.split(r"\s{2,}", line) for line in section(out, "What sharing saves").splitlines()[1:4]]
-    savings = {name: (int(users), *map(size_of, sizes)) for name, users, *sizes in rows}
-    users, copied, shared, saved = savings["visit_info"]
-    assert users == 6
-    assert saved == pytest.approx(copied - shared, abs=200)
+def test_sharing_saves_what_it_says(small: Report) -> None:
+    sharing = {sharing.component: sharing for sharing in small.sharing}["visit_info"]
+    saved = sharing.bytes_copied - sharing.bytes_shared
+    assert sharing.users == 6
+    assert re.search(rf"^visit_info +6 .* {saved / 1000:.1f} kB$", small.text(), re.MULTILINE)
     # What a copy takes, found in another way: by writing one instead of the link.
-    path = files(directory, "calexp")[0]
+    path = files(small.directory, "calexp")[0]
     with ch5.open(path) as exposure:
         bare = exposure.replace({"image": ch5.Image(np.zeros((2, 2))), "mask": None, "variance": None})
         linked = len(bare.file_image(path))
         whole = len(bare.replace({"visit_info": exposure["visit_info"]}).file_image(path))
-    assert saved == pytest.approx(users * (whole - linked) - copied / users, rel=0.1)
+    assert saved == pytest.approx(6 * (whole - linked) - sharing.bytes_copied / 6, rel=0.1)
 
 
-def test_the_tree_and_the_summary_are_of_these_files(small: tuple[Path, str, str]) -> None:
-    directory, out, _ = small
-    path = files(directory, "calexp")[0]
-    with ch5.open(path) as exposure:
-        assert section(out, "One file") == f"{path}\n{exposure.tree()}"
-    rows = [line.split() for line in section(out, "The visit").splitlines()[3:]]
-    for path, (detector, ra, dec, zero_point) in zip(files(directory, "calexp"), rows, strict=True):
+def test_the_tree_and_the_summary_are_of_these_files(small: Report) -> None:
+    paths = files(small.directory, "calexp")
+    with ch5.open(paths[0]) as exposure:
+        assert section(small, "One file") == f"{paths[0]}\n{exposure.tree()}"
+    rows = [line.split() for line in section(small, "The visit").splitlines()[3:]]
+    for path, (detector, ra, dec, zero_point) in zip(paths, rows, strict=True):
         with ch5.open(path) as exposure:
             assert exposure.data_id["detector"] == int(detector)
-            centre = exposure["wcs"].pixel_to_world(127.5, 127.5)
+            centre = exposure["wcs"].pixel_to_world(MIDDLE, MIDDLE)
             assert SkyCoord(float(ra), float(dec), unit="deg").separation(centre) < 0.05 * u.arcsec
             assert exposure["summary_stats"]["zero_point"].value == pytest.approx(float(zero_point), abs=1e-3)
 
 
-def test_hdf5_tools_follow_the_links(small: tuple[Path, str, str]) -> None:
-    listing = tool("h5ls", "-r", "-E", files(small[0], "calexp")[0])
+def test_hdf5_tools_follow_the_links(small: Report) -> None:
+    listing = tool("h5ls", "-r", "-E", files(small.directory, "calexp")[0])
     assert re.search(r"^/composite/visit_info/exposure_time +Dataset", listing.stdout, re.MULTILINE)
 
 
-def test_what_it_says_to_type_works(small: tuple[Path, str, str], tmp_path: Path) -> None:
-    commands = section(small[1], "What to type next")
+def test_what_it_says_to_type_works(small: Report, tmp_path: Path) -> None:
+    commands = section(small, "What to type next")
     if shutil.which("h5ls") is None:
         commands = "\n".join(line for line in commands.splitlines() if not line.startswith("h5ls"))
     # The commands of this environment, installed or not.
@@ -168,13 +146,8 @@ def test_what_it_says_to_type_works(small: tuple[Path, str, str], tmp_path: Path
     path = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
     process = subprocess.run(
         ["sh", "-e", "-c", commands],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        env={**ENVIRONMENT, "PATH": path},
-        cwd=tmp_path,
-    )
+        capture_output=True, text=True, check=False, env={**ENVIRONMENT, "PATH": path}, cwd=tmp_path,
+    )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert "\n    visit_info\n      kind          record\n" in process.stdout
     assert re.search(r"^exposure_time +30\.0 s$", process.stdout, re.MULTILINE)
@@ -183,30 +156,20 @@ def test_what_it_says_to_type_works(small: tuple[Path, str, str], tmp_path: Path
     assert "(image, mask, variance, wcs)" in process.stdout
 
 
-def test_another_run_replaces_only_what_the_first_made(tmp_path: Path) -> None:
-    pytest.importorskip("lsst.daf.butler")
-    run(tmp_path / "demo", detectors=1, size=64)
-    (first,) = files(tmp_path / "demo", "calexp")
-    with ch5.open(first) as exposure:
-        before = {name: exposure.component_digest(name) for name in exposure}
+def test_another_run_replaces_only_what_the_first_made(small: Report, tmp_path: Path) -> None:
+    shutil.copytree(small.directory, tmp_path / "demo")
     note = tmp_path / "demo" / "my notes.txt"
     note.write_text("mine")
-    run(tmp_path / "demo", detectors=1, size=64)
+    again = run(tmp_path / "demo", detectors=1, size=64)
     assert note.read_text() == "mine"
-    (second,) = files(tmp_path / "demo", "calexp")
-    with ch5.open(second) as exposure:
-        assert {name: exposure.component_digest(name) for name in exposure} == before
+    assert len(files(tmp_path / "demo")) == len(list(again.stored)) == 3
 
 
-def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_other_things_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("lsst.daf.butler")
     (tmp_path / "butler.yaml").write_text("precious: true")
-    process = demo(tmp_path, *SMALL)
-    assert process.returncode == 2
-    assert process.stdout == ""
-    assert "compositeh5: error: " in process.stderr
-    assert "not empty" in process.stderr
-    assert "Traceback" not in process.stderr
+    assert main(["demo", str(tmp_path)]) == 2
+    assert "not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["butler.yaml"]
     assert (tmp_path / "butler.yaml").read_text() == "precious: true"
 
@@ -216,7 +179,7 @@ def test_without_the_butler_it_says_what_to_install(tmp_path: Path) -> None:
     code = "import sys\nsys.modules['lsst'] = None\nfrom compositeh5.cli import main\nsys.exit(main(sys.argv[1:]))"
     process = subprocess.run(
         [sys.executable, "-c", code, "demo", str(tmp_path / "demo")],
-        capture_output=True, text=True, timeout=60, check=False, env=ENVIRONMENT,
+        capture_output=True, text=True, check=False, env=ENVIRONMENT,
     )  # fmt: skip
     assert process.returncode == 2
     assert "pip install 'compositeh5[butler]'" in process.stderr
@@ -225,40 +188,27 @@ def test_without_the_butler_it_says_what_to_install(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--detectors", "0"], ["--size", "huge"]])
-def test_wrong_numbers_are_refused(arguments: list[str], tmp_path: Path) -> None:
-    process = demo(tmp_path / "demo", *arguments)
-    assert process.returncode == 2
-    assert arguments[0] in process.stderr
+def test_wrong_numbers_are_refused(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["demo", str(tmp_path / "demo"), *arguments])
+    assert arguments[0] in capsys.readouterr().err
     assert not (tmp_path / "demo").exists()
-
-
-def test_progress_bar_on_a_terminal(tmp_path: Path) -> None:
-    pytest.importorskip("rich")
-    pytest.importorskip("lsst.daf.butler")
-    with open(tmp_path / "out.txt", "w") as out:
-        shown = compositeh5_shows("demo", tmp_path / "demo", "--detectors", "2", "--size", "64", stdout=out.fileno())
-    assert shown.code == 0
-    assert "━" in shown.text
-    assert "simulating detector S01" in shown.text
-    assert re.search(r"6/6 \S+(/s| s each) +\d:\d\d:\d\d", shown.text)
-    # What it found is on the standard output, without any of that.
-    assert "\x1b" not in (tmp_path / "out.txt").read_text()
-    assert "What to type next" in (tmp_path / "out.txt").read_text()
 
 
 def test_with_a_fits_file(tmp_path: Path) -> None:
     pytest.importorskip("lsst.daf.butler")
+    steps: list[tuple[str, int, int]] = []
     source = data_file("exposure-version-2.fits")
-    process = demo(tmp_path / "demo", "--fits", source)
-    assert process.returncode == 0, process.stderr
-    assert "1 visit, 1 exposures, 0 catalogs" in process.stdout
+    done = run(tmp_path / "demo", fits=[source], progress=lambda *step: steps.append(step))
+    assert [step[1:] for step in steps] == [(number, 5) for number in range(6)]
+    assert steps[1][0] == f"converting {source}"
+    assert "1 visit, 1 exposures, 0 catalogs" in done.text()
     (path,) = files(tmp_path / "demo", "calexp")
     with ch5.open(path) as exposure:
         assert exposure.links.keys() == {"visit_info"}
         assert exposure["filter"].to_dict() == {"band": "N656", "physical": "ha"}
-    process = demo(tmp_path / "twice", "--fits", source, source)
-    assert process.returncode == 2
-    assert "leave one out" in process.stderr
+    with pytest.raises(ch5.errors.ConflictError, match="leave one out"):
+        run(tmp_path / "demo", fits=[source, source])
 
 
 def test_simulated_noise_is_what_the_variance_says() -> None:

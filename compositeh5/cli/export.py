@@ -222,7 +222,12 @@ def _image_fits(value: Any, path: str) -> None:
         header["LTV1"], header["LTV2"] = -origin[1], -origin[0]
     for name, plane in getattr(value, "planes", {}).items():
         header[f"HIERARCH MP_{name}"] = plane.bit
-    fits.PrimaryHDU(_values(value), header).writeto(path)
+    pixels = _values(value)
+    try:
+        hdu = fits.PrimaryHDU(pixels, header)
+    except KeyError as error:
+        raise ValueError(f"FITS images have no pixels of type {pixels.dtype.name}") from error
+    hdu.writeto(path)
 
 
 def _table(value: Table, path: str) -> None:
