@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from example_folder import write_example_folder
 from terminal import COMMAND, ENVIRONMENT, Shown, Terminal, compositeh5_shows
 
 import compositeh5 as ch5
-from compositeh5.cli import VERBS
+from compositeh5.cli import VERBS, main
+from compositeh5.composite.session import current
 
 WITHOUT_RICH = (
     sys.executable,
@@ -24,11 +27,9 @@ WITHOUT_RICH = (
     "import sys\nsys.modules['rich'] = None\nfrom compositeh5.cli import main\nsys.exit(main())",
 )
 COLOUR = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+Plain = Callable[..., str]
 
-needs_rich = pytest.mark.skipif(
-    subprocess.run([sys.executable, "-c", "import rich"], capture_output=True, check=False).returncode != 0,
-    reason="needs rich (the extra `cli`)",
-)
+needs_rich = pytest.mark.skipif(find_spec("rich") is None, reason="needs rich (the extra `cli`)")
 
 
 @pytest.fixture(scope="module")
@@ -43,83 +44,101 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lost = ch5.Composite("exposure", image=image, photo_calib=None, visit_info=visit.link("visit_info"))
     lost.write(root / "alone" / "lost.h5")
     (root / "gone.h5").unlink()
+    current().clear_cache()
     return root
 
 
-def piped(*args: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, args)], capture_output=True, text=True, check=False, cwd=cwd, env={**ENVIRONMENT, **env}
-    )
+@pytest.fixture
+def plain(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Plain:
+    """Run a verb in the folder, where there is no terminal, and return what it prints."""
+    monkeypatch.chdir(folder)
+
+    def plain(*args: str) -> str:
+        capsys.readouterr()
+        main([*args])
+        said = capsys.readouterr()
+        assert said.err == ""
+        assert "\x1b" not in said.out
+        return said.out
+
+    return plain
+
+
+def in_turn(*lines: Sequence[str]) -> list[str]:
+    """Return a command that runs several verbs in one process, each after a line ``@`` on the standard error."""
+    code = "import sys\nfrom compositeh5.cli import main\n"
+    for line in lines:
+        code += f"print('@', file=sys.stderr)\nmain({list(line)!r})\n"
+    return [sys.executable, "-c", code]
 
 
 # ---- Tables and trees ---------------------------------------------------------------------------------------
 
 
 @needs_rich
-def test_states_have_colours_on_a_terminal_and_the_words_are_the_same_in_a_pipe(folder: Path) -> None:
-    listed, tree, found = (
-        _same_words(folder, *args)
-        for args in (["ls", "alone/lost.h5"], ["info", "calexp_jointcal.h5"], ["verify", "alone"])
-    )
-    assert re.search(r"\x1b\[1;31mlost -> visit.visit_info", listed.raw)
-    assert re.search(r"\x1b\[2mabsent", listed.raw)
-    assert re.search(r"\x1b\[32mstored", listed.raw)
-    assert re.search(r"\x1b\[1mcomponent", listed.raw)
-    assert "├── " in tree.text
-    assert re.search(r"\x1b\[1;31mlost", found.raw)
-
-
-def _same_words(folder: Path, *args: str) -> Shown:
-    shown, plain = compositeh5_shows(*args, columns=3000, cwd=folder), piped(*args, cwd=folder)
-    assert shown.code == plain.returncode
-    assert plain.stderr == ""
-    assert "\x1b" not in plain.stdout
-    # The progress, which is wiped out, comes before.
-    assert re.sub("[│├└─]", " ", shown.text).split()[-len(plain.stdout.split()) :] == plain.stdout.split()
-    return shown
+def test_states_have_colours_on_a_terminal_and_the_words_are_the_same_in_a_pipe(folder: Path, plain: Plain) -> None:
+    lines = (["ls", "alone/lost.h5"], ["info", "calexp_jointcal.h5"], ["verify", "alone"])
+    shown = Terminal(in_turn(*lines), columns=3000, cwd=folder).finish()
+    for line, text in zip(lines, shown.text.split("@")[1:], strict=True):
+        # The progress, which is wiped out, comes before.
+        words = plain(*line).split()
+        assert re.sub("[│├└─]", " ", text).split()[-len(words) :] == words
+    for expected in ("1;31mlost -> visit.visit_info", "2mabsent", "32mstored", "1mcomponent"):
+        assert f"\x1b[{expected}" in shown.raw
+    assert "\x1b[1;31mlost" in shown.raw.rpartition("@")[2]
+    assert "├── " in shown.text
 
 
 @needs_rich
-@pytest.mark.parametrize("args", [["ls", "calexp_jointcal.h5"], ["refs", "calexp.h5"], ["info", "calexp.h5"]])
-def test_nothing_is_wider_than_the_terminal_and_nothing_is_left_out(args: list[str], folder: Path) -> None:
-    plain = piped(*args, cwd=folder)
-    for columns in (40, 80):
-        shown = compositeh5_shows(*args, columns=columns, cwd=folder)
-        lines = [line.rpartition("\r")[2] for line in shown.text.split("\n")]
-        assert max(map(len, lines)) <= columns
+def test_nothing_is_wider_than_the_terminal_and_nothing_is_left_out(folder: Path, plain: Plain) -> None:
+    arguments = (["ls", "calexp_jointcal.h5"], ["refs", "calexp.h5"], ["info", "calexp.h5"])
+    shown = Terminal(in_turn(*arguments), columns=40, cwd=folder).finish()
+    for args, text in zip(arguments, shown.text.split("@")[1:], strict=True):
+        lines = [line.rpartition("\r")[2] for line in text.split("\n")]
+        assert max(map(len, lines)) <= 40
         # Words may be cut, but all their letters are there.
-        for letter in set(plain.stdout) - set(" \n"):
-            assert "".join(lines).count(letter) >= plain.stdout.count(letter), letter
+        expected = plain(*args)
+        for letter in set(expected) - set(" \n"):
+            assert "".join(lines).count(letter) >= expected.count(letter), letter
 
 
 @needs_rich
-def test_no_color_and_dumb_terminals_are_respected(folder: Path) -> None:
-    assert COLOUR.search(compositeh5_shows("verify", "alone", cwd=folder).raw)
-    assert not COLOUR.search(compositeh5_shows("verify", "alone", cwd=folder, env={"NO_COLOR": "1"}).raw)
-    dumb = compositeh5_shows("verify", "alone", cwd=folder, env={"TERM": "dumb"})
-    assert dumb.raw.replace("\r\n", "\n") == piped("verify", "alone", cwd=folder).stdout
+def test_no_color_and_dumb_terminals_are_respected(folder: Path, plain: Plain) -> None:
+    coloured, bare, dumb = (
+        compositeh5_shows("verify", "alone", cwd=folder, env=env).raw
+        for env in ({}, {"NO_COLOR": "1"}, {"TERM": "dumb"})
+    )
+    assert COLOUR.search(coloured)
+    assert not COLOUR.search(bare)
+    assert dumb.replace("\r\n", "\n") == plain("verify", "alone")
 
 
-def test_without_rich_a_terminal_has_plain_text(folder: Path) -> None:
+def test_without_rich_a_terminal_has_plain_text(folder: Path, plain: Plain) -> None:
     shown = Terminal([*WITHOUT_RICH, "ls", "calexp.h5"], cwd=folder).finish()
-    assert shown.raw.replace("\r\n", "\n") == piped("ls", "calexp.h5", cwd=folder).stdout
+    assert shown.raw.replace("\r\n", "\n") == plain("ls", "calexp.h5")
 
 
-def test_json_is_json_on_a_terminal_too(folder: Path) -> None:
+def test_json_is_json_on_a_terminal_too(folder: Path, plain: Plain) -> None:
     shown = compositeh5_shows("ls", "calexp.h5", "--json", cwd=folder)
-    assert shown.raw.replace("\r\n", "\n") == piped("ls", "calexp.h5", "--json", cwd=folder).stdout
+    assert shown.raw.replace("\r\n", "\n") == plain("ls", "calexp.h5", "--json")
 
 
-def test_what_files_say_never_acts_on_the_terminal(tmp_path: Path) -> None:
+def test_what_files_say_never_acts_on_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = "\x1b[31mred.h5"
     ch5.Composite(None, note="\x1b[2Jcleared\n\tand more", blob=b"\x1b").write(tmp_path / name)
-    for args in (["info", name], ["get", name, "note"], ["get", name, "blob"], ["ls", name + "x"]):
-        shown = compositeh5_shows(*args, cwd=tmp_path, env={"NO_COLOR": "1"})
-        assert "\x1b[31m" not in shown.raw, args
-        assert "\x1b[2J" not in shown.raw, args
-        assert r"\x1b[" in shown.text
+    lines = (["info", name], ["get", name, "note"], ["get", name, "blob"], ["ls", name + "x"])
+    shown = Terminal(in_turn(*lines), cwd=tmp_path, env={"NO_COLOR": "1"}).finish()
+    assert "\x1b[31m" not in shown.raw
+    assert "\x1b[2J" not in shown.raw
+    parts = shown.text.split("@")[1:]
+    assert len(parts) == len(lines)
+    assert all(r"\x1b[" in part for part in parts)
     # In a pipe, a component is what it is.
-    assert piped("get", name, "note", cwd=tmp_path).stdout == "\x1b[2Jcleared\n\tand more\n"
+    monkeypatch.chdir(tmp_path)
+    assert main(["get", name, "note"]) == 0
+    assert capsys.readouterr().out == "\x1b[2Jcleared\n\tand more\n"
 
 
 # ---- Progress -----------------------------------------------------------------------------------------------
@@ -166,14 +185,10 @@ LONG = {
 @needs_rich
 def test_whatever_can_take_long_shows_that_it_works(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "w")
-    code = "import sys\nfrom compositeh5.cli import main\n" + "".join(
-        f"print('@{verb}@', file=sys.stderr)\nmain({line.split()!r})\n" for verb, line in LONG.items()
-    )
+    command = in_turn(*(line.split() for line in LONG.values()))
     with open(tmp_path / "out", "w") as file:
-        shown = Terminal([sys.executable, "-c", code], stdout=file.fileno(), cwd=tmp_path / "w").finish()
-    parts = shown.text.split("@")[1:]
-    seen = dict(zip(parts[::2], parts[1::2], strict=True))
-    assert seen.keys() == LONG.keys()
+        shown = Terminal(command, stdout=file.fileno(), cwd=tmp_path / "w").finish()
+    seen = dict(zip(LONG, shown.text.split("@")[1:], strict=True))
     assert not [verb for verb, text in seen.items() if "━" not in text or "error" in text]
     assert LONG.keys() == VERBS.keys() - {"ls", "info", "demo"}
 
@@ -244,7 +259,8 @@ def test_head_ends_it_quietly(more: str, folder: Path) -> None:
 def test_any_encoding_of_the_terminal_will_do(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\xc3\xa9.h5")
     ch5.Composite(None, note="é → ☃").write(tmp_path / name)
-    for args in (["info", name], ["verify", name, "--json"]):
-        run = piped(*args, cwd=tmp_path, PYTHONIOENCODING="ascii")
-        assert run.returncode == 0, run.stderr
-    assert piped("get", name, "note", cwd=tmp_path, PYTHONIOENCODING="ascii").stdout == "\\xe9 \\u2192 \\u2603\n"
+    command = in_turn(["info", name], ["verify", name, "--json"], ["get", name, "note"])
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    assert done.stderr == "@\n" * 3
+    assert done.stdout.endswith("}\n\\xe9 \\u2192 \\u2603\n")

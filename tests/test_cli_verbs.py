@@ -110,7 +110,10 @@ def test_the_examples_run(verb: str, folder: Path, run: Run, monkeypatch: pytest
 def test_the_examples_of_the_demonstration_run(folder: Path, run: Run) -> None:
     pytest.importorskip("lsst.daf.butler", reason="the extra `butler` isn't installed")
     # The first is larger; the last needs files of LSST, which `test_demo.py` has.
-    assert run(*words(examples("demo")[1], folder))[0] == 0
+    code, out = run(*words(examples("demo")[1], folder), "--json")
+    document = json.loads(out)
+    assert (code, list(document)) == (0, cli.VERBS["demo"].json.split(", "))
+    assert len(document["files"]) == 5
 
 
 def test_the_table_of_the_readme_has_all_verbs() -> None:
@@ -174,14 +177,6 @@ def test_json_says_the_same_as_the_text(verb: str, original: Path, tmp_path: Pat
         keys = told.removeprefix("a list of ").split(", ")
         assert objects
         assert all(list(item) == keys for item in objects), list(objects[0])
-
-
-def test_json_of_the_demonstration(tmp_path: Path, run: Run) -> None:
-    pytest.importorskip("lsst.daf.butler", reason="the extra `butler` isn't installed")
-    code, out = run("demo", tmp_path / "demo", "--detectors", "2", "--size", "64", "--json")
-    document = json.loads(out)
-    assert (code, list(document)) == (0, cli.VERBS["demo"].json.split(", "))
-    assert len(document["files"]) == 5
 
 
 @pytest.mark.parametrize(
@@ -266,25 +261,15 @@ def test_every_verb_is_tried() -> None:
 # ---- Start-up -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["ls", "calexp.h5"], ["info", "calexp.h5", "--json"]])
-def test_quick_verbs_load_little(arguments: list[str], original: Path) -> None:
-    code = (
-        "import sys\nfrom compositeh5.cli import main\n"
-        "try:\n    main(sys.argv[1:])\nexcept SystemExit as exit:\n    assert exit.code == 0\n"
-        "print(*sys.modules)"
-    )
+def test_quick_verbs_load_little(original: Path) -> None:
+    code = "import sys\nfrom compositeh5.cli import main\n"
+    for arguments in (["--version"], ["--help"], ["ls", "calexp.h5"], ["info", "calexp.h5", "--json"]):
+        code += f"try:\n    main({arguments!r})\nexcept SystemExit as exit:\n    assert exit.code == 0\n"
     run = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", f"{code}print(*sys.modules)"],
         capture_output=True, text=True, check=True, env=ENVIRONMENT, cwd=original,
     )  # fmt: skip
     loaded = set(run.stdout.splitlines()[-1].split())
     assert "compositeh5.cli.reading" in loaded
-    assert not loaded & {
-        "astropy",
-        "lsst",
-        "rich",
-        "argcomplete",
-        "yaml",
-        "multiprocessing",
-        "concurrent.futures.process",
-    }
+    slow = {"astropy", "lsst", "rich", "argcomplete", "yaml", "multiprocessing", "concurrent.futures.process"}
+    assert not loaded & slow
