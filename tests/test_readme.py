@@ -32,5 +32,5 @@ def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert namespace["wcs"] is None
     assert (tmp_path / "image.fits").exists()
     printed = capsys.readouterr().out
-    assert printed.count("30.0 s") == 2
+    assert printed.count("30.0 s") == 3
     assert "linked -> visit.visit_info" in printed
