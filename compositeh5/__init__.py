@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .box import Box
-from .composite import nested  # noqa: F401  registers the kind of composites in composites
+from .composite import composite_kind  # noqa: F401  registers the kind of composites in composites
 from .composite.composite import Composite
 from .composite.definition import Definition
 from .composite.definitions import get_definition, load_definition, register_definition

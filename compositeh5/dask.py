@@ -26,7 +26,7 @@ from .errors import (
     checked_names,
 )
 from .storage.nodes import Node
-from .trees.members import Detector, unlike_most
+from .trees.visit_members import Detector, unlike_most
 from .trees.visit_view import VisitView
 
 if TYPE_CHECKING:

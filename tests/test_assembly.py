@@ -18,9 +18,9 @@ from support import visit_info
 
 import compositeh5 as ch5
 from compositeh5.composite import definitions
-from compositeh5.composite.assembly import assemble, definitions_of, disassemble
 from compositeh5.composite.definition import Definition
 from compositeh5.composite.definitions import register_definition
+from compositeh5.composite.python_objects import assemble, definitions_of, disassemble
 from compositeh5.composite.session import current
 from compositeh5.errors import BrokenLinkError, DefinitionError, EncodeError
 

@@ -34,7 +34,7 @@ TRACTS = {9812: range(1, 5), 9813: range(4, 8)}
 """The detectors that each tract covers: 4 is in both, 0 and those from 8 are in none."""
 SENT = (9813, 7)
 """Tract and detector of the one that a colleague gets, and of which there is no catalogue."""
-ALONE = ("wcs", "photo_calib", "visit_info")
+SINGLE_COMPONENT = ("wcs", "photo_calib", "visit_info")
 """The components that an overlay has of its own, or from the visit."""
 
 
@@ -118,7 +118,7 @@ def catalogs_use_the_new_calibrations(story: Story, butler: Butler) -> None:
     butler.registry.registerDatasetType(DatasetType("src", dimensions, storage_class))
     for key, ref in story.overlays.items():
         if key != SENT:
-            links = {name: link(butler, ref, name) for name in ALONE}
+            links = {name: link(butler, ref, name) for name in SINGLE_COMPONENT}
             catalog = ch5.Composite("source_catalog", {"table": story.tables[key[1]], **links})
             butler.put(catalog, "src", ref.dataId)
     assert not_ok(butler) == set()

@@ -26,7 +26,7 @@ from compositeh5 import errors
 from compositeh5.dask import to_dask
 from compositeh5.fits import convert_files
 from compositeh5.trees import index, open_index, subset, verify_files
-from compositeh5.trees.running import each
+from compositeh5.trees.running import map_in_order
 
 distributed = pytest.importorskip("distributed", reason="needs dask (the extra `dask`)")
 dask = pytest.importorskip("dask")
@@ -82,7 +82,7 @@ def process(_: int) -> int:
 def test_the_work_is_done_in_the_workers(client: distributed.Client, executor: Executor) -> None:
     workers = set(client.run(os.getpid).values())
     assert len(workers - {os.getpid()}) == 2
-    assert set(each(process, range(100), executor=executor)) == workers
+    assert set(map_in_order(process, range(100), executor=executor)) == workers
 
 
 def test_verify(damaged: Path, executor: Executor) -> None:

@@ -15,7 +15,7 @@ from linked_trees import ccd_path, visit_path, write_tree
 from compositeh5.trees.pruning import prune, remove
 from compositeh5.trees.references import refs_to
 from compositeh5.trees.relinking import relink
-from compositeh5.trees.running import each
+from compositeh5.trees.running import map_in_order
 from compositeh5.trees.verify import verify_files
 
 
@@ -28,12 +28,12 @@ def executor(request: pytest.FixtureRequest) -> Executor:
 def test_results_are_in_order(executor: Executor, count: int) -> None:
     numbers = [n % 20 for n in range(count)]
     expected = list(map(math.factorial, numbers))
-    assert list(each(math.factorial, numbers)) == expected
-    assert list(each(math.factorial, numbers, executor=executor)) == expected
+    assert list(map_in_order(math.factorial, numbers)) == expected
+    assert list(map_in_order(math.factorial, numbers, executor=executor)) == expected
 
 
 def test_the_first_failure_is_raised(executor: Executor) -> None:
-    results = each(math.sqrt, [4.0, 9.0, -1.0, 16.0], executor=executor)
+    results = map_in_order(math.sqrt, [4.0, 9.0, -1.0, 16.0], executor=executor)
     assert [next(results), next(results)] == [2, 3]
     with pytest.raises(ValueError, match=r"domain|nonnegative"):
         next(results)
@@ -41,12 +41,12 @@ def test_the_first_failure_is_raised(executor: Executor) -> None:
 
 def test_progress_is_told(executor: Executor) -> None:
     told: list[tuple[str, int, int]] = []
-    list(each(math.sqrt, [1.0] * 600, executor=executor, progress=lambda *now: told.append(now), step="roots"))
+    list(map_in_order(math.sqrt, [1.0] * 600, executor=executor, progress=lambda *now: told.append(now), step="roots"))
     assert told[0] == ("roots", 0, 600)
     assert told[-1] == ("roots", 600, 600)
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
     alone: list[tuple[str, int, int]] = []
-    list(each(math.sqrt, [1.0] * 3, progress=lambda *now: alone.append(now), step="roots"))
+    list(map_in_order(math.sqrt, [1.0] * 3, progress=lambda *now: alone.append(now), step="roots"))
     assert alone == [("roots", n, 3) for n in range(4)]
 
 
@@ -54,10 +54,10 @@ def test_what_was_said_of_a_file_is_not_said_again_of_another(executor: Executor
     """Dask gives equal calls one result while anyone holds it."""
     paths = [str(tmp_path / "a")] * 100
     (tmp_path / "a").write_bytes(b"1")
-    unfinished = each(os.path.getsize, paths, executor=executor)
+    unfinished = map_in_order(os.path.getsize, paths, executor=executor)
     assert next(unfinished) == 1
     (tmp_path / "a").write_bytes(b"22")
-    assert list(each(os.path.getsize, paths, executor=executor)) == [2] * 100
+    assert list(map_in_order(os.path.getsize, paths, executor=executor)) == [2] * 100
     unfinished.close()
 
 
@@ -76,7 +76,7 @@ class _Waiting(Executor):
 
 def test_not_everything_is_handed_out_at_once() -> None:
     executor = _Waiting()
-    results = each(math.sqrt, [1.0] * 10_000, executor=executor)
+    results = map_in_order(math.sqrt, [1.0] * 10_000, executor=executor)
     next(results)
     assert executor.submitted < 40
     assert len(list(results)) == 9_999
@@ -93,7 +93,7 @@ def test_what_was_not_begun_is_cancelled() -> None:
         return item
 
     with ThreadPoolExecutor(1) as executor:
-        results = each(work, range(200), executor=executor)
+        results = map_in_order(work, range(200), executor=executor)
         assert next(results) == 0
         results.close()
         hold.set()

@@ -8,7 +8,7 @@ from astropy import units as u
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compositeh5.trees.scalars import Scalar, rows_of, table_of
+from compositeh5.trees.scalar_columns import Scalar, rows_of, table_of
 
 FLOATS = st.floats(width=64)
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)

@@ -5,12 +5,12 @@ them. But for the demonstration, this is the only part of the package that impor
 """
 
 from .checking import CheckedLink, check, users_of
-from .closure import export_closure, linked_refs, retrieve_closure, transfer_closure
-from .components import gather, put_component, put_links, put_overlay
+from .dataset_files import link, use_butler
 from .datasets import register_dataset_type
-from .relinking import Relinking, relink
-from .stored import link, use_butler
-from .subset import Subset, subset
+from .overlays import gather, put_component, put_links, put_overlay
+from .subsetting import Subset, subset
+from .target_map import Relinking, relink
+from .transferring import export_closure, linked_refs, retrieve_closure, transfer_closure
 from .visits import open_visit, put_visit
 
 __all__ = [

@@ -12,8 +12,8 @@ from ..composite.link import Link
 from ..composite.session import current
 from ..errors import CompositeH5Error, DigestMismatchError, WrongIdError
 from ..trees.references import StoredLink
-from .relinking import Places, read_map
-from .stored import composite_refs, describe, links_if_stored, located, target_ref
+from .dataset_files import composite_refs, describe, links_if_stored, relocated_link, target_ref
+from .target_map import Places, read_map
 
 State = Literal["ok", "mapped", "moved", "broken", "stale id", "stale digest", "unreadable", "about to break"]
 
@@ -119,7 +119,7 @@ def users_of(
 def _state(butler: Butler, found: StoredLink, mapped: Places) -> tuple[State, str]:
     """Return the state of a link, and the detail."""
     link = found.link
-    now = located(butler, link)
+    now = relocated_link(butler, link)
     by_map = mapped.get((link.id, link.component)) or mapped.get((link.id, None))
     places: dict[str, State] = {found.place: "ok"}
     if by_map is not None:

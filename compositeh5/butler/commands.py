@@ -34,12 +34,12 @@ from lsst.daf.butler.progress import Progress
 
 from ..errors import CompositeH5Error
 from .checking import CheckedLink, check, users_of
-from .closure import export_closure, linked_refs, retrieve_closure, transfer_closure
 from .converting import convert_dataset_type
+from .dataset_files import Missing, describe, stored_among
 from .installing import install
-from .relinking import relink
-from .stored import Missing, describe, stored_among
-from .subset import subset
+from .subsetting import subset
+from .target_map import relink
+from .transferring import export_closure, linked_refs, retrieve_closure, transfer_closure
 
 
 def commands() -> list[click.Command]:

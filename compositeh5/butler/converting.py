@@ -18,10 +18,10 @@ from ..composite.definitions import get_definition
 from ..composite.link import Link
 from ..errors import ConfigurationError, DefinitionError
 from ..fits.conversion import MAGIC, read_exposure
-from ..trees.running import each
+from ..trees.running import map_in_order
+from .dataset_files import open_ref
 from .datasets import register_dataset_type, storage_class_name
 from .formatter import use_recipe
-from .stored import open_ref
 from .visits import all_or_nothing
 
 VISIT = "visit"
@@ -126,7 +126,7 @@ def convert_dataset_type(
     total = sum(map(len, visits.values()))
     with Progress("compositeh5.butler.converting").bar(total=total, desc=f"Converting {source}") as bar:
         ids = list(visits.values())
-        for some, converted in zip(ids, each(convert, ids, executor=executor, chunksize=1), strict=True):
+        for some, converted in zip(ids, map_in_order(convert, ids, executor=executor, chunksize=1), strict=True):
             done.append(converted)
             bar.update(len(some))
     return Conversion(

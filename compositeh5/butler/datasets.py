@@ -29,12 +29,12 @@ from lsst.daf.butler import (
 
 from .. import kinds
 from ..box import Box
-from ..composite.assembly import definitions_of
 from ..composite.composite import Composite
 from ..composite.cutout import image_box
 from ..composite.definition import VERSIONS, Definition
 from ..composite.definitions import definition_names, get_definition
 from ..composite.parts import ValuePart
+from ..composite.python_objects import definitions_of
 from ..errors import (
     DefinitionError,
     NoSuchComponentError,
@@ -74,7 +74,7 @@ def read_component(composite: Composite, name: str, parameters: Mapping[str, Any
         If the box has no pixel of the image, or a composite without pixels is asked for its box or shape.
     """
     if name in composite:
-        check_understood(parameters, [composite.kind(name)], f"component {name!r}")
+        check_parameters(parameters, [composite.kind(name)], f"component {name!r}")
         if BBOX in parameters:
             return composite.cutout(as_box(parameters[BBOX]), components=[name])[name]
         return composite.read(name, **parameters)
@@ -83,8 +83,8 @@ def read_component(composite: Composite, name: str, parameters: Mapping[str, Any
         return {**part, **dict.fromkeys(part.absent)}
     if name not in (BBOX, "shape", "stage"):
         return None
-    part, rest = chosen(composite, parameters)
-    check_understood(rest, map(part.kind, part), f"{part!r}")
+    part, rest = select_components(composite, parameters)
+    check_parameters(rest, map(part.kind, part), f"{part!r}")
     if name == "stage":
         return part.stage
     full = image_box(part)
@@ -111,8 +111,8 @@ def read_composite(composite: Composite, parameters: Mapping[str, Any]) -> Compo
     """
     if not parameters:
         return composite.load()
-    part, rest = chosen(composite, parameters)
-    check_understood(rest, map(part.kind, part), f"{part!r}")
+    part, rest = select_components(composite, parameters)
+    check_parameters(rest, map(part.kind, part), f"{part!r}")
     changed = dict(part.cutout(as_box(rest[BBOX])).parts) if BBOX in rest else {}
     for name in part:
         kind = kinds.get(part.kind(name))
@@ -121,7 +121,7 @@ def read_composite(composite: Composite, parameters: Mapping[str, Any]) -> Compo
     return part.with_parts({**part.parts, **changed}).load()
 
 
-def chosen(composite: Composite, parameters: Mapping[str, Any]) -> tuple[Composite, dict[str, Any]]:
+def select_components(composite: Composite, parameters: Mapping[str, Any]) -> tuple[Composite, dict[str, Any]]:
     """Return a composite of the components that the parameter ``components`` names, and the other parameters.
 
     Raises
@@ -267,7 +267,7 @@ def as_composite(dataset: Any, storage_class: StorageClass) -> Composite:
     return composite
 
 
-def identified(composite: Composite, ref: DatasetRef) -> Composite:
+def with_dataset_identity(composite: Composite, ref: DatasetRef) -> Composite:
     """Return a composite with the id, data ID, dataset type and run of a dataset."""
     return composite.replace(
         id=str(ref.id), data_id=dict(ref.dataId.required), dataset_type=ref.datasetType.name, run=ref.run
@@ -275,7 +275,7 @@ def identified(composite: Composite, ref: DatasetRef) -> Composite:
 
 
 def as_dataset(composite: Composite, ref: DatasetRef, provenance: DatasetProvenance | None) -> Composite:
-    """Return a composite as it is stored: `identified`, and with a provenance that tells of the dataset.
+    """Return a composite as it is stored: `with_dataset_identity`, and with a provenance that tells of the dataset.
 
     Its entry ``butler`` is what the Butler knows, as ``DatasetProvenance.to_flat_dict`` gives it and ``from_flat_dict``
     reads it: the dataset, the quantum that made it, its inputs, and what is known of each of these. It replaces that of
@@ -294,7 +294,7 @@ def as_dataset(composite: Composite, ref: DatasetRef, provenance: DatasetProvena
             key: str(value) if isinstance(value, float) and not isfinite(value) else value
             for key, value in flat.items()
         }
-    return identified(composite.replace(provenance=known), ref)
+    return with_dataset_identity(composite.replace(provenance=known), ref)
 
 
 @cache
@@ -308,7 +308,7 @@ def parameter_names(kind: str) -> set[str]:
     return {BBOX if name == "box" else name for name in kinds.get(kind).parameters}
 
 
-def check_understood(parameters: Mapping[str, Any], kind_names: Iterable[str], what: str) -> None:
+def check_parameters(parameters: Mapping[str, Any], kind_names: Iterable[str], what: str) -> None:
     """Raise `UnsupportedParameterError` unless each parameter is one of a kind among these."""
     known: set[str] = set().union(*map(parameter_names, kind_names))
     for name in parameters:

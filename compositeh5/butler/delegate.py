@@ -12,9 +12,9 @@ from ..composite.composite import Composite
 from ..composite.definition import VERSIONS
 from ..composite.parts import ValuePart
 from ..errors import DefinitionError
+from .dataset_files import using_resolver_parameter
 from .datasets import ASSEMBLY, COMPONENTS, as_composite, as_dataset, definition_of, read_component, read_composite
 from .disassembly import Assembly, take_apart
-from .stored import resolving
 
 
 class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
@@ -84,7 +84,7 @@ class CompositeDelegate(StorageClassDelegate):  # type: ignore[misc]
         """Return the parts that parameters select, as `read_composite` does."""
         if not parameters:
             return inMemoryDataset
-        with resolving(parameters) as rest:
+        with using_resolver_parameter(parameters) as rest:
             return read_composite(as_composite(inMemoryDataset, self.storageClass), rest)
 
     def selectResponsibleComponent(self, derivedComponent: str, fromComponents: set[str | None]) -> str:
@@ -118,7 +118,7 @@ class ComponentDelegate(StorageClassDelegate):  # type: ignore[misc]
         """Return the part of a value that parameters select; None for an absent component."""
         if inMemoryDataset is None or not parameters:
             return inMemoryDataset
-        with resolving(parameters) as rest:
+        with using_resolver_parameter(parameters) as rest:
             return read_component(Composite(None, {"value": inMemoryDataset}), "value", rest)
 
     def copy(self, inMemoryDataset: Any) -> Any:

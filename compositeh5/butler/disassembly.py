@@ -14,7 +14,16 @@ from typing import Any
 from ..composite.composite import Composite
 from ..composite.link import Link
 from ..composite.parts import LinkedPart, ValuePart
-from .datasets import ASSEMBLY, BBOX, COMPONENTS, as_box, check_understood, chosen, parameter_names, read_component
+from .datasets import (
+    ASSEMBLY,
+    BBOX,
+    COMPONENTS,
+    as_box,
+    check_parameters,
+    parameter_names,
+    read_component,
+    select_components,
+)
 
 
 @dataclass
@@ -107,8 +116,8 @@ def read_piece(composite: Composite, name: str, parameters: Mapping[str, Any]) -
 
 def _read_assembly(composite: Composite, parameters: Mapping[str, Any]) -> Assembly:
     # The pieces are cut by those who read them; only a WCS needs to know from which box.
-    part, rest = chosen(composite, parameters)
-    check_understood(rest, map(part.kind, part), f"{part!r}")
+    part, rest = select_components(composite, parameters)
+    check_parameters(rest, map(part.kind, part), f"{part!r}")
     parts = dict(part.parts)
     if BBOX in rest:
         worlds = [name for name in part if part.kind(name) == "wcs"]

@@ -21,18 +21,18 @@ from ..errors import ConfigurationError, suggest
 from ..storage.layout import DEFAULT
 from ..storage.publish import Output, make_folders, named, write_durably
 from ..storage.recipes import OTHERS, Recipes, read_recipes
+from .dataset_files import location_of, opener, using_resolver_parameter
 from .datasets import (
     as_composite,
     as_dataset,
-    identified,
     is_composite_class,
     read_component,
     read_composite,
+    with_dataset_identity,
 )
 from .disassembly import Piece, read_piece
-from .stored import location_of, opener, resolving
 
-ALONE = "value"
+SINGLE_COMPONENT = "value"
 """Name of the component of a file that holds a dataset which is no composite."""
 
 _recipe: ContextVar[str | None] = ContextVar("_recipe", default=None)
@@ -155,7 +155,7 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
     def _write(self, in_memory_dataset: Any, output: Output | io.BytesIO) -> None:
         if isinstance(in_memory_dataset, Piece):
             # Of the pieces only what joins them has a provenance: the delegate was given it.
-            composite = identified(in_memory_dataset.composite(), self.dataset_ref)
+            composite = with_dataset_identity(in_memory_dataset.composite(), self.dataset_ref)
         else:
             composite = as_dataset(self._composite(in_memory_dataset), self.dataset_ref, self._provenance)
         # Links are relative to where the file will be, not to where it is written.
@@ -178,7 +178,7 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         """
         original = self.file_descriptor.location.uri
         with (
-            resolving(self.file_descriptor.parameters) as parameters,
+            using_resolver_parameter(self.file_descriptor.parameters) as parameters,
             opener(uri, self.dataset_ref, original=original, size=expected_size)() as composite,
         ):
             return self._read(composite, component, parameters)
@@ -189,8 +189,8 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
             return read_component(composite, component, parameters)
         if piece is not None:
             return read_piece(composite, piece, parameters)
-        if ALONE in composite and not is_composite_class(self.file_descriptor.storageClass.pytype):
-            return read_component(composite, ALONE, parameters)
+        if SINGLE_COMPONENT in composite and not is_composite_class(self.file_descriptor.storageClass.pytype):
+            return read_component(composite, SINGLE_COMPONENT, parameters)
         # The storage class makes the objects of a user's own class of it.
         return read_composite(composite, parameters)
 
@@ -203,7 +203,7 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
         ):
             return as_composite(in_memory_dataset, storage_class)
         # What another delegate takes out of an object of its own goes by its name, as our pieces do.
-        return Composite(None, {piece or ALONE: in_memory_dataset})
+        return Composite(None, {piece or SINGLE_COMPONENT: in_memory_dataset})
 
     def _chosen_recipes(self) -> Recipes:
         name = _recipe.get() or self.write_parameters.get("recipe")
@@ -222,7 +222,7 @@ class CompositeFormatter(FormatterV2):  # type: ignore[misc]
     def _check_components(self, name: str, recipes: Recipes) -> None:
         # One recipe may serve many dataset types, so it may be for components that this one doesn't have.
         storage_class = self.dataset_ref.datasetType.storageClass
-        known = {ALONE, OTHERS}.union(
+        known = {SINGLE_COMPONENT, OTHERS}.union(
             storage_class.components, *(get_definition(each).components for each in definition_names())
         )
         for component in recipes:

@@ -14,7 +14,7 @@ from ..errors import NoSuchComponentError, UnsupportedParameterError, suggest
 from .datasets import BBOX, COMPONENTS, as_box
 from .formatter import CompositeFormatter
 
-WHOLES = (COMPONENTS, "masked_image")
+COMBINED_COMPONENTS = (COMPONENTS, "masked_image")
 """Components that are several others together, which are given with these."""
 
 
@@ -51,7 +51,7 @@ def _components(composite: Composite, storage_class: StorageClass, parameters: M
     known = storage_class.allComponents()
     rest = {name: value for name, value in parameters.items() if name != COMPONENTS}
     wanted: str | Iterable[str] | None = parameters.get(COMPONENTS)
-    names = [name for name in known if name not in WHOLES] if wanted is None else wanted
+    names = [name for name in known if name not in COMBINED_COMPONENTS] if wanted is None else wanted
     names = list(dict.fromkeys([names] if isinstance(names, str) else names))
     for name in names:
         if name not in known or name == COMPONENTS:

@@ -16,12 +16,12 @@ from ..composite.composite import Composite
 from ..composite.definitions import get_definition
 from ..composite.link import DataId
 from ..errors import DefinitionError, DigestMismatchError
-from ..trees.members import DIMENSION, Member
-from ..trees.running import Progress, silent
+from ..trees.running import Progress, no_progress
 from ..trees.sharing import differing_fields
+from ..trees.visit_members import DETECTOR_KEY, Member
 from ..trees.visit_view import VisitView
+from .dataset_files import link, location_of, main_uri, open_ref, opener, use_butler
 from .datasets import register_dataset_type
-from .stored import link, location_of, main_uri, open_ref, opener, use_butler
 
 
 def put_visit(
@@ -131,7 +131,7 @@ def open_visit(
     collections: Any = None,
     visit_dataset_type: str = "visit_metadata",
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> VisitView:
     """Open the datasets of all detectors of a visit together; see `compositeh5.trees.open_visit`.
 
@@ -176,9 +176,9 @@ def open_visit(
     ...     print(view.table("summary_stats"))
     """
     refs = butler.query_datasets(dataset_type, collections, data_id=data_id, limit=None, explain=False)
-    members = [_member(butler, ref) for ref in refs if DIMENSION in ref.dataId.required]
+    members = [_member(butler, ref) for ref in refs if DETECTOR_KEY in ref.dataId.required]
     if not members:
-        raise FileNotFoundError(f"{butler}: there is no {dataset_type} with a {DIMENSION} for the data ID {data_id}")
+        raise FileNotFoundError(f"{butler}: there is no {dataset_type} with a {DETECTOR_KEY} for the data ID {data_id}")
     with ExitStack() as stack:
         visit = _visit(butler, visit_dataset_type, data_id, collections)
         if visit is not None:

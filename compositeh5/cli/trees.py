@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ..trees.pruning import PruneReport
     from ..trees.references import Reference
-    from ..trees.walk import Unread, Visited
+    from ..trees.walk import SearchedFiles, Unread
 
 
 @verb(
@@ -169,10 +169,10 @@ def refs(arguments: argparse.Namespace) -> int:
     if arguments.to is not None:
         return _refs_to(arguments)
     from ..trees.references import refs
-    from ..trees.running import each
+    from ..trees.running import map_in_order
 
     with working(arguments) as how:
-        links = each(refs, arguments.paths, step="looking for links", **how)
+        links = map_in_order(refs, arguments.paths, step="looking for links", **how)
         found = [link for links_of_file in links for link in links_of_file]
     rows = [(link.state, link.path, link.component, f"{link.link} {link.detail}".rstrip()) for link in found]
     report(arguments, found, Table(_HEADER, rows))
@@ -351,6 +351,6 @@ def _unread(items: Iterable[Unread]) -> list[tuple[str, str, str, str]]:
     return [("unread", item.path, "", item.reason) for item in items]
 
 
-def _complete(visited: Visited) -> int:
+def _complete(visited: SearchedFiles) -> int:
     """Return the exit code where nothing was found."""
     return COULD_NOT if visited.unread else FINE

@@ -23,12 +23,13 @@ from ..storage.digests import composite_digest, read_json
 from ..storage.layout import composite_names
 from ..storage.nodes import GroupNode
 from ..storage.reader import StoredFile
-from . import assembly, display
-from .composed import ATTRIBUTES, Parts, check_attributes, checked_attributes, stored
+from . import display
+from . import python_objects as assembly
 from .cutout import cutout, cutouts, lazy, memmap
 from .definition import VERSIONS, Definition
 from .definitions import get_definition
 from .encoding import composite_node, link
+from .interface import ATTRIBUTES, Parts, check_attributes, checked_attributes, stored
 from .link import DataId, Link, checked_data_id
 from .overlay import overlay, read_version, replace, require_stage, versions
 from .parts import (
@@ -166,7 +167,7 @@ class Composite(Mapping[str, Any]):
             The object. Its components may be values or `Link` objects.
         definition : str or Definition
             Definition, or the name of one, that tells which components there are, and how they are taken from the
-            object; see `compositeh5.composite.assembly.disassemble`.
+            object; see `compositeh5.composite.python_objects.disassemble`.
         **attributes
             ``data_id``, ``dataset_type``, ``run``, ``stage``, ``id`` and ``provenance``, as in the constructor.
 
@@ -198,7 +199,7 @@ class Composite(Mapping[str, Any]):
             The class, instead of the ``python_type`` of the definition.
         definition : str or Definition, optional
             Definition, or the name of one, that tells how the object is built; see
-            `compositeh5.composite.assembly.assemble`. By default that of the composite, which must be registered
+            `compositeh5.composite.python_objects.assemble`. By default that of the composite, which must be registered
             (`register_definition`).
 
         Raises

@@ -24,7 +24,7 @@ from ..errors import (
 from ..storage.chunks import read_selections
 from ..storage.nodes import Array, ArrayNode, Selection
 from ..storage.reader import prefetch_nodes
-from .composed import Composed
+from .interface import CompositeLike
 from .lazy import LazyArray
 from .parts import Part, ValuePart
 
@@ -35,11 +35,11 @@ _WINDOW = 32
 """Of a remote file, what so many cutouts need is fetched together."""
 
 
-_C = TypeVar("_C", bound=Composed)
+_C = TypeVar("_C", bound=CompositeLike)
 Parts = Mapping[str, Part]
 
 
-def lazy(composite: Composed, name: str) -> LazyArray:
+def lazy(composite: CompositeLike, name: str) -> LazyArray:
     """Return an array component such that indexing reads only that part: ``c.lazy("image")[10:20, 30:40]``.
 
     Parameters
@@ -69,7 +69,7 @@ def lazy(composite: Composed, name: str) -> LazyArray:
     return LazyArray(node)
 
 
-def memmap(composite: Composed, name: str) -> NDArray[Any]:
+def memmap(composite: CompositeLike, name: str) -> NDArray[Any]:
     """Return an array component mapped into memory, read-only; see `LazyArray.memmap`.
 
     Parameters
@@ -141,7 +141,7 @@ def cutouts(
             yield parts if isinstance(parts, OutsideError) else composite.with_parts(parts)
 
 
-def image_box(composite: Composed) -> Box:
+def image_box(composite: CompositeLike) -> Box:
     """Return the box, in parent coordinates, of the planes of pixels of a composite.
 
     Raises

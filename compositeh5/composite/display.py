@@ -23,8 +23,8 @@ from ..box import Box
 from ..errors import BrokenLinkError, CompositeH5Error, NoSuchComponentError, suggest
 from ..storage.arrays import StoredArray
 from ..storage.nodes import ArrayNode, GroupNode, Node
-from .composed import Composed
 from .cutout import lazy
+from .interface import CompositeLike
 from .lazy import LazyArray
 from .parts import LinkedPart, Part
 
@@ -77,7 +77,7 @@ class ComponentInfo:
     note: str = ""
 
 
-def components(composite: Composed) -> dict[str, ComponentInfo]:
+def components(composite: CompositeLike) -> dict[str, ComponentInfo]:
     """Return what is known of each component without reading its values, absent ones included."""
     infos = {name: _info(name, part) for name, part in composite.parts.items()}
     infos |= {name: ComponentInfo(name, "", "absent") for name in composite.absent}
@@ -187,7 +187,7 @@ def human_bytes(size: float) -> str:
     return f"{size:.1f} TB"
 
 
-def line(composite: Composed) -> str:
+def line(composite: CompositeLike) -> str:
     """Return what a composite is, in one line; nothing of a closed one is read."""
     if composite.closed:
         return f"<Composite {composite.location} closed>"
@@ -200,13 +200,13 @@ def line(composite: Composed) -> str:
     return f"<Composite {' '.join(word for word in words if word)}>"
 
 
-def tree(composite: Composed) -> str:
+def tree(composite: CompositeLike) -> str:
     """Return a table of the components as text: kind, shape, size, where each is."""
     lines = columns([CELLS, *map(cells, components(composite).values())]).split("\n")
     return "\n".join([line(composite), *(f"  {text}" for text in lines)])
 
 
-def page(composite: Composed) -> str:
+def page(composite: CompositeLike) -> str:
     """Return the HTML element that shows a composite in a notebook."""
     if composite.closed:
         return f"<pre>{escape(line(composite))}</pre>"
@@ -238,11 +238,11 @@ def page(composite: Composed) -> str:
     )
 
 
-def _data_id(composite: Composed) -> str:
+def _data_id(composite: CompositeLike) -> str:
     return " ".join(f"{key}={value}" for key, value in composite.data_id.items())
 
 
-def shown_image(composite: Composed) -> str:
+def shown_image(composite: CompositeLike) -> str:
     """Return the name of the image that stands for the composite in a picture.
 
     Raises

@@ -10,7 +10,7 @@ from ..storage.digests import canonical_json, composite_digest, digest
 from ..storage.layout import ID_NAMESPACE, long_text
 from ..storage.nodes import AttrValue, ExternalLink, Group
 from ..storage.threads import in_order
-from .composed import Composed
+from .interface import CompositeLike
 from .link import Link
 from .parts import LinkedPart, with_digest
 from .session import node_bytes
@@ -19,7 +19,7 @@ KIND_VERSION = 1
 """Version of the encoding of a composite's group."""
 
 
-def composite_node(composite: Composed) -> Group:
+def composite_node(composite: CompositeLike) -> Group:
     """Return the group to write of a composite, complete with its id, digests and the records of links.
 
     The files of external links in it are absolute locations. A composite without id gets one of its content.
@@ -57,7 +57,7 @@ def composite_node(composite: Composed) -> Group:
     return group
 
 
-def become(composite: Composed, written: Composed, group: Group, location: str | None) -> None:
+def take_over_written(composite: CompositeLike, written: CompositeLike, group: Group, location: str | None) -> None:
     """Have a composite be what was written of it: with its id, with links in place of values, with rounded images.
 
     Without a location it is still where it was.
@@ -73,7 +73,7 @@ def become(composite: Composed, written: Composed, group: Group, location: str |
     composite.location = location or composite.location
 
 
-def link(composite: Composed, name: str) -> Link:
+def link(composite: CompositeLike, name: str) -> Link:
     """Return a link to a component, for use as a component of another composite.
 
     A component that is itcomposite linked gives the link to where it is stored.
@@ -100,7 +100,7 @@ def link(composite: Composed, name: str) -> Link:
     return link_to(composite, name, composite._digests.get(name) or part.digest, composite.location)
 
 
-def link_to(composite: Composed, name: str, digest: str, location: str) -> Link:
+def link_to(composite: CompositeLike, name: str, digest: str, location: str) -> Link:
     """Return a link to a component whose digest is known, in a file at a location."""
     part = composite.parts[name]
     return Link(

@@ -26,7 +26,7 @@ from ..storage.limits import Limits
 from ..storage.locations import absolute_location
 from ..storage.nodes import GroupNode
 from ..storage.reader import StoredFile
-from ..storage.remote import Uri, shown
+from ..storage.remote import Uri, public_location
 from .composite import Composite, OpenGroup
 from .encoding import KIND_VERSION
 from .link import DataId
@@ -34,10 +34,10 @@ from .session import Session, current
 
 Source = str | os.PathLike[str] | IO[bytes] | Uri
 
-Pick = Callable[[StoredFile], GroupNode]
+SelectGroup = Callable[[StoredFile], GroupNode]
 """Returns the group of the composite that is wanted of a file."""
 
-Required = tuple[str, tuple[str, ...]] | None
+StageRequirement = tuple[str, tuple[str, ...]] | None
 """The processing stage that is required, and those that are accepted instead."""
 
 
@@ -206,14 +206,14 @@ def _opened(
     size: int | None,
     session: Session,
     digest: str | None,
-    pick: Pick,
-    required: Required,
+    pick: SelectGroup,
+    required: StageRequirement,
 ) -> Composite:
     """Open a composite, and have it know how it can be opened again."""
     if isinstance(source, str | os.PathLike):
         source = absolute_location(source)
     can_reopen = isinstance(source, str) or hasattr(source, "geturl")
-    start = shown(source) if can_reopen else None  # type: ignore[arg-type]
+    start = public_location(source) if can_reopen else None  # type: ignore[arg-type]
     if location is not None:
         start = absolute_location(location)
     open_group = partial(_open_group, source, start, size, session, digest)
@@ -222,14 +222,14 @@ def _opened(
         composite = stored_composite(group, start, session, file)
         if can_reopen:
             composite._reopen = partial(_reopened, open_group, start, session, required)
-        return _at_stage(composite, required)
+        return _with_required_stage(composite, required)
     except BaseException:
         file.close()
         raise
 
 
 def _open_group(
-    source: Source, start: str | None, size: int | None, session: Session, digest: str | None, pick: Pick
+    source: Source, start: str | None, size: int | None, session: Session, digest: str | None, pick: SelectGroup
 ) -> tuple[StoredFile, GroupNode]:
     """Open a file, and return it with the group of a composite in it."""
     if isinstance(source, str) or hasattr(source, "geturl"):
@@ -255,20 +255,20 @@ def _open_group(
 
 
 def _reopened(
-    open_group: Callable[[Pick], tuple[StoredFile, GroupNode]],
+    open_group: Callable[[SelectGroup], tuple[StoredFile, GroupNode]],
     start: str | None,
     session: Session,
-    required: Required,
+    required: StageRequirement,
     id_: str,
     digest: str,
 ) -> Composite:
     """Return a composite that was opened elsewhere; the file is opened when it is first used."""
-    composite = _new(start, session, partial(open_group, partial(_same, id_, digest)))
+    composite = _new(start, session, partial(open_group, partial(_unchanged_group, id_, digest)))
     composite._reopen = partial(_reopened, open_group, start, session, required)
-    return _at_stage(composite, required)
+    return _with_required_stage(composite, required)
 
 
-def _same(id_: str, digest: str, file: StoredFile) -> GroupNode:
+def _unchanged_group(id_: str, digest: str, file: StoredFile) -> GroupNode:
     """Return the group of a composite that must be as it was."""
     group = composite_group_by_id(file, id_)
     if (found := group.attr("digest", str)) != digest:
@@ -276,7 +276,7 @@ def _same(id_: str, digest: str, file: StoredFile) -> GroupNode:
     return group
 
 
-def _at_stage(composite: Composite, required: Required) -> Composite:
+def _with_required_stage(composite: Composite, required: StageRequirement) -> Composite:
     """Return the composite with calibrations of a stage, or of one that is accepted instead; it has the file."""
     if required is None:
         return composite

@@ -20,10 +20,10 @@ from ..errors import (
     suggest,
 )
 from ..storage.nodes import GroupNode
-from .composed import Composed, check_attributes
 from .definition import VERSIONS
 from .definitions import known_definition
 from .encoding import composite_node
+from .interface import CompositeLike, check_attributes
 from .link import DataId, checked_data_id
 from .parts import (
     LinkedPart,
@@ -35,7 +35,7 @@ from .parts import (
     stored_parts,
 )
 
-_C = TypeVar("_C", bound=Composed)
+_C = TypeVar("_C", bound=CompositeLike)
 _Parts = Mapping[str, Part]
 
 
@@ -155,7 +155,7 @@ def overlay(
                     f"{composite.where}: a further version of {name!r} needs a stage of its own, not {old.stage!r}, "
                     f"since it is found by that"
                 )
-            kept = _keep(result, name, {**_kept(result.parts, name), old.stage: old})
+            kept = _versions_part(result, name, {**_other_versions(result.parts, name), old.stage: old})
             result = result.replace({VERSIONS: kept}, **keep_id)
     return result
 
@@ -209,7 +209,7 @@ def require_stage(
             behind.append(f"{name} is at {', '.join(one or 'unknown' for one in reached)}")
             continue
         if found != reached[0]:
-            result = result.with_parts({**result.parts, **_use_version(result, name, found)})
+            result = result.with_parts({**result.parts, **_with_default_version(result, name, found)})
         if found != stage:
             fallbacks[name] = found
     if behind or not names:
@@ -233,7 +233,7 @@ def versions(composite: _C, name: str) -> tuple[str, ...]:
         Name of the component.
     """
     own = composite.parts[name].stage
-    return (own, *(stage for stage in _kept(composite.parts, name) if stage != own))
+    return (own, *(stage for stage in _other_versions(composite.parts, name) if stage != own))
 
 
 def read_version(composite: _C, name: str, stage: str, **parameters: Any) -> Any:
@@ -255,7 +255,7 @@ def read_version(composite: _C, name: str, stage: str, **parameters: Any) -> Any
     """
     require_type(stage, str, "the name of a stage")
     own = composite.parts[name]
-    found = own if own.stage == stage else _kept(composite.parts, name).get(stage)
+    found = own if own.stage == stage else _other_versions(composite.parts, name).get(stage)
     if found is None:
         known = versions(composite, name)
         raise NoSuchComponentError(
@@ -273,13 +273,13 @@ def nested_parts(part: Part) -> dict[str, Part]:
     return stored_parts(part.node, part.location, part.session)
 
 
-def _kept(parts: _Parts, name: str) -> dict[str, Part]:
+def _other_versions(parts: _Parts, name: str) -> dict[str, Part]:
     """Return the versions of a component that are kept beside the default one, by their stages."""
     kept = nested_parts(parts[VERSIONS]) if VERSIONS in parts else {}
     return nested_parts(kept[name]) if name in kept else {}
 
 
-def _keep(composite: Composed, name: str, others: _Parts) -> Part:
+def _versions_part(composite: CompositeLike, name: str, others: _Parts) -> Part:
     """Return the part of all versions of a composite, with others of one component."""
     kept = nested_parts(composite.parts[VERSIONS]) if VERSIONS in composite.parts else {}
     kept.pop(name, None)
@@ -288,17 +288,17 @@ def _keep(composite: Composed, name: str, others: _Parts) -> Part:
     return _nested(composite, kept, () if others else (name,))
 
 
-def _nested(composite: Composed, parts: _Parts, absent: tuple[str, ...] = ()) -> StoredPart:
+def _nested(composite: CompositeLike, parts: _Parts, absent: tuple[str, ...] = ()) -> StoredPart:
     """Return the part of a composite of versions; only by its parts it has to do with the one that has it."""
     plain = composite.with_parts(parts, absent, data_id={}, dataset_type="", run="", stage="", provenance={})
     plain.definition, plain.definition_version, plain.signal = "", 1, ""
     return StoredPart(composite_node(plain))
 
 
-def _use_version(composite: Composed, name: str, stage: str) -> dict[str, Part]:
+def _with_default_version(composite: CompositeLike, name: str, stage: str) -> dict[str, Part]:
     """Return what changes when another version of a component is the default: what was that is kept as a version."""
-    others = _kept(composite.parts, name)
+    others = _other_versions(composite.parts, name)
     chosen, own = others.pop(stage), composite.parts[name]
     if own.stage:
         others[own.stage] = own
-    return {name: chosen, VERSIONS: _keep(composite, name, others)}
+    return {name: chosen, VERSIONS: _versions_part(composite, name, others)}

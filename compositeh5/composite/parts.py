@@ -94,7 +94,7 @@ class ValuePart(Part):
     def output(self) -> tuple[Node, str]:
         node, _ = self.open_node()
         shown = image_attrs(node) if isinstance(node, ArrayNode) and kinds.get(self.kind).is_pixels else {}
-        node.attrs = {**node.attrs, **shown, **_use(self.stage, self.origin)}
+        node.attrs = {**node.attrs, **shown, **_usage_attrs(self.stage, self.origin)}
         # A nested composite brings its own.
         return node, node.attr("digest", str, "")
 
@@ -156,7 +156,7 @@ class StoredPart(Part):
     def output(self) -> tuple[Node, str]:
         node = _absolute_links(self.node, self.location)
         if self._link is not None:
-            node = with_attrs(node, _use(self.stage, self.origin))
+            node = with_attrs(node, _usage_attrs(self.stage, self.origin))
         # Items of a list don't carry their digests.
         return node, self.node.attr("digest", str, "")
 
@@ -281,7 +281,7 @@ class ListPart(Part):
             "length": len(self.items),
             **(long_text("links", canonical_json(records)) if records else {}),
         }
-        node = Group(children, {**attrs, **_use(self.stage, self.origin)}, LIST)
+        node = Group(children, {**attrs, **_usage_attrs(self.stage, self.origin)}, LIST)
         return node, ""
 
 
@@ -403,7 +403,7 @@ def with_digest(node: Node, known: str = "") -> Node:
     return node if "digest" in node.attrs else with_attrs(node, {"digest": known or digest(node)})
 
 
-def _use(stage: str, origin: Link | None) -> dict[str, AttrValue]:
+def _usage_attrs(stage: str, origin: Link | None) -> dict[str, AttrValue]:
     """Return the attributes that say how a composite came to have a component."""
     attrs: dict[str, AttrValue] = {"stage": stage} if stage else {}
     if origin is not None:

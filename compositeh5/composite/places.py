@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from ..errors import FormatError, RefusedError
 from ..storage.locations import joined_location, split_location
-from ..storage.remote import Location, member_location, read_all, read_member, shown, split_member
+from ..storage.remote import Location, member_location, public_location, read_all, read_member, split_member
 from .link import Link
 
 Resolver: TypeAlias = Callable[[Link], Location]
@@ -24,10 +24,10 @@ Resolver: TypeAlias = Callable[[Link], Location]
 Permitted: TypeAlias = Callable[[str, str | None], str]
 """Returns a place that a file names, if it may be followed from that file."""
 
-INDEX = "_butler_zip_index.json"
+BUTLER_INDEX_NAME = "_butler_zip_index.json"
 """Name of the file that the Butler writes. Nothing outside of its folder, or zip file, is ever named by it."""
 
-MAP = "_compositeh5_map.json"
+TARGET_MAP_NAME = "_compositeh5_map.json"
 """Name of the file that `compositeh5.butler.relink` writes. Like links, it may lead to places above its folder."""
 
 INDEX_BYTES = 64 * 1024 * 1024
@@ -64,7 +64,7 @@ def _permitted(place: str, start: str | None, *, anywhere: bool) -> str:
     if anywhere or _host(place) == _host(start or ""):
         return place
     raise RefusedError(
-        f"{shown(place)}: isn't on the host of {start or 'the file that has the link'}, so it isn't followed "
+        f"{public_location(place)}: isn't on the host of {start or 'the file that has the link'}, so it isn't followed "
         f"(compositeh5.open(..., anywhere=True) does)"
     )
 
@@ -79,8 +79,8 @@ def _host(location: str) -> tuple[str, str]:
 def _same_zip(link: Link, start: str | None) -> Iterator[Location]:
     outer, member = split_member(start or "")
     if member is not None:
-        index = read_member(outer, INDEX, INDEX_BYTES)
-        for name in files_of(index, member_location(outer, INDEX), link.id, link.component):
+        index = read_member(outer, BUTLER_INDEX_NAME, INDEX_BYTES)
+        for name in indexed_files(index, member_location(outer, BUTLER_INDEX_NAME), link.id, link.component):
             yield member_location(outer, name)
 
 
@@ -97,16 +97,16 @@ def _artifact_index(link: Link, start: str | None) -> Iterator[Location]:
     places = (
         joined_location(base, "../" * level + name)
         for level in range(INDEX_LEVELS)
-        for name in (INDEX, MAP)
+        for name in (BUTLER_INDEX_NAME, TARGET_MAP_NAME)
         # In an object store each look costs a request: the Butler's index is only looked for beside the file.
-        if name == MAP or level == 0 or "://" not in base
+        if name == TARGET_MAP_NAME or level == 0 or "://" not in base
     )
     for index in dict.fromkeys(places):
         try:
             content = read_all(index, INDEX_BYTES)
         except FileNotFoundError:
             continue
-        for found in files_of(content, index, link.id, link.component, below=not index.endswith(MAP)):
+        for found in indexed_files(content, index, link.id, link.component, below=not index.endswith(TARGET_MAP_NAME)):
             place = joined_location(index, quote(found) if "://" in index else found)
             split_location(place)
             yield place
@@ -123,7 +123,7 @@ def _resolver(link: Link, resolver: Resolver | None) -> Iterator[Location]:
         yield resolver(link)
 
 
-def files_of(content: bytes, where: str, id_: str, component: str, *, below: bool = True) -> Iterator[str]:
+def indexed_files(content: bytes, where: str, id_: str, component: str, *, below: bool = True) -> Iterator[str]:
     """Yield the files that hold a dataset, or one component of it: paths relative to the index, or names of members.
 
     All of them must be below the folder of the index, unless it is said otherwise.
@@ -133,14 +133,14 @@ def files_of(content: bytes, where: str, id_: str, component: str, *, below: boo
     FormatError
         If it isn't such an index, or names a file elsewhere.
     """
-    for path, ids, stored in entries(content, where):
+    for path, ids, stored in index_entries(content, where):
         if id_ in ids and stored in (None, component):
             if path.startswith("/") or "://" in path or "\\" in path or (below and ".." in path.split("/")):
                 raise FormatError(f"{where}: the file {path!r} is not below it")
             yield path
 
 
-def entries(content: bytes, where: str) -> Iterator[tuple[str, list[Any], str | None]]:
+def index_entries(content: bytes, where: str) -> Iterator[tuple[str, list[Any], str | None]]:
     """Yield all files of an index, each with the ids of its datasets, and the component that it is, if it is one."""
     try:
         index = json.loads(content)

@@ -33,7 +33,7 @@ from ..storage.layout import check_file, composite_group_by_id, composite_ids
 from ..storage.limits import LIMITS, Limits
 from ..storage.nodes import ArrayNode, ExternalLink, GroupNode, Node
 from ..storage.reader import OpenFiles, StoredFile
-from ..storage.remote import Location, is_url, open_source, shown
+from ..storage.remote import Location, is_url, open_source, public_location
 from ..storage.source import identity
 from .link import Link
 from .places import Resolver, places
@@ -56,7 +56,7 @@ class Target(NamedTuple):
         self.file.close()
 
 
-class _Values:
+class _LinkedValueCache:
     """Values of linked components, so that what many composites share is decoded once per process.
 
     They must not be changed. Large ones aren't kept, and those that were not asked for the longest are dropped.
@@ -125,7 +125,7 @@ class Session:
     limits: Limits = LIMITS
     resolver: Resolver | None = None
     _files: OpenFiles = field(default_factory=OpenFiles, repr=False)
-    _values: _Values = field(default_factory=lambda: _Values(256, 16 * CACHED_BYTES), repr=False)
+    _values: _LinkedValueCache = field(default_factory=lambda: _LinkedValueCache(256, 16 * CACHED_BYTES), repr=False)
 
     def __post_init__(self) -> None:
         require_type(self.limits, Limits, "Limits")
@@ -179,7 +179,9 @@ class Session:
         text = location if isinstance(location, str) else location.geturl()
         is_local = isinstance(location, str) and not is_url(location)
         key: Hashable = identity(os.stat(text)) if is_local else text
-        return self._files.open(key, lambda: open_source(location, size), shown(location), self.limits, digest)
+        return self._files.open(
+            key, lambda: open_source(location, size), public_location(location), self.limits, digest
+        )
 
     @contextmanager
     def keep_open(self) -> Iterator[None]:
@@ -237,14 +239,14 @@ class Session:
                     try:
                         return self.target_at(place, link)
                     except (OSError, CompositeH5Error) as error:
-                        failures.append((f"{rule}: {shown(place)}", error))
+                        failures.append((f"{rule}: {public_location(place)}", error))
             except (OSError, CompositeH5Error) as error:
                 failures.append((rule, error))
         known = "; ".join(f"{place}: {error}" for place, error in failures) or "no place is known"
         message = f"the linked component {link} with digest {link.digest} is lost. Tried {known}"
         if link.dataset_type and resolver is None:
             message += "; no Butler was asked (compositeh5.butler.use_butler)"
-        for kind, cause in _CAUSES.items():
+        for kind, cause in _ERROR_BY_FAILURE.items():
             if any(isinstance(error, cause) for _, error in failures):
                 raise kind(message)
         raise BrokenLinkError(message)
@@ -264,7 +266,7 @@ class Session:
         OSError, CompositeH5Error
             If it isn't there: `WrongIdError` if another composite is, `DigestMismatchError` if it has other content.
         """
-        target = self._checked(self.open(place), link, shown(place))
+        target = self._checked(self.open(place), link, public_location(place))
         self._files.used(target.file)
         return target
 
@@ -302,7 +304,11 @@ def _like_current(anywhere: bool, limits: Limits) -> Session:
     return current().with_policy(anywhere, limits)
 
 
-_CAUSES = {DigestMismatchError: DigestMismatchError, WrongIdError: WrongIdError, LinkRefusedError: RefusedError}
+_ERROR_BY_FAILURE = {
+    DigestMismatchError: DigestMismatchError,
+    WrongIdError: WrongIdError,
+    LinkRefusedError: RefusedError,
+}
 """Which error a link gets that is lost, by what was found at one of the places; others are only broken."""
 
 

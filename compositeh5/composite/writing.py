@@ -40,9 +40,9 @@ from ..storage.publish import Output, make_folders, publish
 from ..storage.quantized import QuantizedArray
 from ..storage.recipes import OTHERS, Recipe, Recipes
 from ..storage.writer import write_image
-from .composed import Composed
 from .definitions import known_definition
-from .encoding import become, composite_node, link_to
+from .encoding import composite_node, link_to, take_over_written
+from .interface import CompositeLike
 from .link import Link
 from .parts import LIST, LinkedPart, Part, StoredPart, ValuePart, stored_part
 from .session import Session, current
@@ -50,7 +50,7 @@ from .session import Session, current
 
 def write_file(
     path: str | os.PathLike[str],
-    composites: Mapping[str, Composed],
+    composites: Mapping[str, CompositeLike],
     /,
     *,
     share: bool = False,
@@ -104,11 +104,11 @@ def write_file(
         for name, group in groups.items():
             _require_same(name, group, location, error)
     for name, composite in composites.items():
-        become(composite, drafts[name], groups[name], location)
+        take_over_written(composite, drafts[name], groups[name], location)
 
 
 def write(
-    composite: Composed, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None
+    composite: CompositeLike, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None
 ) -> None:
     """Write the composite to a file, all of it or nothing.
 
@@ -141,7 +141,7 @@ def write(
     write_file(path, {DEFAULT: composite}, replace=replace, recipes=recipes)
 
 
-def file_image(composite: Composed, location: str | os.PathLike[str], *, recipes: Recipes | None = None) -> bytes:
+def file_image(composite: CompositeLike, location: str | os.PathLike[str], *, recipes: Recipes | None = None) -> bytes:
     """Return the bytes of the file that holds the composite, as they must be at ``location``.
 
     Links are written relative to the location, so the bytes are valid only there, or where the files that
@@ -168,7 +168,7 @@ def file_image(composite: Composed, location: str | os.PathLike[str], *, recipes
 
 
 def flatten(
-    composite: Composed, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None
+    composite: CompositeLike, path: str | os.PathLike[str], *, replace: bool = False, recipes: Recipes | None = None
 ) -> None:
     """Write a copy that needs no other file: with what the links lead to in their place.
 
@@ -232,7 +232,7 @@ def _flat_node(node: Node, start: str | None, session: Session | None, opened: E
 
 
 def write_image_of(
-    composites: Mapping[str, Composed],
+    composites: Mapping[str, CompositeLike],
     location: str,
     output: Output | io.BytesIO,
     *,
@@ -248,7 +248,7 @@ def write_image_of(
     drafts, groups = _encoded(composites, location, recipes, share=False)
     write_image(_root(groups, location), output)
     for name, composite in composites.items():
-        become(composite, drafts[name], groups[name], None)
+        take_over_written(composite, drafts[name], groups[name], None)
 
 
 def _root(groups: Mapping[str, Group], location: str) -> Group:
@@ -257,8 +257,8 @@ def _root(groups: Mapping[str, Group], location: str) -> Group:
 
 
 def _encoded(
-    composites: Mapping[str, Composed], location: str, recipes: Recipes | None, share: bool
-) -> tuple[dict[str, Composed], dict[str, Group]]:
+    composites: Mapping[str, CompositeLike], location: str, recipes: Recipes | None, share: bool
+) -> tuple[dict[str, CompositeLike], dict[str, Group]]:
     """Return what composites become when they are written to one file, and their groups in it."""
     require_type({} if recipes is None else recipes, Mapping, "a mapping of components to recipes")
     chosen = {name: Recipe.of(recipe) for name, recipe in (recipes or {}).items()}
@@ -285,7 +285,7 @@ def _encoded(
     return drafts, groups
 
 
-def _share(draft: Composed, group: Group, location: str, shared: dict[tuple[str, str], Link]) -> bool:
+def _share(draft: CompositeLike, group: Group, location: str, shared: dict[tuple[str, str], Link]) -> bool:
     """Replace what is equal to a component of a composite before by a link to that; return whether there is any.
 
     The id stays: no digest depends on whether a component is stored or linked.
@@ -302,7 +302,7 @@ def _share(draft: Composed, group: Group, location: str, shared: dict[tuple[str,
     return found
 
 
-def _quantized(composite: Composed, recipes: Mapping[str, Recipe]) -> Composed:
+def _quantized(composite: CompositeLike, recipes: Mapping[str, Recipe]) -> CompositeLike:
     """Return a composite in memory that is like another, but for images that the recipes round."""
     others = recipes.get(OTHERS, Recipe())
     rounded: dict[str, Part] = {}
@@ -337,7 +337,7 @@ def _rounded(part: Part, node: ArrayNode, fraction: float) -> StoredPart:
     return StoredPart(rounded)
 
 
-def _check_recipes(composites: Iterable[Composed], recipes: Recipes) -> None:
+def _check_recipes(composites: Iterable[CompositeLike], recipes: Recipes) -> None:
     possible, where = {OTHERS}, ""
     for each in composites:
         where = where or each.where

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..composite.composite import Composite
 from ..errors import CompositeH5Error, ConflictError
-from ..trees.running import Progress, silent
+from ..trees.running import Progress, no_progress
 
 if TYPE_CHECKING:
     from astropy.table import QTable
@@ -33,7 +33,7 @@ def run(
     detectors: int = 9,
     size: int = 1024,
     seed: int = 1,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Report:
     """Make the repository, read parts of it, and return what was found.
 

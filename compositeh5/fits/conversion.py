@@ -53,9 +53,9 @@ from ..composite.composite import Composite
 from ..composite.opening import open_composite
 from ..errors import CompositeH5Error, ConflictError, ConversionError, EncodeError
 from ..storage.locations import Paths, checked_path, checked_paths
-from ..storage.publish import make_folders, publish, settle
+from ..storage.publish import make_folders, publish, sync_folder
 from ..storage.source import FileSource
-from ..trees.running import Progress, each, silent
+from ..trees.running import Progress, map_in_order, no_progress
 from . import _afw, _headers, _images, _tables
 from ._hdus import MAGIC, FitsFile, open_fits, pixel_bytes
 
@@ -348,7 +348,7 @@ def convert_files(
     to: Literal["h5", "fits"] = "h5",
     replace: bool = False,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> list[Conversion]:
     """Convert many files, each to one of the same name in a folder.
 
@@ -384,7 +384,9 @@ def convert_files(
         If a source doesn't exist.
     """
     tasks = _tasks(sources, checked_path(folder), to)
-    return list(each(partial(_convert, replace), tasks, executor=executor, progress=progress, step="converting"))
+    return list(
+        map_in_order(partial(_convert, replace), tasks, executor=executor, progress=progress, step="converting")
+    )
 
 
 def _tasks(sources: Paths, folder: str, to: Literal["h5", "fits"]) -> list[tuple[str, str]]:
@@ -414,7 +416,7 @@ def _convert(replace: bool, task: tuple[str, str]) -> Conversion:
     try:
         there = os.path.lexists(target) and not replace
         if there and _converted_from(target) == _digest(source):
-            settle(os.path.dirname(target) or ".")
+            sync_folder(os.path.dirname(target) or ".")
             return Conversion(source, target, "unchanged")
         convert(source, target, replace=replace)
     except (CompositeH5Error, OSError) as error:

@@ -178,7 +178,7 @@ def make_folders(folder: str) -> None:
         _forced.clear()
 
 
-def settle(folder: str) -> None:
+def sync_folder(folder: str) -> None:
     """Do what is left to do in a folder where files were found finished: their writers may have died meanwhile.
 
     The names in it are forced to the disk, and old temporary files deleted.

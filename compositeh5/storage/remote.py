@@ -63,7 +63,7 @@ def member_location(outer: str, member: str) -> str:
     return f"{outer}{ZIP_PATH}{quote(member)}"
 
 
-def shown(location: Location) -> str:
+def public_location(location: Location) -> str:
     """Return a location for messages and files: without what may be secret, the query of a presigned URL."""
     text = location if isinstance(location, str) else location.geturl()
     return urlsplit(text)._replace(query="").geturl() if "://" in text else text
@@ -102,7 +102,7 @@ def read_all(location: str, limit: int) -> bytes:
         read_at = _reader(location, stack)[0] if is_url(location) else stack.enter_context(FileSource(location)).read_at
         content = read_at(0, limit + 1)
     if len(content) > limit:
-        raise LimitError(f"{shown(location)}: larger than {limit} bytes")
+        raise LimitError(f"{public_location(location)}: larger than {limit} bytes")
     return content
 
 
@@ -110,7 +110,7 @@ def _open_remote(location: Location, size: int | None) -> BlockSource:
     stack = ExitStack()
     try:
         read_at, measure = _reader(location, stack)
-        return BlockSource(read_at, shown(location), size, measure=measure, close=stack.close)
+        return BlockSource(read_at, public_location(location), size, measure=measure, close=stack.close)
     except BaseException:
         stack.close()
         raise
@@ -122,7 +122,7 @@ Reader = tuple[ReadAt, Callable[[], int | None]]
 
 def _reader(location: Location, stack: ExitStack) -> Reader:
     """Return the functions that read a file, until the stack is closed."""
-    name = shown(location)
+    name = public_location(location)
     with _transfer_errors(name):
         try:
             from lsst.resources import ResourcePath

@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .bulk_reading import cutouts, read_many
     from .composing import choose, compose, gather
     from .index_table import index, open_index
-    from .many import cutouts, read_many
     from .pruning import prune, remove
     from .references import refs, refs_to
     from .relinking import promote, relink
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _MODULES = {
     "choose": "composing",
     "compose": "composing",
-    "cutouts": "many",
+    "cutouts": "bulk_reading",
     "gather": "composing",
     "index": "index_table",
     "open_index": "index_table",
     "open_visit": "visit_files",
     "promote": "relinking",
     "prune": "pruning",
-    "read_many": "many",
+    "read_many": "bulk_reading",
     "refs": "references",
     "refs_to": "references",
     "relink": "relinking",

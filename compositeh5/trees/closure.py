@@ -56,7 +56,7 @@ class Store(Protocol[Key, Given]):
         """Return where the target of each link is, or a message that says why it is lost."""
 
 
-def holdings(composite: Composite) -> tuple[dict[str, tuple[StoredLink, ...]], set[str]]:
+def links_and_pixel_names(composite: Composite) -> tuple[dict[str, tuple[StoredLink, ...]], set[str]]:
     """Return the links of each component of a stored composite, and which components are planes of pixels."""
     links: dict[str, tuple[StoredLink, ...]] = {}
     for name in composite:
@@ -133,7 +133,7 @@ def targets_first(entries: Mapping[Key, AnyEntry]) -> list[AnyEntry]:
     return ordered
 
 
-def reduced(whole: Composite, names: Collection[str]) -> Composite:
+def with_only(whole: Composite, names: Collection[str]) -> Composite:
     """Return a composite of some components of another that is stored, and must stay open.
 
     What it stores tells where it is from. It has the definition only if it has all components that this requires.

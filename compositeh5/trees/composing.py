@@ -189,10 +189,10 @@ def gather(
             common = rest
             found[value] = None if component in composite.absent else composite.link(component)
             opened.pop_all().close()
-    return in_order(found, component, key, expected, missing)
+    return list_members(found, component, key, expected, missing)
 
 
-def in_order(
+def list_members(
     found: Mapping[int | str, Member | None],
     component: str,
     key: str,

@@ -13,8 +13,8 @@ from ..composite.composite import Composite
 from ..composite.opening import file_info, open_composite
 from ..errors import CompositeH5Error, ConflictError, FormatError, NotACompositeFileError, WrongValueError
 from ..storage.locations import absolute_location
-from .running import Progress, each, silent
-from .scalars import KINDS, Scalar, component_scalars, plain, rows_of, table_of
+from .running import Progress, map_in_order, no_progress
+from .scalar_columns import KINDS_WITH_SCALARS, Scalar, component_scalars, rows_of, table_of, to_scalar
 from .walk import INDEX_NAME, hdf5_files
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ TABLE = "table"
 
 _MARK, _VERSION = "compositeh5_index", 1
 
-_OWN = {
+_FIXED_COLUMNS = {
     "path": "text",
     "name": "text",
     "size": "int",
@@ -80,7 +80,7 @@ def index(
     output: str | os.PathLike[str] | None = None,
     *,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> IndexReport:
     """Write, or update, one table with the scalar values of all composites below a folder.
 
@@ -138,7 +138,9 @@ def index(
     before = _earlier(path)
     known = {file: rows for file, rows in before.items() if not any(row["problem"].value for row in rows)}
     changed = [file for file in files if file not in known]
-    found = each(partial(_read, folder), changed, executor=executor, progress=progress, step="reading composites")
+    found = map_in_order(
+        partial(_read, folder), changed, executor=executor, progress=progress, step="reading composites"
+    )
     fresh = dict(zip(changed, found, strict=True))
     rows = [row for file in files for row in (known.get(file) or fresh[file])]
     paths = {file.path for file in files}
@@ -227,8 +229,10 @@ def _earlier(path: str) -> dict[_File, _Rows]:
 
 def _table(rows: _Rows) -> QTable:
     # Only components have dots in the names of their scalars.
-    dimensions = sorted({name for row in rows for name in row if "." not in name} - _OWN.keys())
-    table = table_of(rows, {**_OWN, **{name: row[name].type for name in dimensions for row in rows if name in row}})
+    dimensions = sorted({name for row in rows for name in row if "." not in name} - _FIXED_COLUMNS.keys())
+    table = table_of(
+        rows, {**_FIXED_COLUMNS, **{name: row[name].type for name in dimensions for row in rows if name in row}}
+    )
     table.meta = {_MARK: _VERSION, "dimensions": dimensions}
     return table
 
@@ -236,23 +240,23 @@ def _table(rows: _Rows) -> QTable:
 def _read(folder: str, file: _File) -> _Rows:
     """Return the rows of a file; one that says why if it can't be read, none if it isn't of this format."""
     location = os.path.join(folder, file.path)
-    about = {key: plain(value) for key, value in file._asdict().items()}
+    about = {key: to_scalar(value) for key, value in file._asdict().items()}
     try:
         rows = [{**about, **_scalars(location, name)} for name in file_info(location).composites]
     except (NotACompositeFileError, FileNotFoundError):
         return []
     except (OSError, CompositeH5Error) as error:
-        return [{**about, "problem": plain(_reason(error))}]
+        return [{**about, "problem": to_scalar(_reason(error))}]
     return rows
 
 
 def _scalars(location: str, name: str) -> Mapping[str, Scalar]:
     with open_composite(location, name) as composite:
-        row = {key: plain(value) for key, value in composite.data_id.items() if key not in _OWN}
+        row = {key: to_scalar(value) for key, value in composite.data_id.items() if key not in _FIXED_COLUMNS}
         problems = []
         for component in composite:
             try:
-                if composite.kind(component) in KINDS:
+                if composite.kind(component) in KINDS_WITH_SCALARS:
                     row |= component_scalars(composite, component)
             except (OSError, CompositeH5Error) as error:
                 problems.append(f"{component}: {_reason(error)}")
@@ -262,7 +266,7 @@ def _scalars(location: str, name: str) -> Mapping[str, Scalar]:
             "links": " ".join(sorted({link.id for link in composite.links.values()})),
             **{key: getattr(composite, key) for key in ("id", "dataset_type", "run", "definition", "stage")},
         }
-        return row | {key: plain(value) for key, value in own.items()}
+        return row | {key: to_scalar(value) for key, value in own.items()}
 
 
 def _reason(error: Exception) -> str:

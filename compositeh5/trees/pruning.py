@@ -19,8 +19,8 @@ from ..storage.locations import Paths, checked_paths
 from ..storage.reader import StoredFile
 from ..storage.source import identity
 from .references import Reference, composite_links, find_references, ids_and_place, link_state
-from .running import Progress, silent
-from .walk import Root, Visited, files_under, visit
+from .running import Progress, no_progress
+from .walk import Root, SearchedFiles, files_under, map_files
 
 SHARED = ("visit",)
 """The definitions of composites that exist to be shared."""
@@ -71,7 +71,7 @@ class PruneReport:
 
     files: tuple[PrunedFile, ...]
     young: tuple[str, ...]
-    visited: Visited
+    visited: SearchedFiles
 
 
 def prune(
@@ -82,7 +82,7 @@ def prune(
     force: bool = False,
     older_than: float = YOUNG,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> PruneReport:
     """List, or delete, shared files to which no other file links.
 
@@ -123,7 +123,7 @@ def prune(
         If a file can't be deleted.
     """
     tree = files_under(*roots)
-    outlines, visited = visit(_outline, tree, executor=executor, progress=progress, step="looking for links")
+    outlines, visited = map_files(_outline, tree, executor=executor, progress=progress, step="looking for links")
     users = _users(outlines)
     names = frozenset([*checked_names(definitions, "the name of a definition"), *([_PROMOTED] if promoted else [])])
     require_type(older_than, Real, "a number of seconds")
@@ -147,7 +147,7 @@ def remove(
     delete: bool = False,
     force: bool = False,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> PruneReport:
     """List the links to files, and delete the files if there are none or it is forced.
 
@@ -284,7 +284,7 @@ def _after(user: Reference) -> Reference:
     return replace(user, state=state, detail=detail)
 
 
-def _unknown(visited: Visited) -> str:
+def _unknown(visited: SearchedFiles) -> str:
     reasons = [f"{item.path} ({item.reason})" for item in visited.unread]
     return f"{len(reasons)} places couldn't be looked into, and may have links there: {_some(reasons)}"
 

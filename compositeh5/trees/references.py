@@ -21,8 +21,8 @@ from ..storage.layout import BY_ID, check_file, composite_group, composite_names
 from ..storage.locations import absolute_location, checked_path
 from ..storage.nodes import GroupNode, Node
 from ..storage.reader import StoredFile
-from .running import Progress, silent
-from .walk import Root, Tree, Visited, files_under, visit
+from .running import Progress, no_progress
+from .walk import Root, SearchedFiles, Tree, files_under, map_files
 
 State: TypeAlias = Literal["ok", "moved", "lost", "stale id", "stale digest", "about to break"]
 """Whether a link finds what it is meant to.
@@ -32,7 +32,7 @@ where it was when the link was made): other software doesn't find it; "lost" if 
 digest" if another composite, or another content, is in its place; "about to break" if the target is among what would be
 deleted."""
 
-HOLDERS = ("composite", "list")
+KINDS_WITH_LINKS = ("composite", "list")
 """The kinds in which there may be links."""
 
 
@@ -91,7 +91,7 @@ class Referrers:
     """
 
     references: tuple[Reference, ...]
-    visited: Visited
+    visited: SearchedFiles
 
 
 def composite_links(composite: Composite) -> Iterator[StoredLink]:
@@ -109,7 +109,7 @@ def part_links(name: str, part: Part, location: str | None) -> Iterator[StoredLi
 
 
 def _nested_links(path: str, node: Node, location: str | None) -> Iterator[StoredLink]:
-    if not isinstance(node, GroupNode) or node.attr("kind", str, "") not in HOLDERS:
+    if not isinstance(node, GroupNode) or node.attr("kind", str, "") not in KINDS_WITH_LINKS:
         return
     for name, part in stored_parts(node, location).items():
         yield from part_links(f"{path}/{name}", part, location)
@@ -158,7 +158,7 @@ def refs(path: str | os.PathLike[str]) -> tuple[Reference, ...]:
     file = current().open(location)
     try:
         check_file(file)
-        return tuple(reference(location, name, found) for name, found in file_links(location, file))
+        return tuple(checked_reference(location, name, found) for name, found in file_links(location, file))
     finally:
         file.close()
 
@@ -167,7 +167,7 @@ def refs_to(
     target: str | os.PathLike[str],
     *roots: Root,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Referrers:
     """Tell which files below folders link to a file. No component is read.
 
@@ -226,18 +226,18 @@ def ids_and_place(target: str) -> tuple[frozenset[str], str]:
 
 def find_references(
     targets: Mapping[str, frozenset[str]], tree: Tree, *, executor: Executor | None, progress: Progress
-) -> tuple[dict[str, list[Reference]], Visited]:
+) -> tuple[dict[str, list[Reference]], SearchedFiles]:
     """Return the links in a tree to each of several files, and what was looked at.
 
     Targets are the ids of the composites of each file, by its place; without ids, links that lead to the place count.
     """
-    found, visited = visit(
+    found, visited = map_files(
         partial(_references_to, dict(targets)), tree, executor=executor, progress=progress, step="looking for links"
     )
     result: dict[str, list[Reference]] = {place: [] for place in targets}
     for references in found:
-        for place, reference in references:
-            result[place].append(reference)
+        for place, user in references:
+            result[place].append(user)
     return result, visited
 
 
@@ -249,13 +249,13 @@ def _references_to(targets: Mapping[str, frozenset[str]], path: str, file: Store
                 continue
             leads_there = os.path.realpath(link.place) == place
             if ids or leads_there:
-                user = reference(path, name, link)
+                user = checked_reference(path, name, link)
                 if leads_there or user.state != "ok" or not place:
                     found.append((place, user))
     return found
 
 
-def reference(path: str, composite: str, found: StoredLink) -> Reference:
+def checked_reference(path: str, composite: str, found: StoredLink) -> Reference:
     """Return a link of a file with whether it finds what it is meant to."""
     state, detail = link_state(found, path)
     return Reference(found.component, found.link, found.place, path, composite, state, detail)

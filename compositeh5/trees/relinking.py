@@ -28,15 +28,15 @@ from ..storage.publish import publish
 from ..storage.reader import StoredFile
 from ..storage.source import identity
 from ..storage.writer import file_image
-from .references import HOLDERS, Reference, StoredLink, file_links, has_target, reference, refs_to
-from .running import Progress, each, silent
-from .walk import Root, Tree, Unread, Visited, files_under, visit
+from .references import KINDS_WITH_LINKS, Reference, StoredLink, checked_reference, file_links, has_target, refs_to
+from .running import Progress, map_in_order, no_progress
+from .walk import Root, SearchedFiles, Tree, Unread, files_under, map_files
 
 LinkOf: TypeAlias = Callable[[str, StoredLink], Link | None]
 """Gives for the name of a composite in a file, and a link of it, another to be in its place; None to leave it."""
 
 
-def rewrite(path: str, link_of: LinkOf) -> bool:
+def rewrite_links(path: str, link_of: LinkOf) -> bool:
     """Write a file anew, in its place, if links of it change; return whether that was so.
 
     `ConflictError` is raised if the file was replaced meanwhile; it is left as it is.
@@ -95,7 +95,7 @@ def relinked_group(
                 children[name] = ExternalLink(link.uri, link.target)
                 records[name] = link.record()
                 changed = True
-        elif isinstance(child, GroupNode) and child.attr("kind", str, "") in HOLDERS:
+        elif isinstance(child, GroupNode) and child.attr("kind", str, "") in KINDS_WITH_LINKS:
             children[name], inner = relinked_group(child, location, link_of, own)
             changed |= inner
         else:
@@ -152,14 +152,14 @@ class RelinkReport:
     files: tuple[RelinkedFile, ...]
     left: tuple[Reference, ...]
     failed: tuple[Unread, ...]
-    visited: Visited
+    visited: SearchedFiles
 
 
 def relink(
     *roots: Root,
     dry_run: bool = False,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> RelinkReport:
     """Repair the links of all files below folders after files were moved.
 
@@ -187,7 +187,7 @@ def relink(
     tree = files_under(*roots)
     # Another name of a file (hard link) is another place, from which paths are different.
     tree = Tree(tree.names, unread=tree.unread)
-    found, visited = visit(_survey, tree, executor=executor, progress=progress, step="looking for links")
+    found, visited = map_files(_survey, tree, executor=executor, progress=progress, step="looking for links")
     places: dict[str, list[str]] = defaultdict(list)
     for path, ids, _ in found:
         for id_ in ids:
@@ -200,7 +200,7 @@ def relink(
     files: list[RelinkedFile] = []
     failed: list[Unread] = []
     left: list[Reference] = []
-    for done in each(partial(_relink, dry_run), work, executor=executor, progress=progress, step="relinking"):
+    for done in map_in_order(partial(_relink, dry_run), work, executor=executor, progress=progress, step="relinking"):
         if isinstance(done, Unread):
             failed.append(done)
         else:
@@ -223,7 +223,7 @@ class _Work(NamedTuple):
 
 
 def _survey(path: str, file: StoredFile) -> _Survey:
-    found = (reference(path, name, link) for name, link in file_links(path, file))
+    found = (checked_reference(path, name, link) for name, link in file_links(path, file))
     return path, tuple(file.root.group(BY_ID)), tuple(link for link in found if link.state != "ok")
 
 
@@ -236,7 +236,7 @@ def _relink(dry_run: bool, work: _Work) -> tuple[RelinkedFile, tuple[Reference, 
             (link.composite, link.component, link.link): replace(link.link, uri=place) for link, place in found.items()
         }
         try:
-            rewrite(work.path, lambda name, link: places.get((name, link.component, link.link)))
+            rewrite_links(work.path, lambda name, link: places.get((name, link.component, link.link)))
         except (OSError, CompositeH5Error) as error:
             return Unread(work.path, str(error))
     return RelinkedFile(work.path, tuple(found), tuple(found.values())), left
@@ -274,7 +274,7 @@ class Promotion:
     link: Link
     users: tuple[str, ...]
     failed: tuple[Unread, ...]
-    visited: Visited
+    visited: SearchedFiles
 
 
 def promote(
@@ -284,7 +284,7 @@ def promote(
     *users: Root,
     name: str | None = None,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Promotion:
     """Write a component of a stored composite to a file of its own, and make all links to it lead there.
 
@@ -327,12 +327,14 @@ def promote(
     referrers = refs_to(absolute_location(source), *users, executor=executor, progress=progress)
     found = sorted(
         {
-            reference.path
-            for reference in referrers.references
-            if (reference.link.id, reference.link.component, reference.link.digest) == (old.id, component, old.digest)
+            user.path
+            for user in referrers.references
+            if (user.link.id, user.link.component, user.link.digest) == (old.id, component, old.digest)
         }
     )
-    done = list(each(partial(_link_to, old, new), found, executor=executor, progress=progress, step="linking users"))
+    done = list(
+        map_in_order(partial(_link_to, old, new), found, executor=executor, progress=progress, step="linking users")
+    )
     failed = tuple(result for result in done if isinstance(result, Unread))
     bad = {problem.path for problem in failed}
     return Promotion(new, tuple(user for user in found if user not in bad), failed, referrers.visited)
@@ -344,7 +346,7 @@ def _link_to(old: Link, new: Link, path: str) -> Unread | None:
         return new if same else None
 
     try:
-        rewrite(path, link_of)
+        rewrite_links(path, link_of)
     except (OSError, CompositeH5Error) as error:
         return Unread(path, str(error))
     return None

@@ -24,7 +24,7 @@ _AHEAD = 32
 """So many batches are handed out before their results are taken: with 10 000 files, not all wait in memory."""
 
 
-def silent(step: str, done: int, total: int) -> None:
+def no_progress(step: str, done: int, total: int) -> None:
     """Show nothing."""
 
 
@@ -34,12 +34,12 @@ def check_running(executor: object, progress: object) -> None:
     require_type(progress, Callable, "a function that is told of the progress")  # type: ignore[arg-type]
 
 
-def each(
+def map_in_order(
     function: Callable[[Item], Result],
     items: Sequence[Item],
     *,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     step: str = "",
     chunksize: int | None = None,
     buffersize: int = _AHEAD,

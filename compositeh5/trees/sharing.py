@@ -25,20 +25,20 @@ from ..storage.digests import digest
 from ..storage.locations import Paths, absolute_location, checked_path, checked_paths
 from ..storage.nodes import GroupNode, Node, unescape_name
 from ..storage.recipes import Recipes
-from .running import Progress, check_running, silent
+from .running import Progress, check_running, no_progress
 
 Deviating: TypeAlias = Literal["error", "keep"]
 
-Key: TypeAlias = tuple[tuple[str, int | str], ...]
+SharedDataId: TypeAlias = tuple[tuple[str, int | str], ...]
 """The part of a data ID that the users of a shared file have in common."""
 
 
 @dataclass
-class _Shared:
+class _SharedFile:
     """A file of shared components that is to be written, or is there."""
 
     path: str
-    key: Key
+    key: SharedDataId
     users: dict[str, list[str]] = field(default_factory=dict)
     """Paths of the composites that have each component."""
 
@@ -50,7 +50,7 @@ def write_together(
     deviating: Deviating = "error",
     replace: bool = False,
     recipes: Recipes | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> list[str]:
     """Write several composites; what their definitions declare shared is stored once, and linked.
 
@@ -93,7 +93,7 @@ def write_together(
     paths = {absolute_location(path): composite for path, composite in composites.items()}
     with ExitStack() as opened:
         files = _shared_files(paths, checked_path(shared))
-        common = {file.path: _common(file, paths, opened) for file in files}
+        common = {file.path: _shared_composite(file, paths, opened) for file in files}
         equal: list[tuple[str, str, str]] = []
         problems: list[str] = []
         for file in files:
@@ -131,7 +131,7 @@ def split(
     deviating: Deviating = "error",
     replace: bool = False,
     recipes: Recipes | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> list[str]:
     """Write self-contained files again as files that share components by links; the reverse of `Composite.flatten`.
 
@@ -190,9 +190,9 @@ def differing_fields(own: Node, common: Node) -> list[str]:
     return [unescape_name(name, own.where) for name in names if digests[0].get(name) != digests[1].get(name)]
 
 
-def _shared_files(paths: Mapping[str, Composite], template: str) -> list[_Shared]:
+def _shared_files(paths: Mapping[str, Composite], template: str) -> list[_SharedFile]:
     """Return the shared files that composites need."""
-    files: dict[tuple[str, ...], dict[Key, _Shared]] = {}
+    files: dict[tuple[str, ...], dict[SharedDataId, _SharedFile]] = {}
     for path, composite in paths.items():
         definition = known_definition(composite.definition)
         for name, keys in (definition.shared if definition else {}).items():
@@ -204,10 +204,10 @@ def _shared_files(paths: Mapping[str, Composite], template: str) -> list[_Shared
                     f"{composite.data_id} has no {', '.join(missing)}"
                 )
             key = tuple((key, composite.data_id[key]) for key in keys)
-            file = files.setdefault(keys, {}).setdefault(key, _Shared(_place(template, key), key))
+            file = files.setdefault(keys, {}).setdefault(key, _SharedFile(_place(template, key), key))
             file.users.setdefault(name, []).append(path)
     found = [file for group in files.values() for file in group.values()]
-    places: dict[str, Key] = {}
+    places: dict[str, SharedDataId] = {}
     for file in found:
         if places.setdefault(file.path, file.key) != file.key:
             raise DefinitionError(
@@ -219,7 +219,7 @@ def _shared_files(paths: Mapping[str, Composite], template: str) -> list[_Shared
     return found
 
 
-def _place(template: str, key: Key) -> str:
+def _place(template: str, key: SharedDataId) -> str:
     values = {name: str(value).replace(os.sep, "_") for name, value in key}
     if "{" not in template and not template.endswith((".h5", ".hdf5")):
         return absolute_location(os.path.join(template, "_".join(values.values()) + ".h5"))
@@ -232,7 +232,7 @@ def _place(template: str, key: Key) -> str:
         ) from error
 
 
-def _common(file: _Shared, paths: Mapping[str, Composite], opened: ExitStack) -> Composite:
+def _shared_composite(file: _SharedFile, paths: Mapping[str, Composite], opened: ExitStack) -> Composite:
     """Return the composite of a shared file: that which is there, or one of what most users have."""
     if os.path.exists(file.path):
         found = opened.enter_context(open_composite(file.path))

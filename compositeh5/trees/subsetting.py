@@ -25,13 +25,13 @@ from ..composite.writing import write_file
 from ..errors import BrokenLinkError, CompositeH5Error, ConflictError, NoSuchComponentError, checked_names, require_type
 from ..storage.layout import check_file, composite_group, composite_names
 from ..storage.locations import checked_path, relative_location
-from ..storage.publish import make_folders, publish, settle
+from ..storage.publish import make_folders, publish, sync_folder
 from ..storage.reader import StoredFile
-from .closure import Entry, closure, holdings, reduced, targets_first
+from .closure import Entry, closure, links_and_pixel_names, targets_first, with_only
 from .references import StoredLink
 from .relinking import relinked_group
-from .running import Progress, each, silent
-from .walk import Root, Visited, files_under, visit
+from .running import Progress, map_in_order, no_progress
+from .walk import Root, SearchedFiles, files_under, map_files
 
 Transfer: TypeAlias = Literal["copy", "hardlink", "symlink"]
 """How files that are needed whole, and as they are, get to their new place."""
@@ -59,7 +59,7 @@ class Subset:
     composites: tuple[str, ...]
     linked: tuple[str, ...]
     lost: tuple[str, ...]
-    visited: Visited
+    visited: SearchedFiles
 
 
 def subset(
@@ -71,7 +71,7 @@ def subset(
     transfer: Transfer = "copy",
     allow_lost: bool = False,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Subset:
     """Copy some composites of a folder to another, with all that they link to, and nothing else.
 
@@ -113,10 +113,10 @@ def subset(
     root, target = (os.path.realpath(checked_path(path)) for path in (source, destination))
     wanted = None if components is None else frozenset(checked_names(components, "the name of a component"))
     require_type(definition, (str, type(None)), "the name of a definition")
-    run = partial(each, executor=executor, progress=progress)
+    run = partial(map_in_order, executor=executor, progress=progress)
     tree = files_under(root)
     tree = replace(tree, files=tuple(path for path in tree.files if not path.startswith(target + os.sep)))
-    found, visited = visit(
+    found, visited = map_files(
         partial(_selected, definition, wanted), tree, executor=executor, progress=progress, step="selecting"
     )
     selected = {entry: entry.links.keys() if wanted is None else wanted for entries in found for entry in entries}
@@ -167,7 +167,7 @@ class _Folder:
     """The files of a folder, and those to which they link, as a `Store`."""
 
     run: Callable[..., Iterable[Any]]
-    """`each` on the executor of the caller."""
+    """`map_in_order` on the executor of the caller."""
     places: dict[tuple[Link, str], _Place | str] = field(default_factory=dict)
     """Where the links lead that were followed, by the link and the place that the path in the file leads to."""
 
@@ -205,7 +205,7 @@ def _looked_at(want: tuple[str, Collection[str]]) -> list[_Entry]:
 
 
 def _entry(path: str, file: StoredFile, name: str, composite: Composite) -> _Entry:
-    return _Entry(_Place(path, name), *holdings(composite), id=composite.id, names=composite_names(file))
+    return _Entry(_Place(path, name), *links_and_pixel_names(composite), id=composite.id, names=composite_names(file))
 
 
 def _located(want: tuple[str, StoredLink]) -> _Place | str:
@@ -300,14 +300,14 @@ def _new_id(entry: _Entry) -> str:
         return entry.id
     with _opened(entry.key.path) as file:
         whole = stored_composite(composite_group(file, entry.key.name), entry.key.path)
-        id_: str = composite_node(reduced(whole, entry.needed)).attr("id", str)
+        id_: str = composite_node(with_only(whole, entry.needed)).attr("id", str)
         return id_
 
 
 def _write(job: _Job) -> None:
     """Write a file, unless it is there."""
     if os.path.lexists(job.destination) and _is_there(job):
-        settle(os.path.dirname(job.destination))
+        sync_folder(os.path.dirname(job.destination))
         return
     make_folders(os.path.dirname(job.destination))
     if job.transfer is not None:
@@ -322,7 +322,7 @@ def _write(job: _Job) -> None:
 
             group, _ = relinked_group(composite_group(file, name), job.source, link_of)
             whole = stored_composite(group, job.source)
-            composites[name] = whole if needed is None else reduced(whole, needed)
+            composites[name] = whole if needed is None else with_only(whole, needed)
         write_file(job.destination, composites)
 
 
@@ -347,13 +347,13 @@ def _is_there(job: _Job) -> bool:
 def _transfer(source: str, destination: str, how: Transfer) -> None:
     if how == "symlink":
         os.symlink(source, destination)
-        settle(os.path.dirname(destination))
+        sync_folder(os.path.dirname(destination))
         return
     if how == "hardlink":
         # Where it can't be, as between two disks, a copy is as good.
         with suppress(OSError):
             os.link(source, destination)
-            settle(os.path.dirname(destination))
+            sync_folder(os.path.dirname(destination))
             return
     with open(source, "rb") as file:
         publish(destination, file.read(), replace=False)

@@ -23,8 +23,8 @@ from ..storage.limits import Limits
 from ..storage.nodes import GroupNode, Node
 from ..storage.reader import StoredFile
 from .references import State, StoredLink, link_state, part_links
-from .running import Progress, each, silent
-from .walk import Root, Visited, files_under, visit
+from .running import Progress, map_in_order, no_progress
+from .walk import Root, SearchedFiles, files_under, map_files
 
 if TYPE_CHECKING:
     from ..composite.composite import Composite
@@ -76,7 +76,7 @@ class Verification:
     composites: int
     components: int
     links: int
-    visited: Visited
+    visited: SearchedFiles
 
 
 def verify(composite: Composite) -> None:
@@ -101,7 +101,7 @@ def verify_files(
     quick: bool = False,
     limits: Limits | None = None,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Verification:
     """Check that files, and all files below folders, hold what was written, and that their links are right.
 
@@ -130,7 +130,7 @@ def verify_files(
     """
     tree, session = files_under(*paths), current().with_policy(limits=limits)
     step = "reading attributes" if quick else "reading files"
-    checks, visited = visit(
+    checks, visited = map_files(
         partial(_check, quick, session), tree, executor=executor, progress=progress, step=step, session=session
     )
     problems = [problem for check in checks for problem in check.problems]
@@ -141,7 +141,7 @@ def verify_files(
     if not quick:
         outside = _outside(checks, frozenset(tree.names))
         step = "reading what links lead to"
-        for count, faults in each(
+        for count, faults in map_in_order(
             partial(_check_targets, session), outside, executor=executor, progress=progress, step=step
         ):
             components += count

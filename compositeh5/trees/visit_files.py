@@ -15,9 +15,9 @@ from ..composite.opening import file_info, open_composite
 from ..errors import FormatError, NotACompositeFileError
 from ..storage.locations import absolute_location, checked_path
 from .index_table import open_index
-from .members import DIMENSION, Member
-from .running import Progress, each, silent
-from .scalars import rows_of
+from .running import Progress, map_in_order, no_progress
+from .scalar_columns import rows_of
+from .visit_members import DETECTOR_KEY, Member
 from .visit_view import VisitView
 from .walk import INDEX_NAME, Files, files_of
 
@@ -48,7 +48,7 @@ def open_visit(
     *,
     data_id: DataId | None = None,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> VisitView:
     """Open the composites of all detectors of a visit together.
 
@@ -108,7 +108,7 @@ def open_visit(
             (
                 Member(entry.location, entry.data_id, partial(open_composite, entry.location, id=entry.id))
                 for entry in _entries(members, executor, progress)
-                if DIMENSION in entry.data_id
+                if DETECTOR_KEY in entry.data_id
                 and wanted <= entry.data_id.items()
                 and (visit is None or visit.id in entry.links)
             ),
@@ -146,7 +146,7 @@ def _entries(members: Members, executor: Executor | None, progress: Progress) ->
         return _indexed(members)
     files = cast("Files", members)
     strict = not isinstance(files, str | os.PathLike)
-    found = each(
+    found = map_in_order(
         partial(_of_file, strict), files_of(files), executor=executor, progress=progress, step="looking into files"
     )
     return [entry for of_file in found for entry in of_file]

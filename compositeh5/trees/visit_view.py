@@ -12,8 +12,9 @@ from .. import kinds
 from ..composite.composite import Composite
 from ..errors import ClosedError, DigestMismatchError, NoSuchComponentError, WrongValueError, require_type
 from .footprints import Footprint, containing, footprint
-from .members import (
-    DIMENSION,
+from .running import Progress, map_in_order, no_progress
+from .visit_members import (
+    DETECTOR_KEY,
     Detector,
     Member,
     Missing,
@@ -26,7 +27,6 @@ from .members import (
     table_part,
     unlike_most,
 )
-from .running import Progress, each, silent
 
 if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
@@ -75,7 +75,7 @@ class VisitView:
         visit: Composite | None = None,
         *,
         executor: Executor | None = None,
-        progress: Progress = silent,
+        progress: Progress = no_progress,
         context: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._members = by_detector(members)
@@ -101,7 +101,7 @@ class VisitView:
         """What is the same in the data IDs of all detectors: that of the visit."""
         first, *others = (member.data_id for member in self._members.values())
         common = (key for key in first if all(other.get(key) == first[key] for other in others))
-        return {key: first[key] for key in common if key != DIMENSION}
+        return {key: first[key] for key in common if key != DETECTOR_KEY}
 
     def opener(self, detector: Detector) -> Callable[[], Composite]:
         """Return what opens the composite of one detector, also in another process; see `open`."""
@@ -339,5 +339,7 @@ class VisitView:
         members = self._chosen(detectors)
         work = partial(read_if_present, name, function)
         with self._context():
-            results = each(work, members, executor=self._executor, progress=self._progress, step=f"reading {name}")
+            results = map_in_order(
+                work, members, executor=self._executor, progress=self._progress, step=f"reading {name}"
+            )
             return {member.detector: result for member, result in zip(members, results, strict=True)}

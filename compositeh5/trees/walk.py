@@ -17,7 +17,7 @@ from ..errors import CompositeH5Error, CorruptFileError, NotACompositeFileError,
 from ..storage.layout import check_file
 from ..storage.locations import Paths, absolute_location, checked_path
 from ..storage.reader import StoredFile
-from .running import Progress, each, silent
+from .running import Progress, map_in_order, no_progress
 
 Result = TypeVar("Result")
 
@@ -47,7 +47,7 @@ class Unread:
 
 
 @dataclass(frozen=True)
-class Visited:
+class SearchedFiles:
     """What was looked at.
 
     Attributes
@@ -150,15 +150,15 @@ def _is_below(path: str, root: str) -> bool:
     return path == root or path.startswith(root.rstrip("/") + "/")
 
 
-def visit(
+def map_files(
     function: Callable[[str, StoredFile], Result],
     tree: Tree,
     *,
     executor: Executor | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     step: str = "",
     session: Session | None = None,
-) -> tuple[list[Result], Visited]:
+) -> tuple[list[Result], SearchedFiles]:
     """Call a function with the path and the open file, for each file of a tree.
 
     Returns what it gave, in the order of the paths, and which files couldn't be read: those for which it raised
@@ -167,7 +167,7 @@ def visit(
     results: list[Result] = []
     unread = list(tree.unread)
     foreign: list[str] = []
-    found = each(
+    found = map_in_order(
         partial(_visit, function, session or current()), tree.files, executor=executor, progress=progress, step=step
     )
     for path, result in zip(tree.files, found, strict=True):
@@ -178,7 +178,7 @@ def visit(
         else:
             results.extend(result)
     unread.sort(key=lambda item: item.path)
-    return results, Visited(len(results), tuple(unread), tuple(foreign))
+    return results, SearchedFiles(len(results), tuple(unread), tuple(foreign))
 
 
 def _visit(function: Callable[[str, StoredFile], Result], session: Session, path: str) -> tuple[Result] | Unread | None:

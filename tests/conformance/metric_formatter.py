@@ -15,7 +15,7 @@ import yaml
 from lsst.resources import ResourcePath
 
 from compositeh5 import Composite, Record
-from compositeh5.butler.formatter import ALONE, CompositeFormatter
+from compositeh5.butler.formatter import SINGLE_COMPONENT, CompositeFormatter
 
 
 class MetricFormatter(CompositeFormatter):
@@ -61,7 +61,7 @@ def taken_apart(value: Any) -> Composite:
     elif hasattr(value, "exportAsDict"):
         fields = value.exportAsDict()
     else:
-        fields = {ALONE: value}
+        fields = {SINGLE_COMPONENT: value}
     return Composite(None, {name: stored(field) for name, field in fields.items()})
 
 
@@ -91,7 +91,7 @@ def restored(value: Any) -> Any:
     """Return a plain Python value for one of a component, or of a composite."""
     if isinstance(value, Composite):
         fields = {**{name: restored(value[name]) for name in value}, **dict.fromkeys(value.absent)}
-        return fields.get(ALONE, fields)
+        return fields.get(SINGLE_COMPONENT, fields)
     if isinstance(value, Record):
         return value.to_dict()
     if isinstance(value, list):

@@ -12,10 +12,10 @@ from lsst.resources import ResourcePath
 
 from ..errors import BrokenLinkError
 from ..trees.closure import closure
+from .dataset_files import Missing, is_composite, whole_ref
 from .formatter import CompositeFormatter
-from .relinking import relink
-from .stored import Missing, is_composite, whole_ref
-from .subset import Repository, subset
+from .subsetting import Repository, subset
+from .target_map import relink
 
 SEED = "resource://compositeh5/butler/configs/seed.yaml"
 """Configuration of a new repository that can store composites."""

@@ -27,11 +27,20 @@ from ..composite.encoding import composite_node
 from ..composite.link import Link
 from ..composite.opening import stored_composite
 from ..errors import BrokenLinkError, ConfigurationError, ConflictError, NoSuchComponentError
-from ..trees.closure import Entry, closure, holdings, reduced, targets_first
+from ..trees.closure import Entry, closure, links_and_pixel_names, targets_first, with_only
 from ..trees.references import StoredLink
 from ..trees.relinking import relinked_group
-from .relinking import relink
-from .stored import Missing, describe, is_composite, location_of, open_joined, stored_among, stored_targets, whole_ref
+from .dataset_files import (
+    Missing,
+    describe,
+    is_composite,
+    location_of,
+    open_joined,
+    stored_among,
+    stored_targets,
+    whole_ref,
+)
+from .target_map import relink
 
 STORAGE_CLASS = "CompositeH5PartsV1"
 """Storage class of datasets that hold some components of others."""
@@ -185,7 +194,7 @@ class Repository:
         if not is_composite(ref):
             return _Dataset(ref)
         with open_joined(self._butler, ref) as composite:
-            held = holdings(composite)
+            held = links_and_pixel_names(composite)
             return _Dataset(ref, *held, has_file=len(composite.names_in_file) == 1)
 
     def locate(self, links: Sequence[tuple[DatasetRef, StoredLink]]) -> list[DatasetRef | str]:
@@ -266,7 +275,7 @@ def _put(source: Butler, target: Butler, datasets: Sequence[_Dataset], others: M
             group, _ = relinked_group(composite_node(stored), location, partial(_new_link, target, dataset, others))
             composite, provenance = stored_composite(group, location), None
             if dataset.is_reduced:
-                composite, provenance = reduced(composite, dataset.needed), DatasetProvenance()
+                composite, provenance = with_only(composite, dataset.needed), DatasetProvenance()
                 provenance.add_input(dataset.key)
             target.put(composite, dataset.new, provenance=provenance)
 

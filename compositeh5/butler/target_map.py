@@ -18,11 +18,11 @@ from urllib.parse import quote, unquote
 from lsst.daf.butler import Butler, DatasetRef
 from lsst.resources import ResourcePath
 
-from ..composite.places import INDEX_BYTES, MAP, entries
+from ..composite.places import INDEX_BYTES, TARGET_MAP_NAME, index_entries
 from ..errors import CompositeH5Error, ConfigurationError, LimitError
 from ..storage.locations import joined_location, relative_location
 from ..storage.publish import publish
-from .stored import composite_refs, describe, links_if_stored, located, location_of
+from .dataset_files import composite_refs, describe, links_if_stored, location_of, relocated_link
 
 Places: TypeAlias = dict[tuple[str, str | None], str]
 """Where linked components are: locations by the id of the composite and the component; None is for all components."""
@@ -88,7 +88,7 @@ def relink(butler: Butler, refs: Iterable[DatasetRef] | None = None) -> Relinkin
             left.append(f"{describe(ref)}: {error}")
             continue
         for found in links:
-            now = located(butler, found.link)
+            now = relocated_link(butler, found.link)
             if now is not None and now.uri != found.place:
                 places[now.id, now.component] = now.uri
                 mapped[ref] = None
@@ -109,7 +109,7 @@ def read_map(butler: Butler) -> Places:
     for uri in _maps(butler):
         with suppress(FileNotFoundError):
             where = location_of(uri)
-            for path, ids, component in entries(uri.read(), where):
+            for path, ids, component in index_entries(uri.read(), where):
                 place = joined_location(where, quote(path) if "://" in where else path)
                 places |= {(id_, component): place for id_ in ids}
     return places
@@ -122,7 +122,7 @@ def _maps(butler: Butler) -> list[ResourcePath]:
     except AttributeError:
         # A RemoteButler (of 30.2026.4300) has no datastore to ask.
         return []
-    return list(dict.fromkeys(root.join(MAP) for root in roots.values() if root is not None))
+    return list(dict.fromkeys(root.join(TARGET_MAP_NAME) for root in roots.values() if root is not None))
 
 
 def _existing(places: Places) -> Places:

@@ -38,8 +38,8 @@ from ..errors import (
     NotACompositeFileError,
     WrongValueError,
 )
-from ..storage.remote import ZIP_PATH, member_location, shown
-from ..trees.references import HOLDERS, StoredLink, composite_links
+from ..storage.remote import ZIP_PATH, member_location, public_location
+from ..trees.references import KINDS_WITH_LINKS, StoredLink, composite_links
 from .datasets import ASSEMBLY, is_composite_class
 
 Missing: TypeAlias = Literal["error", "ignore"]
@@ -54,7 +54,7 @@ RESOLVER = "resolver"
 
 def location_of(uri: ResourcePath) -> str:
     """Return a URI as locations are written: a path, or a URL without signature, maybe of a member of a zip file."""
-    outer = str(uri.ospath) if uri.isLocal else shown(uri.replace(fragment=""))
+    outer = str(uri.ospath) if uri.isLocal else public_location(uri.replace(fragment=""))
     found, is_member, member = str(uri.unquoted_fragment).partition("zip-path=")
     return member_location(outer, member) if is_member and not found else outer
 
@@ -237,7 +237,7 @@ def use_butler(butler: Butler) -> Iterator[None]:
 
 
 @contextmanager
-def resolving(parameters: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+def using_resolver_parameter(parameters: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
     """Use the Butler among the parameters of a get, if there is one, and yield the others."""
     rest = dict(parameters or {})
     butler = rest.pop(RESOLVER, None)
@@ -301,7 +301,7 @@ def dataset_links(butler: Butler, ref: DatasetRef) -> list[StoredLink]:
     with open_ref(butler, ref) as composite:
         found = list(composite_links(composite))
         id_ = composite.id
-    for own in [found.link for found in found if found.link.id == id_ and found.link.kind in HOLDERS]:
+    for own in [found.link for found in found if found.link.id == id_ and found.link.kind in KINDS_WITH_LINKS]:
         # Of a disassembled composite, what is nested in a component is in the file of that.
         with opener(butler.getURIs(ref).componentURIs[own.component], ref)() as piece:
             found += composite_links(piece)
@@ -345,7 +345,7 @@ def stored_targets(butler: Butler, links: Iterable[Link]) -> dict[str, DatasetRe
     return {id_: ref for id_, ref in targets.items() if ref.id in stored}
 
 
-def located(butler: Butler, link: Link) -> Link | None:
+def relocated_link(butler: Butler, link: Link) -> Link | None:
     """Return a link with the place where the Butler has its target now; None if the target isn't stored there."""
     ref = target_ref(butler, link)
     if ref is None:

@@ -21,8 +21,8 @@ from ..composite.opening import open_composite
 from ..composite.session import current
 from ..errors import CompositeH5Error, WrongTypeError, WrongValueError, require_type
 from ..storage.locations import absolute_location
-from ..storage.remote import Location, shown
-from .running import Progress, check_running, each, silent
+from ..storage.remote import Location, public_location
+from .running import Progress, check_running, map_in_order, no_progress
 from .walk import Files, files_of
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def read_many(
     chunksize: int = 1,
     buffersize: int | None = None,
     return_exceptions: bool = False,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
     **parameters: Any,
 ) -> Iterator[Any]:
     """Read one component of many composites, such as the WCS of all detectors of a visit.
@@ -110,7 +110,7 @@ def cutouts(
     chunksize: int = 64,
     buffersize: int | None = None,
     return_exceptions: bool = False,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> Iterator[Composite]:
     """Cut parts out of composites: many from one, the same from many, or one from each.
 
@@ -246,7 +246,7 @@ def _opened(source: Source) -> AbstractContextManager[Composite]:
 
 def _naming(error: Exception, source: Source) -> Exception:
     """Return the error with the name of the file."""
-    where = source.where if isinstance(source, Composite) else shown(source)
+    where = source.where if isinstance(source, Composite) else public_location(source)
     if where not in str(error):
         if isinstance(error, CompositeH5Error):
             error.args = (f"{where}: {error}",)
@@ -294,7 +294,7 @@ def _gathered(work: Work[Item], items: Sequence[Item], plan: _Plan, executor: Ex
     batches = [items[i : i + plan.chunksize] for i in range(0, len(items), plan.chunksize)]
     ahead = plan.buffersize or (os.cpu_count() or 1) + 1
     function = partial(_task, work, plan.return_exceptions)
-    for results in each(function, batches, executor=executor, chunksize=1, buffersize=ahead):
+    for results in map_in_order(function, batches, executor=executor, chunksize=1, buffersize=ahead):
         yield from results
 
 

@@ -20,10 +20,10 @@ from ..composite.composite import Composite
 from ..composite.definition import Definition
 from ..composite.link import DataId, Link
 from ..errors import NoSuchComponentError, WrongValueError
-from ..trees.composing import in_order
+from ..trees.composing import list_members
+from .dataset_files import is_composite, link, open_ref, relocated_link
 from .datasets import definition_of, register_dataset_type
-from .formatter import ALONE
-from .stored import is_composite, link, located, open_ref
+from .formatter import SINGLE_COMPONENT
 
 Source: TypeAlias = DatasetRef | DeferredDatasetHandle
 """A stored dataset: its ref, or the handle that tasks get for deferred inputs."""
@@ -209,7 +209,7 @@ def put_links(
         inputs[ref] = None
         target = link(butler, ref, component)
         # One that leads on says where the end was when it was made; the Butler knows where it is.
-        return (located(butler, target) or target) if target.id != str(ref.id) else target
+        return (relocated_link(butler, target) or target) if target.id != str(ref.id) else target
 
     found = {
         name: [linked(item, name) for item in source] if isinstance(source, list) else linked(source, name)
@@ -266,7 +266,7 @@ def gather(
     """
     refs = butler.query_datasets(dataset_type, collections, data_id=dict(data_id), explain=False)
     found = {ref.dataId[key]: ref.makeComponentRef(component) for ref in refs}
-    return in_order(found, component, key, expected, missing)
+    return list_members(found, component, key, expected, missing)
 
 
 @contextmanager
@@ -278,7 +278,7 @@ def _overlaid(
         overlay = stored.overlay(components, stage=stage, keep=keep)
         # A component that is linked already may have moved since. Where the Butler doesn't know it, it stays the part
         # that it is, which knows the path from the base's file as well as the recorded place.
-        now = {name: located(butler, target) for name, target in stored.links.items() if name not in components}
+        now = {name: relocated_link(butler, target) for name, target in stored.links.items() if name not in components}
         yield overlay.replace({name: target for name, target in now.items() if target is not None})
 
 
@@ -291,7 +291,7 @@ def _dataset_and_component(source: Source | tuple[Source, str], name: str) -> tu
     if ref.isComponent():
         component = component or ref.datasetType.component()
         ref = ref.makeCompositeRef()
-    return ref, component or (name if is_composite(ref) else ALONE)
+    return ref, component or (name if is_composite(ref) else SINGLE_COMPONENT)
 
 
 def _ref(source: Source) -> DatasetRef:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..composite.composite import Composite
     from ..composite.link import Link
 
-KINDS = frozenset({"record", "photo_calib", "wcs"})
+KINDS_WITH_SCALARS = frozenset({"record", "photo_calib", "wcs"})
 """The kinds of components that have scalars."""
 
 _SHARED = 256
@@ -70,7 +70,7 @@ Row: TypeAlias = Mapping[str, Scalar]
 
 
 def component_scalars(composite: Composite, name: str) -> dict[str, Scalar]:
-    """Return the scalars of a component of one of the `KINDS`. No pixel is read."""
+    """Return the scalars of a component of one of the `KINDS_WITH_SCALARS`. No pixel is read."""
     link = composite.links.get(name)
     if (link, name) in _shared:
         return _shared[link, name]
@@ -96,7 +96,7 @@ def _scalars(composite: Composite, name: str, value: Any) -> dict[str, Scalar]:
             return _of_wcs(composite, name, value)
 
 
-def plain(value: float | str) -> Scalar:
+def to_scalar(value: float | str) -> Scalar:
     """Return a number or text, such as a value of a data ID, as `Scalar`."""
     ((_, scalar),) = _of_value("", value)
     return scalar
@@ -190,7 +190,7 @@ def table_of(rows: Sequence[Row], first: Mapping[str, str]) -> QTable:
     names = [*first, *sorted({name for row in rows for name in row} - first.keys())]
     for name in names:
         scalars = [row.get(name) for row in rows]
-        for number, family in enumerate(_families(scalars) or [_Family(first.get(name, "text"), "")]):
+        for number, family in enumerate(_families(scalars) or [_ColumnBuilder(first.get(name, "text"), "")]):
             title = f"{name} [{family.unit or family.type}]" if number else name
             while number and (title in names or title in table.colnames):
                 title += "_"
@@ -221,7 +221,7 @@ def rows_of(table: QTable) -> list[dict[str, Scalar]]:
 
 
 @dataclass
-class _Family:
+class _ColumnBuilder:
     """What shares a column: values of one type and unit, and those that can be converted to it."""
 
     type: str
@@ -281,11 +281,11 @@ _DTYPES: dict[str, Any] = {
 }
 
 
-def _families(scalars: Sequence[Scalar | None]) -> list[_Family]:
-    families: list[_Family] = []
+def _families(scalars: Sequence[Scalar | None]) -> list[_ColumnBuilder]:
+    families: list[_ColumnBuilder] = []
     for type_, unit in dict.fromkeys(s[:2] for s in scalars if s is not None):
         if not any(family.admits(type_, unit) for family in families):
-            families.append(_Family(type_, unit, {(type_, unit): 1.0}))
+            families.append(_ColumnBuilder(type_, unit, {(type_, unit): 1.0}))
     return families
 
 

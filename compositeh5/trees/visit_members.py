@@ -20,7 +20,7 @@ from ..errors import (
     WrongValueError,
 )
 from .composing import value_order
-from .scalars import KINDS, Row, component_scalars, plain, table_of
+from .scalar_columns import KINDS_WITH_SCALARS, Row, component_scalars, table_of, to_scalar
 
 if TYPE_CHECKING:
     from astropy.table import QTable, Table
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Detector: TypeAlias = int | str
 """What tells the members of a visit from each other: their number, or name, in the data ID."""
 
-DIMENSION = "detector"
+DETECTOR_KEY = "detector"
 """The key of data IDs for that."""
 
 Missing: TypeAlias = Literal["error", "skip", "keep"]
@@ -58,7 +58,7 @@ class Member:
     @property
     def detector(self) -> Detector:
         """The detector."""
-        return self.data_id[DIMENSION]
+        return self.data_id[DETECTOR_KEY]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def by_detector(members: Iterable[Member]) -> dict[Detector, Member]:
     for one, other in pairwise(ordered):
         if one.detector == other.detector:
             raise DefinitionError(
-                f"there are several composites of {DIMENSION} {one.detector}: {one.location} with data ID "
+                f"there are several composites of {DETECTOR_KEY} {one.detector}: {one.location} with data ID "
                 f"{dict(one.data_id)}, {other.location} with {dict(other.data_id)}; say more exactly which are meant"
             )
     return {member.detector: member for member in ordered}
@@ -137,7 +137,7 @@ def names_of(detectors: Iterable[Detector]) -> str:
     """Return the names of detectors for a message."""
     names = [str(detector) for detector in detectors]
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"{DIMENSION} {', '.join(names[:20])}{more}"
+    return f"{DETECTOR_KEY} {', '.join(names[:20])}{more}"
 
 
 def table_part(name: str, parameters: Mapping[str, Any], composite: Composite) -> Table | Row:
@@ -145,10 +145,10 @@ def table_part(name: str, parameters: Mapping[str, Any], composite: Composite) -
     kind = composite.kind(name)
     if kind == "table":
         return composite.read(name, **parameters)
-    if kind not in KINDS:
+    if kind not in KINDS_WITH_SCALARS:
         raise WrongTypeError(
-            f"{composite!r}: component {name!r} is of kind {kind!r}, but a table is made of {', '.join(sorted(KINDS))} "
-            f"or table; read() gives the values"
+            f"{composite!r}: component {name!r} is of kind {kind!r}, but a table is made of "
+            f"{', '.join(sorted(KINDS_WITH_SCALARS))} or table; read() gives the values"
         )
     if parameters:
         raise WrongTypeError(f"{composite!r}: component {name!r} is no table with {', '.join(parameters)}")
@@ -164,10 +164,10 @@ def join_tables(parts: Mapping[Detector, Any], name: str, missing: Missing) -> Q
     if others := [detector for detector, part in parts.items() if isinstance(part, dict)] if tables else []:
         raise FormatError(f"component {name!r} of {names_of(others)} is no table, but that of {names_of(tables)} is")
     if not tables:
-        return table_of([_row(detector, part, missing) for detector, part in parts.items()], {DIMENSION: "int"})
+        return table_of([_row(detector, part, missing) for detector, part in parts.items()], {DETECTOR_KEY: "int"})
     for detector, table in tables.items():
-        if DIMENSION not in table.colnames:
-            table.add_column(detector, name=DIMENSION, index=0)
+        if DETECTOR_KEY not in table.colnames:
+            table.add_column(detector, name=DETECTOR_KEY, index=0)
     try:
         return QTable(vstack(list(tables.values()), join_type="exact", metadata_conflicts="silent"))
     except (TableMergeError, ValueError) as error:
@@ -175,7 +175,7 @@ def join_tables(parts: Mapping[Detector, Any], name: str, missing: Missing) -> Q
 
 
 def _row(detector: Detector, part: Row | NotThere, missing: Missing) -> Row:
-    own = {DIMENSION: plain(detector)}
+    own = {DETECTOR_KEY: to_scalar(detector)}
     if missing == "keep":
-        own["missing"] = plain(part.state if isinstance(part, NotThere) else "")
+        own["missing"] = to_scalar(part.state if isinstance(part, NotThere) else "")
     return own if isinstance(part, NotThere) else {**part, **own}

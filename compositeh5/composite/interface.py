@@ -21,7 +21,7 @@ ATTRIBUTES = ("data_id", "dataset_type", "run", "stage", "id", "provenance")
 """What a composite has beside its definition and its components."""
 
 
-class Composed(Protocol):
+class CompositeLike(Protocol):
     """A `Composite`, as modules see it that `Composite` itself is made of."""
 
     id: str
@@ -84,7 +84,7 @@ class Composed(Protocol):
 class Parts(Mapping[str, Part]):
     """The parts of a composite by name, each made when it is asked for."""
 
-    def __init__(self, composite: Composed) -> None:
+    def __init__(self, composite: CompositeLike) -> None:
         self._composite = composite
 
     def __getitem__(self, name: str) -> Part:
@@ -109,7 +109,7 @@ def check_attributes(function: str, attributes: Mapping[str, Any]) -> None:
 def stored(doc: str, read: Callable[[GroupNode], _Value]) -> cached_property[_Value]:
     """Return an attribute of a composite that is read from its group when it is first asked for; others have it set."""
 
-    def get(composite: Composed) -> _Value:
+    def get(composite: CompositeLike) -> _Value:
         group = composite._group
         try:
             return read(group)

@@ -10,7 +10,7 @@ from ..errors import EncodeError, FormatError
 from ..storage.nodes import Group, GroupNode, Node
 from ..storage.reader import StoredGroup
 from .composite import Composite
-from .encoding import become, composite_node
+from .encoding import composite_node, take_over_written
 from .opening import stored_composite
 from .session import current
 
@@ -28,7 +28,7 @@ def coerce(value: Any) -> Composite:
 def encode(value: Composite) -> Group:
     """Return the group of a composite."""
     group = composite_node(value)
-    become(value, value, group, None)
+    take_over_written(value, value, group, None)
     return group
 
 
