@@ -1,7 +1,7 @@
 """Composites in the LSST Butler.
 
 ``butler create REPO --seed-config resource://compositeh5/butler/configs/seed.yaml`` makes a repository that can store
-them. But for the demonstration, this is the only part of the package that imports ``lsst``.
+them.
 """
 
 from .checking import CheckedLink, check, users_of

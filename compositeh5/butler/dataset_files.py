@@ -100,7 +100,7 @@ def main_uri(butler: LimitedButler, ref: DatasetRef) -> ResourcePath:
 
 
 def component_uri(butler: LimitedButler, ref: DatasetRef, component: str) -> ResourcePath | None:
-    """Return the file that has a component of a stored dataset, or would have it; None if it is disassembled without.
+    """Return the file that holds a component of a stored dataset; None if a disassembled dataset has no file for it.
 
     Raises
     ------

@@ -15,7 +15,7 @@ from .datasets import BBOX, COMPONENTS, as_box
 from .formatter import CompositeFormatter
 
 COMBINED_COMPONENTS = (COMPONENTS, "masked_image")
-"""Components that are several others together, which are given with these."""
+"""Components that only combine others; "all components" doesn't include them."""
 
 
 class ImagesFormatter(CompositeFormatter):

@@ -208,7 +208,7 @@ def put_links(
         ref, component = _dataset_and_component(source, name)
         inputs[ref] = None
         target = link(butler, ref, component)
-        # One that leads on says where the end was when it was made; the Butler knows where it is.
+        # If the component is a link itself, its target may have moved since: the Butler knows where it is now.
         return (relocated_link(butler, target) or target) if target.id != str(ref.id) else target
 
     found = {

@@ -256,7 +256,7 @@ def _transfer(source: Butler, target: Butler, refs: Sequence[DatasetRef], how: s
         target.transfer_from(
             source, refs, transfer=how, skip_missing=False, register_dataset_types=True, transfer_dimensions=True
         )
-        # Paths change where the source has them from elsewhere, or is a chain.
+        # Paths may differ in the target: if the source has files from outside of its root, or its datastore is a chain.
         relink(target, refs)
 
 

@@ -23,8 +23,7 @@ from ..storage.digests import composite_digest, read_json
 from ..storage.layout import composite_names
 from ..storage.nodes import GroupNode
 from ..storage.reader import StoredFile
-from . import display
-from . import python_objects as assembly
+from . import display, python_objects
 from .cutout import cutout, cutouts, lazy, memmap
 from .definition import VERSIONS, Definition
 from .definitions import get_definition
@@ -188,7 +187,7 @@ class Composite(Mapping[str, Any]):
         """
         check_attributes("of", attributes)
         definition = _definition(definition)
-        return cls(definition, assembly.disassemble(obj, definition), **attributes)
+        return cls(definition, python_objects.disassemble(obj, definition), **attributes)
 
     def assemble(self, cls: type[Any] | None = None, definition: str | Definition | None = None) -> Any:
         """Return the object of a user's own class that is made of the components which are present.
@@ -213,7 +212,7 @@ class Composite(Mapping[str, Any]):
         parts = {name: part for name, part in self.parts.items() if name != VERSIONS}
         with fetch_parts(parts.values()):
             values = {name: part.read() for name, part in parts.items()}
-        return assembly.assemble(values, definition, cls)
+        return python_objects.assemble(values, definition, cls)
 
     # ---- The components, each read when it is asked for ------------------------------------------------------
 

@@ -44,7 +44,7 @@ def decode(node: Node) -> Composite:
         raise FormatError(f"{node.where}: a composite is a group")
     if not isinstance(node, StoredGroup):
         return stored_composite(node, None).load()
-    # Its links lead to where those of strangers may.
+    # As in any file that isn't trusted, links are followed on the same host only, whatever the session allows.
     session = current().with_policy(False, node.file.limits)
     return stored_composite(node, node.file.name, session).load()
 

@@ -38,7 +38,7 @@ The keys of a component are
     Whether it is only given to the Python object and never taken from it (default: false).
 ``getter``, ``setter``
     Names of a method or attribute of the Python object, where it isn't an attribute of the component's name; see
-    `compositeh5.assembly`.
+    `compositeh5.composite.python_objects`.
 
 Every other key, a key at the wrong level, a duplicate key, and keys that contradict each other are errors;
 what is found is reported together, with file and line. Import paths are ``package.module.Name`` or

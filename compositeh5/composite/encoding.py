@@ -58,9 +58,9 @@ def composite_node(composite: CompositeLike) -> Group:
 
 
 def take_over_written(composite: CompositeLike, written: CompositeLike, group: Group, location: str | None) -> None:
-    """Have a composite be what was written of it: with its id, with links in place of values, with rounded images.
+    """Update a composite after it was written: its id, and the written parts (links for values, rounded images).
 
-    Without a location it is still where it was.
+    Its location changes only if one is given.
     """
     parts = dict(written.parts)
     composite._digests = {
@@ -76,7 +76,7 @@ def take_over_written(composite: CompositeLike, written: CompositeLike, group: G
 def link(composite: CompositeLike, name: str) -> Link:
     """Return a link to a component, for use as a component of another composite.
 
-    A component that is itcomposite linked gives the link to where it is stored.
+    If the component is itself linked, the link leads to where it is stored.
 
     Parameters
     ----------

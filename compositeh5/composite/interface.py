@@ -1,4 +1,4 @@
-"""What a composite is made of beside its parts, and how the modules see it that `Composite` itself is made of."""
+"""A protocol of `Composite`, for modules that it imports and that can't import it; and checks of its attributes."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def check_attributes(function: str, attributes: Mapping[str, Any]) -> None:
 
 
 def stored(doc: str, read: Callable[[GroupNode], _Value]) -> cached_property[_Value]:
-    """Return an attribute of a composite that is read from its group when it is first asked for; others have it set."""
+    """Return a cached property that reads an attribute from the group of a stored composite; others have it set."""
 
     def get(composite: CompositeLike) -> _Value:
         group = composite._group

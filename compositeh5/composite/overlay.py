@@ -1,7 +1,7 @@
-"""Composites that show others: with some components changed, or the versions of a processing step.
+"""Composites derived from another: some components replaced, the others linked; and several versions of a component.
 
-The default version of a component is the component itself. Others are kept in the component `VERSIONS`: a composite
-that has for each component a composite of a component for each stage.
+``composite[name]`` is the default version. Other versions are in the component `VERSIONS`, a composite of composites:
+``versions/<component>/<stage>``.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ def _other_versions(parts: _Parts, name: str) -> dict[str, Part]:
 
 
 def _versions_part(composite: CompositeLike, name: str, others: _Parts) -> Part:
-    """Return the part of all versions of a composite, with others of one component."""
+    """Return a new part `VERSIONS`, in which ``others`` are the kept versions of one component."""
     kept = nested_parts(composite.parts[VERSIONS]) if VERSIONS in composite.parts else {}
     kept.pop(name, None)
     if others:
@@ -289,14 +289,14 @@ def _versions_part(composite: CompositeLike, name: str, others: _Parts) -> Part:
 
 
 def _nested(composite: CompositeLike, parts: _Parts, absent: tuple[str, ...] = ()) -> StoredPart:
-    """Return the part of a composite of versions; only by its parts it has to do with the one that has it."""
+    """Return these parts as a nested composite without data ID, run, stage or provenance of its own."""
     plain = composite.with_parts(parts, absent, data_id={}, dataset_type="", run="", stage="", provenance={})
     plain.definition, plain.definition_version, plain.signal = "", 1, ""
     return StoredPart(composite_node(plain))
 
 
 def _with_default_version(composite: CompositeLike, name: str, stage: str) -> dict[str, Part]:
-    """Return what changes when another version of a component is the default: what was that is kept as a version."""
+    """Return the parts to replace, so that a kept version becomes the default and the former default is kept."""
     others = _other_versions(composite.parts, name)
     chosen, own = others.pop(stage), composite.parts[name]
     if own.stage:

@@ -54,7 +54,7 @@ class Part(ABC):
     """The processing step that made it; empty if unknown."""
 
     origin: Link | None
-    """Where its content is from; None if it is the composite's own."""
+    """Link to the component that it is, or was copied from; None if it was made for this composite."""
 
     @abstractmethod
     def read(self, **parameters: Any) -> Any:
@@ -100,9 +100,9 @@ class ValuePart(Part):
 
 
 class StoredPart(Part):
-    """A component stored in a file, whose location links in it start from.
+    """A component stored in a file. Links inside it are relative to ``location``.
 
-    A ``link`` is given for one that is to be stored with another composite as well: the link that leads to it.
+    Given a ``link``, the part is a copy for another composite: the link is recorded as its origin.
     """
 
     state = "stored"
@@ -130,7 +130,7 @@ class StoredPart(Part):
 
     @property
     def origin(self) -> Link | None:  # type: ignore[override]
-        """Where its content is from; None if it is the composite's own."""
+        """Link to the component that it is, or was copied from; None if it was made for this composite."""
         record = read_json(self.node, ORIGIN, dict)
         return Link.from_record(record, self.node.where) if record else self._link
 
@@ -368,7 +368,7 @@ def stored_part(
 
 
 def check_records(group: GroupNode) -> None:
-    """Raise `FormatError` if a stored composite or list has the record of a link that isn't there, or no link."""
+    """Raise `FormatError` if a recorded link is missing, or its component is stored here instead."""
     records = read_json(group, "links", dict)
     for name in records:
         if name in group and not isinstance(group[name], ExternalLink):

@@ -4,7 +4,7 @@ Those are the files that are open, the values of components that many composites
 may be followed, and whoever can tell where the target of a link is now. A process has one session; `Session` makes
 others.
 
-Whatever stands at a place is only taken for the target of a link if it says that it is the object that was meant.
+A file that is found for a link is only used if it has the id and the digest that the link records.
 """
 
 from __future__ import annotations

@@ -286,7 +286,7 @@ def _encoded(
 
 
 def _share(draft: CompositeLike, group: Group, location: str, shared: dict[tuple[str, str], Link]) -> bool:
-    """Replace what is equal to a component of a composite before by a link to that; return whether there is any.
+    """Replace each component that an earlier composite of the file has too by a link to that; return whether one was.
 
     The id stays: no digest depends on whether a component is stored or linked.
     """

@@ -1,4 +1,4 @@
-"""What concerns many files, or links between files."""
+"""Work on many files: find, read, index, verify, copy, share, relink, prune."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

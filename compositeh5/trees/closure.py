@@ -1,4 +1,4 @@
-"""What composites need of others: the components to which they link, and what these link to in turn.
+"""Which composites, and which of their components, must come along when some are copied: the closure over links.
 
 A folder and a Butler are searched in the same way: a `Store` tells what composites hold, and where links lead.
 """
@@ -66,7 +66,7 @@ def links_and_pixel_names(composite: Composite) -> tuple[dict[str, tuple[StoredL
 
 
 def _is_pixels(kind: str) -> bool:
-    # What isn't known isn't left behind.
+    # A component of an unknown kind is never a reason to leave others behind.
     with suppress(UnknownKindError):
         return kinds.get(kind).is_pixels
     return False
@@ -136,7 +136,8 @@ def targets_first(entries: Mapping[Key, AnyEntry]) -> list[AnyEntry]:
 def with_only(whole: Composite, names: Collection[str]) -> Composite:
     """Return a composite of some components of another that is stored, and must stay open.
 
-    What it stores tells where it is from. It has the definition only if it has all components that this requires.
+    Components that are copied record their origin. The result has the definition only if it has all required
+    components.
     """
     parts = {name: whole.part(name) for name in whole if name in names}
     copies = {n: part.copied_from(whole.link(n)) if isinstance(part, StoredPart) else part for n, part in parts.items()}

@@ -206,7 +206,7 @@ def remove(
 
 
 _PROMOTED = "a promoted component"
-"""In place of the name of a definition, which this can't be."""
+"""Stands for the definition of promoted components, which have none; no definition can have this name."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""The scalars of components, and tables of those of many composites.
+"""Single values (scalars) of components, and tables with one row of them for each composite.
 
 Scalars are the values of records that are one number, truth value, text, time or position; mean and error of
-photometric calibrations; centre and corners of what a WCS covers. Their names are those of the component and of what
-leads to them in it, joined by dots: ``visit_info.weather.humidity``.
+photometric calibrations; centre and corners of what a WCS covers. Their names are the
+path to the value, with dots: ``visit_info.weather.humidity``.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def write_together(
             links[user][name] = common[path].link(name)
         progress("writing", 0, len(paths))
         for done, (path, composite) in enumerate(paths.items(), 1):
-            # A link says nothing that the digest covers: the composite stays the same, and so does its id.
+            # A link to an equal component doesn't change the digest of the composite, so it keeps its id.
             linked = composite.replace(links[path], id=composite.id or None)
             linked.write(path, replace=replace, recipes=recipes)
             if composite.location is None:
@@ -233,7 +233,7 @@ def _place(template: str, key: SharedDataId) -> str:
 
 
 def _shared_composite(file: _SharedFile, paths: Mapping[str, Composite], opened: ExitStack) -> Composite:
-    """Return the composite of a shared file: that which is there, or one of what most users have."""
+    """Return the composite of a shared file: of the existing file, or a new one of the most common components."""
     if os.path.exists(file.path):
         found = opened.enter_context(open_composite(file.path))
         if any(found.data_id.get(name) != value for name, value in file.key):

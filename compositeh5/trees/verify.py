@@ -257,7 +257,7 @@ def stored_content(
 ) -> Iterator[tuple[str, Exception | None]]:
     """Check a stored component, and yield it and each composite within it with what is wrong with it, or None."""
     if isinstance(node, GroupNode) and node.attr("kind", str, "") == "composite":
-        # Its digest stands on what it records of its components.
+        # The digest of a composite is made of those recorded of its components, so these are checked one by one.
         yield from _content(stored_composite(node, location), f"{path}/", quick=quick)
         return
     if quick:

@@ -306,7 +306,7 @@ class VisitView:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    # Over detectors, or components? Neither by chance, as Python would have it.
+    # Python would iterate by __getitem__; it isn't clear whether over detectors or components, so neither.
     __iter__ = None
 
     def __repr__(self) -> str:
