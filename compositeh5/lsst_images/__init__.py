@@ -35,9 +35,8 @@ FITS headers that an object carries along from a file are not kept.
 """
 
 from ._archives import CompositeInputArchive, CompositeOutputArchive
-from ._exposures import to_exposure
+from ._exposures import to_exposure, to_visit_image
 from ._files import open, read, to_composite, write
-from ._visit_images import to_visit_image
 
 __all__ = [
     "CompositeInputArchive",
