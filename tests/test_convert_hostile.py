@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import resource
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from fits_samples import CATALOG, PHOTO_CALIB, VISIT_INFO, damaged, exposure_with_archive
 from support import data_file
 
 from compositeh5 import Composite
@@ -17,7 +19,7 @@ from compositeh5.cli import main
 from compositeh5.errors import ConversionError
 from compositeh5.fits.conversion import fits_bytes, read_fits
 
-REAL = ["photoCalib-version1.fits", "sourceCatalog-hsc-v2.fits", "visitInfo-version-5.fits"]
+SMALL = [PHOTO_CALIB, CATALOG, VISIT_INFO]
 Edit = Callable[[bytes], bytes]
 
 
@@ -99,36 +101,35 @@ def test_tables_whose_sizes_are_wrong(tmp_path: Path, key: str) -> None:
             read_fits(path)
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_damaged_bytes_give_conversion_errors_or_the_same_file(name: str, tmp_path: Path) -> None:
-    whole = data_file(name).read_bytes()
-    path = tmp_path / "in.fits"
-    random = np.random.default_rng(6)
+@pytest.fixture(params=[*SMALL, "exposure"])
+def whole(request: pytest.FixtureRequest) -> bytes:
+    """A real file, or an exposure with an archive."""
+    if request.param != "exposure":
+        return data_file(request.param).read_bytes()
+    stream = io.BytesIO()
+    exposure_with_archive().writeto(stream)
+    return stream.getvalue()
+
+
+def test_damaged_bytes_give_conversion_errors_or_the_same_file(whole: bytes) -> None:
     refused = 0
-    for _ in range(25):
-        damaged = bytearray(whole)
-        for position in random.integers(0, len(whole), 2):
-            damaged[position] = random.choice(list(b" '0123456789=EDAJX\x00\xff"))
-        path.write_bytes(damaged)
+    for content in damaged(whole, rounds=12, changes=3):
         try:
-            composite = read_fits(path)
+            composite = read_fits(content)
         except ConversionError:
             refused += 1
         else:
-            assert fits_bytes(composite) == damaged
-    assert 0 < refused < 25
+            assert fits_bytes(composite) == content
+    assert 0 < refused < 12
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_truncated_anywhere(name: str, tmp_path: Path) -> None:
-    whole = data_file(name).read_bytes()
+def test_truncated_anywhere(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "in.fits"
     for length in [0, 5, 2879, *range(2881, len(whole), len(whole) // 12), len(whole) - 1]:
-        if length % 2880 == 0 and length:
-            continue  # whole HDUs less may be a file
-        path.write_bytes(whole[:length])
-        with pytest.raises(ConversionError, match="in.fits"):
-            read_fits(path)
+        if length % 2880 or not length:  # whole HDUs less may be a file
+            path.write_bytes(whole[:length])
+            with pytest.raises(ConversionError, match="in.fits"):
+                read_fits(path)
 
 
 @pytest.mark.parametrize(
