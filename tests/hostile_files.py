@@ -25,7 +25,7 @@ import numpy as np
 from h5py import h5d, h5p, h5s, h5t
 
 import compositeh5 as ch5
-from compositeh5.composite.places import INDEX
+from compositeh5.composite.places import BUTLER_INDEX_NAME
 
 SECRET = "only for its owner"
 ACCIDENT, OTHERS, ATTACK = 1, 2, 3
@@ -848,7 +848,7 @@ def _zip(tree: Tree, index: bytes | None = None, compression: int = zipfile.ZIP_
     with zipfile.ZipFile(path, "w") as archive:
         archive.write(tree.calexp, "calexp.h5", compression)
         if index is not None:
-            archive.writestr(INDEX, index, zipfile.ZIP_DEFLATED)
+            archive.writestr(BUTLER_INDEX_NAME, index, zipfile.ZIP_DEFLATED)
     tree.calexp.unlink()
     return f"{path}#zip-path=calexp.h5"
 
@@ -935,10 +935,10 @@ def _index_beside_that_names_a_file_above(tree: Tree) -> None:
     with ch5.open(tree.visit) as visit:
         id_ = visit.id
     tree.visit.unlink()
-    (tree.root / INDEX).write_bytes(_naming("../outside/secret.h5")(id_))
+    (tree.root / BUTLER_INDEX_NAME).write_bytes(_naming("../outside/secret.h5")(id_))
 
 
 @case(OTHERS, _ZIP, *_LOST)
 def _index_beside_that_is_a_fifo(tree: Tree) -> None:
     tree.visit.unlink()
-    os.mkfifo(tree.root / INDEX)
+    os.mkfifo(tree.root / BUTLER_INDEX_NAME)

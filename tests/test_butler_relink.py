@@ -19,7 +19,7 @@ from support import visit_info
 
 import compositeh5 as ch5
 from compositeh5 import errors
-from compositeh5.composite.places import MAP
+from compositeh5.composite.places import TARGET_MAP_NAME
 from compositeh5.composite.session import current
 
 pytest.importorskip("lsst.daf.butler", reason="needs lsst-daf-butler (the extra `butler`)")
@@ -66,7 +66,7 @@ from compositeh5.butler.formatter import CompositeFormatter
 
 def map_of(root: Path) -> dict[str, Any]:
     """Return the places that a map names, each with the ids and the component that it is for."""
-    document: dict[str, Any] = json.loads((root / MAP).read_text())
+    document: dict[str, Any] = json.loads((root / TARGET_MAP_NAME).read_text())
     assert document["index_version"] == "V1"
     artifacts: dict[str, Any] = document["artifact_map"]
     return artifacts
@@ -116,9 +116,9 @@ def test_gets_find_linked_components_after_an_import_to_other_places(moved: Butl
     assert "No such file" in detail
     with h5py.File(moved.getURI(users[0]).ospath) as file, pytest.raises(KeyError):
         file["composite/visit_info"]
-    written = (root / MAP).read_bytes()
+    written = (root / TARGET_MAP_NAME).read_bytes()
     assert relink(moved) == Relinking(tuple(users))
-    assert (root / MAP).read_bytes() == written
+    assert (root / TARGET_MAP_NAME).read_bytes() == written
     # Places are relative: a repository may be moved.
     root.rename(tmp_path / "renamed")
     assert content_in_a_new_process(tmp_path / "renamed", users) == told
@@ -129,7 +129,7 @@ def test_the_map_is_brought_up_to_date(butler: Butler, root: Path) -> None:
     visit_ref, (first, second) = put_ccds(butler)
     _, catalog = put_overlay_and_catalog(butler, first)
     assert relink(butler) == Relinking()
-    assert not (root / MAP).exists()
+    assert not (root / TARGET_MAP_NAME).exists()
     move_file(butler, visit_ref, "elsewhere/visit.h5")
     assert relink(butler, [second]) == Relinking((second,))
     by_visit = {"ids": [str(visit_ref.id)], "info": {"component": "visit_info"}}
@@ -147,7 +147,7 @@ def test_the_map_is_brought_up_to_date(butler: Butler, root: Path) -> None:
     assert map_of(root) == {"again/visit.h5": by_visit}
     purge(butler, visit_ref)
     relink(butler)
-    assert not (root / MAP).exists()
+    assert not (root / TARGET_MAP_NAME).exists()
 
 
 def test_disassembled_composites(tmp_path: Path) -> None:
@@ -277,11 +277,11 @@ def test_a_file_that_cannot_be_read_is_told_and_others_are_mapped(butler: Butler
 def test_a_map_that_is_damaged_is_told(butler: Butler, root: Path) -> None:
     visit_ref, (ref,) = put_ccds(butler, 1)
     move_file(butler, visit_ref, "elsewhere/visit.h5")
-    (root / MAP).write_text("{")
-    with pytest.raises(errors.BrokenLinkError, match=f"{MAP}: isn't valid JSON"):
+    (root / TARGET_MAP_NAME).write_text("{")
+    with pytest.raises(errors.BrokenLinkError, match=f"{TARGET_MAP_NAME}: isn't valid JSON"):
         content(butler, [ref])
     for function in (check, partial(relink, refs=[ref])):
-        with pytest.raises(errors.FormatError, match=f"{MAP}: isn't valid JSON"):
+        with pytest.raises(errors.FormatError, match=f"{TARGET_MAP_NAME}: isn't valid JSON"):
             list(function(butler))
     relink(butler)
     assert states(butler) == {("calexp", "visit_info"): "mapped"}

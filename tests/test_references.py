@@ -10,9 +10,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import fault_injection as faults
 import h5py
 import pytest
+from faults import killed
 from linked_trees import ccd, ccd_path, visit_path, write_shared, write_tree
 from support import counted_reads, exposure
 
@@ -483,7 +483,7 @@ def test_a_killed_relink_leaves_whole_files_and_is_finished_by_the_next(tmp_path
     before = contents(tree)
     (tree / "visit").rename(tree / "moved")
     for call in (1, 4, 9):
-        assert faults.run_with(lambda: relink(tree), call, faults.kill) == faults.KILLED
+        assert killed(lambda: relink(tree), call)
         assert contents(tree) == before
         assert {problem.finding for problem in verify_files(tree).problems} == {"lost"}
     relink(tree)
@@ -498,8 +498,7 @@ def test_a_killed_prune_is_finished_by_the_next(tmp_path: Path) -> None:
     used = write_shared(tmp_path, 99)
     ccd(used.link("visit_info"), 99).write(ccd_path(tmp_path, 99))
     for call in (0, 2, 3):
-        killed = faults.run_with(lambda: prune(tmp_path, older_than=0, delete=True), call, faults.kill)
-        assert killed == faults.KILLED
+        assert killed(lambda: prune(tmp_path, older_than=0, delete=True), call)
         assert verify_files(tmp_path).problems == ()
     prune(tmp_path, older_than=0, delete=True)
     assert [Path(path).name for path in files_under(tmp_path).files] == ["calexp_99_0.h5", "visit_99.h5"]

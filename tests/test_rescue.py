@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from mutants import lookup3, structures
+from checksums import lookup3, structures
 from support import exposure, tool, visit_info
 
 import compositeh5 as ch5

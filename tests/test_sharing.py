@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import fault_injection as faults
 import numpy as np
 import pytest
+from faults import killed
 from support import exposure, simple_wcs, tool, visit_info, write_visit
 
 import compositeh5 as ch5
@@ -225,13 +225,13 @@ def test_what_was_killed_is_finished_by_the_next_run(tmp_path: Path) -> None:
         ch5.trees.write_together(named(tmp_path / "new", ccds()), tmp_path / "new/visit_{visit}.h5")
 
     for call in range(2, 20, 4):
-        assert faults.run_with(run, call, faults.kill) == faults.KILLED
+        assert killed(run, call)
         for path in (tmp_path / "new").rglob("[!.]*.h5"):
             with ch5.open(path) as c:
                 verify(c)
                 assert "visit_info" in c.load()
         shutil.rmtree(tmp_path / "new")
-    faults.run_with(run, 12, faults.kill)
+    killed(run, 12)
     run()
     for path in named(tmp_path / "new", ccds()):
         with ch5.open(path) as c:

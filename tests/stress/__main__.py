@@ -22,8 +22,8 @@ from concurrency import concurrency, concurrency_table
 from damage import damage, damage_table, other_software
 from faults import faults, faults_table
 from parsers import parsers, parsers_table
+from reporting import Table
 from soak import soak, soak_table
-from tables import Table
 
 ROUNDS: dict[str, tuple[Callable[[], Table], Callable[[Table, Path, int], None]]] = {
     "damage": (damage_table, damage),

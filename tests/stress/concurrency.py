@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from processes import KILLED, Work, polling, together
-from tables import Table
+from reporting import Table
 
 import compositeh5 as ch5
 from compositeh5.composite.session import current

@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from checksums import structures
 from processes import Verdict, judged
-from tables import Table
+from reporting import Table
 
 import compositeh5 as ch5
 from compositeh5.composite.opening import file_info

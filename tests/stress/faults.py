@@ -28,8 +28,8 @@ import numpy as np
 from astropy.io import fits
 from disk import CALLS, Disk, patched, record, recorded
 from processes import KILLED, OTHER, Children
+from reporting import Table
 from support import exposure, simple_wcs, visit_info, write_visit
-from tables import Table
 
 import compositeh5 as ch5
 from compositeh5.composite.session import current
@@ -239,6 +239,18 @@ def at_call(number: int, action: Callable[[Callable[..., Any], tuple[Any, ...]],
 
 def kill(call: Callable[..., Any], args: tuple[Any, ...]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed(operation: Callable[[], object], number: int) -> bool:
+    """Run an operation in a child process that is killed at the call of a number; return whether it was."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            at_call(number, kill)()
+            operation()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
 def short(call: Callable[..., Any], args: tuple[Any, ...]) -> Any:

@@ -22,13 +22,13 @@ import sample_contents
 import yaml
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
-from tables import Table
+from reporting import Table
 
 import compositeh5 as ch5
 from compositeh5 import CompositeH5Error, kinds
 from compositeh5.composite.definitions import load_definition
 from compositeh5.composite.opening import stored_composite
-from compositeh5.composite.places import files_of
+from compositeh5.composite.places import indexed_files
 from compositeh5.composite.session import current
 from compositeh5.storage.locations import absolute_location, joined_location, relative_location
 from compositeh5.storage.nodes import Array, Group, GroupNode, Node
@@ -189,7 +189,7 @@ indices = st.one_of(
 @prop
 @given(indices, texts)
 def artifact_indices(content: bytes, id_: str) -> None:
-    for name in ours("artifact_indices", lambda: list(files_of(content, "x", id_, "image"))) or ():
+    for name in ours("artifact_indices", lambda: list(indexed_files(content, "x", id_, "image"))) or ():
         assert ".." not in name.split("/")
 
 

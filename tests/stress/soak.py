@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from damage import digest
+from reporting import Table
 from support import exposure, simple_wcs, visit_info
-from tables import Table
 
 import compositeh5 as ch5
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 from collections import Counter
 from pathlib import Path
 
 import h5py
 import numpy as np
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 import parsers
+import pytest
 from checksums import lookup3, structures
 from concurrency import BAD, butler, replacement, visits
 from damage import (
@@ -34,8 +30,8 @@ from damage import (
 from disk import Disk, Event
 from faults import OPERATIONS, faults, faults_table
 from processes import judged
+from reporting import Table
 from soak import DETECTORS, Soak, prepared
-from tables import Table
 
 import compositeh5 as ch5
 from compositeh5 import errors, kinds
