@@ -37,37 +37,37 @@ def shell(name: str) -> str:
     return path
 
 
-def offered(line: str, folder: Path) -> list[str]:
-    """Return what bash offers at the end of a line, by the function that the line of the README defines."""
+OFFERED = {
+    "compositeh5 pr": ["preview", "promote", "prune"],
+    "compositeh5 verify --q": ["--quick", "--quiet"],
+    "compositeh5 get calexp": ["calexp/", "calexp.h5", "calexp_jointcal.h5"],
+    "compositeh5 get calexp.h5 ": ["image", "mask", "photo_calib", "psf", "summary_stats", "visit_info", "wcs"],
+    "compositeh5 get none.h5 ": [],
+    "compositeh5 diff calexp.h5 calexp_jointcal.h5 --components wcs,im": ["wcs,image"],
+    "compositeh5 subset repo out --definition so": ["source_catalog"],
+    "compositeh5 ls calexp.h5 --name ": ["composite"],
+    "compositeh5 convert --to f": ["fits"],
+    "compositeh5 demo --seed ": [],
+}
+
+
+def test_bash_is_offered(folder: Path) -> None:
+    """Ask by the function that the line of the README defines, in one shell."""
     script = """
         eval "$HOW"
-        COMP_LINE=$1 COMP_POINT=${#1} COMP_TYPE=9
-        _python_argcomplete compositeh5 2>/dev/null
-        printf '%s\\n' "${COMPREPLY[@]}"
+        for line in "$@"; do
+            COMPREPLY=() COMP_LINE=$line COMP_POINT=${#line} COMP_TYPE=9
+            _python_argcomplete compositeh5 2>/dev/null
+            printf '%s\\n' "${COMPREPLY[@]}" @
+        done
     """
     done = subprocess.run(
-        [shell("bash"), "-c", script, "bash", line],
+        [shell("bash"), "-c", script, "bash", *OFFERED],
         capture_output=True, text=True, check=True, cwd=folder, env={**WITH_COMMANDS, "HOW": ENABLE_COMPLETION},
     )  # fmt: skip
-    return [word.strip() for word in done.stdout.splitlines() if word.strip()]
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("compositeh5 pr", ["preview", "promote", "prune"]),
-        ("compositeh5 verify --q", ["--quick", "--quiet"]),
-        ("compositeh5 get calexp", ["calexp/", "calexp.h5", "calexp_jointcal.h5"]),
-        ("compositeh5 get calexp.h5 ", ["image", "mask", "photo_calib", "psf", "summary_stats", "visit_info", "wcs"]),
-        ("compositeh5 get none.h5 ", []),
-        ("compositeh5 diff calexp.h5 calexp_jointcal.h5 --components wcs,im", ["wcs,image"]),
-        ("compositeh5 subset repo out --definition so", ["source_catalog"]),
-        ("compositeh5 ls calexp.h5 --name ", ["composite"]),
-        ("compositeh5 convert --to f", ["fits"]),
-    ],
-)
-def test_bash_is_offered(line: str, expected: list[str], folder: Path) -> None:
-    assert sorted(offered(line, folder)) == sorted(expected)
+    answers = [answer.split() for answer in done.stdout.split("@\n")[:-1]]
+    found = {line: sorted(words) for line, words in zip(OFFERED, answers, strict=True)}
+    assert found == {line: sorted(words) for line, words in OFFERED.items()}
 
 
 def test_tab_completes_in_an_interactive_bash(folder: Path) -> None:
