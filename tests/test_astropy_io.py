@@ -1,13 +1,11 @@
-"""Composites as objects of astropy and photutils, in its unified I/O, and arrays of dask."""
+"""Composites as objects of astropy and photutils, and in astropy's unified I/O."""
 
 from __future__ import annotations
 
-import pickle
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -22,12 +20,11 @@ from astropy.nddata import (
     VarianceUncertainty,
 )
 from astropy.table import QTable, Table
-from support import counted_reads, data_file, exposure, pixels, simple_wcs, write_visit
+from support import counted_reads, data_file, exposure, pixels, simple_wcs
 
 import compositeh5 as ch5
 from compositeh5.astropy import from_nddata, to_ccddata, to_nddata
-from compositeh5.dask import stack, to_dask
-from compositeh5.errors import ConflictError, ConversionError, EncodeError, NoSuchComponentError, WrongIdError
+from compositeh5.errors import ConflictError, ConversionError, EncodeError, NoSuchComponentError
 from compositeh5.fits import convert
 from compositeh5.kinds.mask import MaskPlaneError
 from compositeh5.photutils import from_photutils, to_photutils
@@ -264,6 +261,7 @@ def test_other_files_of_hdf5_are_left_to_astropy(tmp_path: Path) -> None:
     assert Table.read(tmp_path / "t.csv", format="ascii.csv")["b"][0] == 2
     CCDData(pixels(SHAPE), unit="adu").write(tmp_path / "c.fits")
     assert CCDData.read(tmp_path / "c.fits").unit == u.adu
+    assert list(QTable.read(path, path="data")["x"]) == [1, 2]
 
 
 def test_an_incomplete_file_is_recognised_and_refused(ccd_path: Path) -> None:
@@ -296,8 +294,12 @@ def gaussian(width: float, shape: tuple[int, int] = (21, 25)) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def test_a_psf_on_a_grid_as_a_model_of_photutils() -> None:
-    photutils = pytest.importorskip("photutils.psf", reason="needs photutils (the extra `photutils`)")
+@pytest.fixture
+def photutils() -> ModuleType:
+    return pytest.importorskip("photutils.psf", reason="needs photutils (the extra `photutils`)")
+
+
+def test_a_psf_on_a_grid_as_a_model_of_photutils(photutils: ModuleType) -> None:
     positions = [(y, x) for y in (100, 200) for x in (300, 350, 400)]
     psf = ch5.Psf(np.stack([gaussian(2 + 0.1 * n) for n in range(6)]), positions)
     model = to_photutils(psf, origin=(100, 300))
@@ -313,8 +315,7 @@ def test_a_psf_on_a_grid_as_a_model_of_photutils() -> None:
 
 
 @pytest.mark.parametrize("oversampling", [(1, 1), (2, 3)])
-def test_a_constant_psf_as_a_model_of_photutils(oversampling: tuple[int, int]) -> None:
-    photutils = pytest.importorskip("photutils.psf", reason="needs photutils (the extra `photutils`)")
+def test_a_constant_psf_as_a_model_of_photutils(oversampling: tuple[int, int], photutils: ModuleType) -> None:
     psf = ch5.Psf.constant(gaussian(4), oversampling)
     model = to_photutils(psf)
     assert isinstance(model, photutils.ImagePSF)
@@ -327,108 +328,11 @@ def test_a_constant_psf_as_a_model_of_photutils(oversampling: tuple[int, int]) -
     assert np.array_equal(back.kernels, psf.kernels)
 
 
-def test_what_photutils_cannot_have() -> None:
-    pytest.importorskip("photutils.psf", reason="needs photutils (the extra `photutils`)")
+def test_psfs_that_one_of_both_cannot_have(photutils: ModuleType) -> None:
     two = ch5.Psf(np.stack([gaussian(2), gaussian(3)]), [(0, 0), (0, 9)])
     with pytest.raises(ValueError, match="2 or 3"):
         to_photutils(two)
-
-
-def test_models_that_are_no_psf_of_ours() -> None:
-    photutils = pytest.importorskip("photutils.psf", reason="needs photutils (the extra `photutils`)")
     with pytest.raises(EncodeError, match="found GaussianPSF"):
         from_photutils(photutils.GaussianPSF())
     with pytest.raises(EncodeError, match="should be the middle of its array"):
         from_photutils(photutils.ImagePSF(gaussian(3), origin=(3, 4)))
-
-
-# ---- Dask --------------------------------------------------------------------------------------------------
-
-
-def test_a_component_as_an_array_of_dask(tmp_path: Path) -> None:
-    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
-    path = tmp_path / "ccd.h5"
-    exposure((600, 700)).write(path)
-    with ch5.open(path) as c:
-        lazy, expected, stored = to_dask(c, "image"), c["image"].array, c.lazy("image").chunks
-        as_stored = to_dask(c, "image", chunks=stored)
-        assert to_dask(c, "image").name == lazy.name
-        with pytest.raises(TypeError, match="isn't one array"):
-            to_dask(c, "psf")
-        with pytest.raises(NoSuchComponentError, match="imgae"):
-            to_dask(c, "imgae")
-    assert (lazy.shape, lazy.dtype) == (expected.shape, expected.dtype)
-    assert as_stored.chunksize == stored == (256, 256)
-    assert len(pickle.dumps(as_stored)) < 20_000
-    for array in (lazy, as_stored, pickle.loads(pickle.dumps(lazy))):
-        assert np.array_equal(array.compute(), expected)
-        assert np.array_equal(array[10:20:3, ::-1].compute(), expected[10:20:3, ::-1])
-    with counted_reads() as count:
-        as_stored[300:310, 300:310].compute(scheduler="synchronous")
-    assert count() < 0.4 * path.stat().st_size
-
-
-def test_a_linked_component_as_an_array_of_dask_is_read_where_it_is(tmp_path: Path) -> None:
-    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
-    base = exposure(SHAPE)
-    base.write(tmp_path / "base" / "ccd.h5")
-    overlay = base.overlay(wcs=simple_wcs(SHAPE))
-    expected = base["image"].array
-    assert len(pickle.dumps(to_dask(overlay))) < expected.nbytes  # not yet stored itself
-    overlay.write(tmp_path / "new" / "ccd.h5")
-    with ch5.open(tmp_path / "new" / "ccd.h5") as c:
-        lazy = to_dask(c, "image")
-    (tmp_path / "new" / "ccd.h5").unlink()
-    assert np.array_equal(lazy.compute(), expected)
-    shutil.move(tmp_path / "base" / "ccd.h5", tmp_path / "gone.h5")
-    with pytest.raises(FileNotFoundError):
-        lazy.compute()
-
-
-def test_another_file_in_the_place_of_pixels_is_not_read(tmp_path: Path) -> None:
-    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
-    path = tmp_path / "ccd.h5"
-    exposure(SHAPE).write(path)
-    with ch5.open(path) as c:
-        lazy = to_dask(c, "image")
-    exposure(SHAPE, image=ch5.Image(pixels(SHAPE, 2))).write(path, replace=True)
-    with pytest.raises(WrongIdError, match=r"ccd\.h5"):
-        lazy.compute()
-
-
-def test_values_in_memory_as_an_array_of_dask() -> None:
-    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
-    c = exposure(SHAPE)
-    assert np.array_equal(to_dask(c, "mask").compute(), c["mask"].array)
-    assert to_dask(c, "mask", chunks=20).numblocks == (2, 3)
-
-
-def test_workers_compute_the_median_sky_of_a_visit(tmp_path: Path, dask_client: Any) -> None:
-    visit_path, _ = write_visit(tmp_path, ccds=0)
-    with ch5.open(visit_path) as visit:
-        link = visit.link("visit_info")
-    sky = 100 * np.arange(1, 4)
-    for detector, level in enumerate(sky):
-        image = ch5.Image(pixels((200, 300), detector) + np.float32(level), unit="nJy")
-        ccd = exposure((200, 300), (0, 0), image=image, visit_info=link)
-        ccd.replace(data_id={"visit": 903334, "detector": detector}).write(tmp_path / f"calexp/{detector}.h5")
-    with (
-        dask_client.as_current(),
-        ch5.trees.open_visit(visit_path, tmp_path / "calexp") as view,
-    ):
-        import dask.array as da
-
-        images, masks = stack(view, "image"), stack(view, "mask")
-        medians = da.nanmedian(da.where(masks == 0, images, np.nan), axis=(1, 2)).compute()
-        expected = [np.median(view["image"][d].array[view["mask"][d].array == 0]) for d in view.detectors]
-        with view.open(1) as c:
-            single = da.nanmedian(to_dask(c, "image", chunks=(100, 300)), axis=1)
-            assert np.array_equal(single.compute(), np.median(c["image"].array, axis=1))
-    assert np.allclose(medians, expected, rtol=1e-6)
-    assert np.allclose(medians, sky, atol=2)
-
-
-def test_other_formats_may_have_a_parameter_path(tmp_path: Path) -> None:
-    table = QTable({"flux": [1.0, 2.0]})
-    table.write(tmp_path / "t.hdf5", path="table")
-    assert QTable.read(tmp_path / "t.hdf5", path="table")["flux"].tolist() == [1.0, 2.0]

@@ -13,7 +13,8 @@ from astropy.coordinates import EarthLocation, SkyCoord
 from astropy.io import fits
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, VarianceUncertainty
 from astropy.time import Time
-from hypothesis import HealthCheck, given, settings
+from fits_samples import AFW2, CATALOG, PHOTO_CALIB, REAL, VISIT_INFO
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import data_file, simple_wcs
 
@@ -23,14 +24,10 @@ from compositeh5.errors import ConflictError, ConversionError, NoSuchComponentEr
 from compositeh5.fits import convert
 from compositeh5.fits.conversion import fits_bytes, read_fits, write_fits
 
-REAL = [
-    "HSC-0908120-056-small.fits",
-    "exposure-version-2.fits",
-    "photoCalib-version1.fits",
-    "sourceCatalog-hsc-v2.fits",
-    "visitInfo-version-5.fits",
-]
-CATALOG, PHOTO_CALIB, VISIT_INFO = REAL[3], REAL[2], REAL[4]
+
+@pytest.fixture(scope="module")
+def catalog() -> ch5.Composite:
+    return read_fits(data_file(CATALOG))
 
 
 def written(hdus: fits.HDUList | list[Any], path: Path) -> Path:
@@ -46,7 +43,6 @@ def test_there_and_back_is_identical_by_bytes_and_by_diff(name: str, tmp_path: P
     assert back.read_bytes() == source.read_bytes()
     assert main(["diff", str(source), str(back)]) == 0
     assert main(["diff", str(source), str(stored)]) == 0
-    assert main(["diff", str(back), str(stored)]) == 0
     assert main(["verify", str(stored)]) == 0
 
 
@@ -79,9 +75,8 @@ def test_catalog_has_flags_units_and_descriptions(tmp_path: Path) -> None:
         assert catalog.read("table", columns=["coord_ra"]).colnames == ["coord_ra"]
 
 
-def test_changed_columns_come_back_in_the_fits_file() -> None:
-    catalog = read_fits(data_file(CATALOG))
-    table = catalog["table"]
+def test_changed_columns_come_back_in_the_fits_file(catalog: ch5.Composite) -> None:
+    table = catalog["table"].copy()
     name = next(name for name in table.colnames if name.endswith("_flag"))
     table["coord_ra"] = table["coord_ra"] + 1
     table[name] = ~table[name]
@@ -91,18 +86,17 @@ def test_changed_columns_come_back_in_the_fits_file() -> None:
         np.testing.assert_array_equal(hdus[1].data["flags"][:, bit], table[name])
 
 
-def test_columns_that_the_header_does_not_have_are_refused() -> None:
-    catalog = read_fits(data_file(CATALOG))
+def test_columns_that_the_header_does_not_have_are_refused(catalog: ch5.Composite) -> None:
     table = catalog["table"]
+    more = table.copy()
+    more["new"] = 1.0
     for wrong, message in (
         (table[:2], "2 rows, but.* 5"),
         (table[table.colnames[1:]], "lacks the column"),
+        (more, "table: differs"),
     ):
         with pytest.raises(ConversionError, match=message):
             fits_bytes(catalog.replace({"table": wrong}))
-    table["new"] = 1.0
-    with pytest.raises(ConversionError, match="table: differs"):
-        fits_bytes(catalog.replace({"table": table}))
 
 
 _NUMBERS = {"B": np.uint8, "I": np.int16, "J": np.int32, "K": np.int64, "E": np.float32, "D": np.float64}
@@ -138,7 +132,7 @@ def columns(draw: st.DrawFn) -> list[fits.Column]:
     return made
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(columns())
 def test_tables_of_every_type_are_read_as_astropy_reads_them_and_written_again(
     tmp_path_factory: pytest.TempPathFactory, columns: list[fits.Column]
@@ -157,14 +151,22 @@ def test_tables_of_every_type_are_read_as_astropy_reads_them_and_written_again(
     assert fits_bytes(composite) == path.read_bytes()
 
 
-def test_scaled_columns_are_physical_and_those_stored_are_kept(tmp_path: Path) -> None:
-    hdu = fits.BinTableHDU.from_columns([fits.Column("x", "I", array=np.arange(5, dtype="i2"))], name="T")
+def test_scaled_and_shaped_columns_are_physical_and_those_stored_are_kept(tmp_path: Path) -> None:
+    hdu = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("x", "I", array=np.arange(5, dtype="i2")),
+            fits.Column("y", "6J", dim="(3,2)", array=np.arange(30).reshape(5, 2, 3)),
+            fits.Column("z", "6A", dim="(3,2)", array=[["abc", "d"]] * 5),
+        ],
+        name="T",
+    )
     hdu.header["TSCAL1"], hdu.header["TZERO1"] = 0.1, 3.0
     path = written([fits.PrimaryHDU(), hdu], tmp_path / "in.fits")
-    with fits.open(path) as hdus:
-        assert hdus[1].header["TSCAL1"] == 0.1
     composite = read_fits(path)
-    np.testing.assert_allclose(composite["t"]["x"], np.arange(5) * 0.1 + 3)
+    table = composite["t"]
+    np.testing.assert_allclose(table["x"], np.arange(5) * 0.1 + 3)
+    np.testing.assert_array_equal(table["y"], np.arange(30).reshape(5, 2, 3))
+    assert table["z"][4].tolist() == ["abc", "d"]
     assert fits_bytes(composite) == path.read_bytes()
 
 
@@ -390,7 +392,7 @@ def test_composites_that_were_never_fits_files_are_refused(tmp_path: Path) -> No
 
 
 def test_writing_back_replaces_only_when_told(tmp_path: Path) -> None:
-    exposure = read_fits(data_file(REAL[1]))
+    exposure = read_fits(data_file(AFW2))
     target = tmp_path / "new" / "back.fits"
     write_fits(exposure, target)
     write_fits(exposure, target)  # the same
@@ -399,15 +401,15 @@ def test_writing_back_replaces_only_when_told(tmp_path: Path) -> None:
         write_fits(exposure, target)
     assert target.read_bytes() == b"mine"
     write_fits(exposure, target, replace=True)
-    assert target.read_bytes() == data_file(REAL[1]).read_bytes()
+    assert target.read_bytes() == data_file(AFW2).read_bytes()
 
 
 def test_what_a_fits_file_can_not_be_told_is_refused(tmp_path: Path) -> None:
-    convert(data_file(REAL[1]), tmp_path / "out.h5")
+    convert(data_file(AFW2), tmp_path / "out.h5")
     with pytest.raises(ConversionError, match="data ID"):
         convert(tmp_path / "out.h5", tmp_path / "back.fits", data_id={"detector": 1})
     packed = tmp_path / "in.fits.gz"
-    packed.write_bytes(gzip.compress(data_file(REAL[1]).read_bytes()))
+    packed.write_bytes(gzip.compress(data_file(AFW2).read_bytes()))
     with pytest.raises(ConversionError, match="gunzip"):
         convert(packed, tmp_path / "other.h5")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.fits.gz", "out.h5"]

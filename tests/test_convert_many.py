@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from fits_samples import AFW2, PHOTO_CALIB, VISIT_INFO
 from support import data_file
 
 import compositeh5 as ch5
@@ -18,14 +19,14 @@ from compositeh5.cli import main
 from compositeh5.errors import ConflictError
 from compositeh5.fits import Conversion, convert_files
 
-REAL = ["exposure-version-2.fits", "sourceCatalog-hsc-v2.fits", "visitInfo-version-5.fits"]
+FILES = [AFW2, PHOTO_CALIB, VISIT_INFO]
 
 
 @pytest.fixture
 def night(tmp_path: Path) -> Path:
     """Make a directory with FITS files, in directories of their own, and other files."""
     root = tmp_path / "night"
-    for number, name in enumerate(REAL):
+    for number, name in enumerate(FILES):
         (root / f"ccd_{number}").mkdir(parents=True)
         shutil.copy(data_file(name), root / f"ccd_{number}" / name)
     fits.PrimaryHDU(np.ones((5, 5))).writeto(root / "flat.fits")
@@ -45,7 +46,7 @@ def files(root: Path) -> dict[str, bytes]:
 def test_a_directory_there_and_back(night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(night), str(tmp_path / "h5")]) == 0
     assert capsys.readouterr().out == "4 converted, 0 unchanged, 0 failed\n"
-    names = {f"ccd_{number}/{Path(name).stem}.h5" for number, name in enumerate(REAL)} | {"flat.h5"}
+    names = {f"ccd_{number}/{Path(name).stem}.h5" for number, name in enumerate(FILES)} | {"flat.h5"}
     assert set(files(tmp_path / "h5")) == names
     assert main(["convert", "--to", "fits", str(tmp_path / "h5"), str(tmp_path / "back")]) == 0
     original = files(night)
@@ -96,7 +97,7 @@ def test_other_files_in_the_way_are_left_as_they_are(
 
 
 def test_damaged_files_do_not_stop_the_others(night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = night / "ccd_1" / REAL[1]
+    path = night / "ccd_1" / FILES[1]
     path.write_bytes(path.read_bytes()[:-2880])
     assert main(["convert", str(night), str(tmp_path / "h5")]) == 2
     out = capsys.readouterr().out
@@ -106,13 +107,6 @@ def test_damaged_files_do_not_stop_the_others(night: Path, tmp_path: Path, capsy
     assert not list((tmp_path / "h5").glob("ccd_1/*"))
 
 
-def test_several_files_into_a_directory(night: Path, tmp_path: Path) -> None:
-    target = tmp_path / "h5"
-    paths = [str(night / "flat.fits"), str(night / "ccd_2" / REAL[2])]
-    assert main(["convert", *paths, str(target)]) == 0
-    assert set(files(target)) == {"flat.h5", "visitInfo-version-5.h5"}
-
-
 def test_two_files_for_one_name_are_refused_before_anything_is_done(night: Path, tmp_path: Path) -> None:
     shutil.copy(night / "flat.fits", night / "flat.fit")
     with pytest.raises(ConflictError, match="both be converted to"):
@@ -120,14 +114,13 @@ def test_two_files_for_one_name_are_refused_before_anything_is_done(night: Path,
     assert not (tmp_path / "h5").exists()
 
 
-def test_a_source_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["convert", str(tmp_path / "none"), str(tmp_path / "out.h5")]) == 2
-    assert main(["convert", str(tmp_path / "none"), str(tmp_path / "more"), str(tmp_path / "out")]) == 2
-    assert str(tmp_path / "none") in capsys.readouterr().err
-
-
-def test_one_file_reports_as_json(night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = str(tmp_path / "flat.h5")
-    assert main(["convert", str(night / "flat.fits"), target, "--json"]) == 0
-    entry = {"source": str(night / "flat.fits"), "target": target, "status": "converted", "message": ""}
+def test_single_files(night: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flat, target = str(night / "flat.fits"), tmp_path / "h5"
+    assert main(["convert", flat, str(tmp_path / "flat.h5"), "--json"]) == 0
+    entry = {"source": flat, "target": str(tmp_path / "flat.h5"), "status": "converted", "message": ""}
     assert json.loads(capsys.readouterr().out) == [entry]
+    assert main(["convert", flat, str(night / "ccd_2" / FILES[2]), str(target)]) == 0
+    assert set(files(target)) == {"flat.h5", "visitInfo-version-5.h5"}
+    for more in ([], [flat]):
+        assert main(["convert", str(tmp_path / "none"), *more, str(tmp_path / "out")]) == 2
+        assert str(tmp_path / "none") in capsys.readouterr().err

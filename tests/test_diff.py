@@ -24,9 +24,8 @@ from compositeh5.cli import main
 from compositeh5.comparison import Difference
 from compositeh5.errors import ConversionError, CorruptFileError, WrongValueError
 from compositeh5.fits import convert
-from compositeh5.fits.conversion import fits_bytes
 
-many = settings(suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
 def different(a: Any, b: Any) -> dict[str, Difference]:
@@ -105,7 +104,7 @@ def test_images() -> None:
 
 
 def test_large_images_are_compared_throughout() -> None:
-    values = np.zeros((3, 1500, 1500))  # of several blocks
+    values = np.zeros((3, 1100, 1100))  # of several blocks
     other = values.copy()
     other[1, 2, 3], other[2, 17, 3], other[2, 17, 4] = 1, 50, np.nan
     (found,) = different(values, other).values()
@@ -248,17 +247,6 @@ def test_unknown_components_are_refused() -> None:
 
 
 # ---- FITS ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["HSC-0908120-056-small.fits", "exposure-version-2.fits"])
-def test_a_round_trip_of_real_fits_files_is_proven_identical(name: str, tmp_path: Path) -> None:
-    original = data_file(name)
-    convert(original, tmp_path / "a.h5")
-    assert ch5.diff(original, tmp_path / "a.h5").identical
-    assert ch5.diff(tmp_path / "a.h5", original).identical
-    with ch5.open(tmp_path / "a.h5") as composite:
-        (tmp_path / "back.fits").write_bytes(fits_bytes(composite))
-    assert ch5.diff(original, tmp_path / "back.fits").identical
 
 
 def write_fits(path: Path, values: Any, **cards: Any) -> Path:
