@@ -294,12 +294,20 @@ def test_files_are_open_only_while_they_are_read(simulated: Path) -> None:
         view["image"]
         assert files() == [str(simulated / "visit" / "visit.h5")]
     assert files() == []
-    for use in (lambda: view["wcs"], lambda: view.visit_info, lambda: view.open(1), lambda: stack(view)):
+    for use in (lambda: view["wcs"], lambda: view.visit_info, lambda: view.open(1)):
         with pytest.raises(ClosedError, match="was closed"):
             use()
     with pytest.raises(FileNotFoundError):
         open_visit(simulated / "visit" / "visit.h5", simulated / "visit")
     assert files() == []
+
+
+def test_a_closed_view_is_not_stacked(simulated: Path) -> None:
+    pytest.importorskip("dask.array", reason="needs dask (the extra `dask`)")
+    with open_visit(simulated / "visit" / "visit.h5", simulated / "calexp") as view:
+        pass
+    with pytest.raises(ClosedError, match="was closed"):
+        stack(view)
 
 
 # ---- On the sky --------------------------------------------------------------------------------------------
