@@ -261,9 +261,10 @@ def is_composite(dataset: DatasetRef | DatasetType) -> bool:
         return False
 
 
-def whole_ref(ref: DatasetRef) -> DatasetRef:
-    """Return the dataset to which a component belongs; any other is returned as it is."""
-    return ref.makeCompositeRef() if ref.isComponent() else ref
+def whole_refs(refs: Iterable[DatasetRef]) -> list[DatasetRef]:
+    """Return datasets, each once; a dataset in place of its components."""
+    whole = (ref.makeCompositeRef() if ref.isComponent() else ref for ref in refs)
+    return list({ref.id: ref for ref in whole}.values())
 
 
 def describe(ref: DatasetRef) -> str:

@@ -38,7 +38,7 @@ from .dataset_files import (
     open_joined,
     stored_among,
     stored_targets,
-    whole_ref,
+    whole_refs,
 )
 from .target_map import relink
 
@@ -126,10 +126,9 @@ def subset(
     """
     wanted = None if components is None else frozenset(components)
     store = Repository(source)
-    looked_at = store.look_at(list({ref.id: whole_ref(ref) for ref in refs}.values()))
     selected = {
         dataset: dataset.links.keys() if wanted is None else wanted
-        for dataset in looked_at
+        for dataset in store.look_at(whole_refs(refs))
         if wanted is None or not wanted.isdisjoint(dataset.links)
     }
     if wanted is not None and not selected:

@@ -12,7 +12,7 @@ from lsst.resources import ResourcePath
 
 from ..errors import BrokenLinkError
 from ..trees.closure import closure
-from .dataset_files import Missing, is_composite, whole_ref
+from .dataset_files import Missing, is_composite, whole_refs
 from .formatter import CompositeFormatter
 from .subsetting import Repository, subset
 from .target_map import relink
@@ -50,12 +50,7 @@ def linked_refs(butler: Butler, refs: Iterable[DatasetRef], *, missing: Missing 
     FileNotFoundError
         If one of the given datasets isn't stored.
     """
-    given = list({ref.id: whole_ref(ref) for ref in refs}.values())
-    store = Repository(butler)
-    found, lost = closure(store, {dataset: dataset.links.keys() for dataset in store.look_at(given)}, whole=True)
-    if lost and missing == "error":
-        raise BrokenLinkError(f"linked datasets aren't stored in this repository: {'; '.join(lost)}")
-    return list(found)[len(given) :]
+    return [ref for ref, is_given in _with_linked(butler, refs, missing).items() if not is_given]
 
 
 def transfer_closure(
@@ -93,7 +88,7 @@ def transfer_closure(
     BrokenLinkError, FileNotFoundError
         As `linked_refs` does; then nothing is transferred.
     """
-    datasets = _with_linked(source, refs, missing)
+    datasets = list(_with_linked(source, refs, missing))
     target.transfer_from(
         source, datasets, transfer=transfer, skip_missing=False, register_dataset_types=True, transfer_dimensions=True
     )
@@ -133,7 +128,7 @@ def retrieve_closure(
     BrokenLinkError, FileNotFoundError
         As `linked_refs` does; then nothing is copied.
     """
-    datasets = _with_linked(butler, refs, missing)
+    datasets = list(_with_linked(butler, refs, missing))
     folder = ResourcePath(destination, forceDirectory=True)
     return list(butler.retrieveArtifacts(datasets, folder, transfer=transfer, preserve_path=True, overwrite=overwrite))
 
@@ -176,7 +171,7 @@ def export_closure(
     BrokenLinkError, FileNotFoundError
         As `linked_refs` does; then nothing is exported.
     """
-    datasets = _with_linked(butler, refs, missing)
+    datasets = list(_with_linked(butler, refs, missing))
     folder = os.path.abspath(directory)
     os.makedirs(folder, exist_ok=True)
 
@@ -200,8 +195,11 @@ def export_closure(
     return datasets
 
 
-def _with_linked(butler: Butler, refs: Iterable[DatasetRef], missing: Missing) -> list[DatasetRef]:
-    given = list({ref.id: whole_ref(ref) for ref in refs}.values())
-    found = [*given, *linked_refs(butler, given, missing=missing)]
-    # Without their records, the Butler fails on some dimensions (KeyError 'visit_detector_region').
-    return [ref.expanded(butler.registry.expandDataId(ref.dataId)) for ref in found]
+def _with_linked(butler: Butler, refs: Iterable[DatasetRef], missing: Missing) -> dict[DatasetRef, bool]:
+    """Return datasets and then those that they link to, with the records of their dimensions; True for those given."""
+    store = Repository(butler)
+    selected = {dataset: dataset.links.keys() for dataset in store.look_at(whole_refs(refs))}
+    found, lost = closure(store, selected, whole=True)
+    if lost and missing == "error":
+        raise BrokenLinkError(f"linked datasets aren't stored in this repository: {'; '.join(lost)}")
+    return {dataset.key: dataset.is_selected for dataset in found.values()}

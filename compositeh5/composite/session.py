@@ -184,6 +184,16 @@ class Session:
         )
 
     @contextmanager
+    def opened(self, location: Location) -> Iterator[StoredFile]:
+        """Open a file of this format within the block; anything else is an error, as for `open`."""
+        file = self.open(location)
+        try:
+            check_file(file)
+            yield file
+        finally:
+            file.close()
+
+    @contextmanager
     def keep_open(self) -> Iterator[None]:
         """Keep the files of some targets of links open within the block: the next composite may link to them, too."""
         with self._files.keep():

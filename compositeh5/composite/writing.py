@@ -27,7 +27,6 @@ from ..storage.layout import (
     DEFAULT,
     ORIGIN,
     RANGE,
-    check_file,
     composite_group,
     file_root,
     image_attrs,
@@ -355,15 +354,11 @@ def _require_same(name: str, written: Group, location: str, error: FileExistsErr
     """Raise `ConflictError` unless the file at ``location`` holds an equal composite with the same id."""
     id_ = written.attr("id", str)
     try:
-        file = current().open(location)
-        try:
-            check_file(file)
+        with current().opened(location) as file:
             group = composite_group(file, name)
             if group.attr("id", str) == id_ and composite_digest(group) == written.attr("digest", str):
                 return
             found = f"the composite {group.attr('id', str)} ({group.attr('title', str, '')})"
-        finally:
-            file.close()
     except (OSError, CompositeH5Error) as problem:
         found = f"something else ({problem})"
     raise ConflictError(

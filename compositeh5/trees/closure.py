@@ -113,7 +113,8 @@ def closure(
                 lost[f"{user.key}: {found.component} -> {found.link}"] = None
             else:
                 user.targets[found.component] = key
-                wanted.append((target, {found.link.component}))
+                if found.link.component in target.links.keys() - target.needed:
+                    wanted.append((target, {found.link.component}))
     return entries, list(lost)
 
 

@@ -65,7 +65,7 @@ class PruneReport:
         The files; those that link to others of them come before these.
     young : tuple of str
         Files that are kept though nobody refers to them: they are so new that their users may be on the way.
-    visited : Visited
+    visited : SearchedFiles
         Where links were looked for.
     """
 

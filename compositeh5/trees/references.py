@@ -17,7 +17,7 @@ from ..composite.opening import stored_composite
 from ..composite.parts import LinkedPart, Part, StoredPart, stored_parts
 from ..composite.session import Session, current
 from ..errors import BrokenLinkError, CompositeH5Error, DigestMismatchError, WrongIdError
-from ..storage.layout import BY_ID, check_file, composite_group, composite_names
+from ..storage.layout import BY_ID, composite_group, composite_names
 from ..storage.locations import absolute_location, checked_path
 from ..storage.nodes import GroupNode, Node
 from ..storage.reader import StoredFile
@@ -86,7 +86,7 @@ class Referrers:
     ----------
     references : tuple of Reference
         The links to it.
-    visited : Visited
+    visited : SearchedFiles
         Where they were looked for. What could not be read may have more.
     """
 
@@ -155,12 +155,8 @@ def refs(path: str | os.PathLike[str]) -> tuple[Reference, ...]:
         As `compositeh5.open` does.
     """
     location = absolute_location(path)
-    file = current().open(location)
-    try:
-        check_file(file)
+    with current().opened(location) as file:
         return tuple(checked_reference(location, name, found) for name, found in file_links(location, file))
-    finally:
-        file.close()
 
 
 def refs_to(

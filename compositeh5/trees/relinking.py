@@ -21,7 +21,7 @@ from ..composite.session import current
 from ..composite.writing import relative_links
 from ..errors import CompositeH5Error, ConflictError
 from ..storage.digests import canonical_json, read_json
-from ..storage.layout import BY_ID, check_file, composite_group, composite_names, file_root, long_text, text_name
+from ..storage.layout import BY_ID, composite_group, composite_names, file_root, long_text, text_name
 from ..storage.locations import absolute_location
 from ..storage.nodes import AttrValue, ExternalLink, Group, GroupNode, Node
 from ..storage.publish import publish
@@ -42,12 +42,8 @@ def rewrite_links(path: str, link_of: LinkOf) -> bool:
     `ConflictError` is raised if the file was replaced meanwhile; it is left as it is.
     """
     before = identity(os.stat(path))
-    file = current().open(path)
-    try:
-        check_file(file)
+    with current().opened(path) as file:
         image = relinked_image(file, path, link_of)
-    finally:
-        file.close()
     if image is None:
         return False
     if identity(os.stat(path)) != before:
@@ -145,7 +141,7 @@ class RelinkReport:
         Links that don't lead where they should, and whose targets aren't below the roots.
     failed : tuple of Unread
         Files that couldn't be written anew, and why; they are as they were.
-    visited : Visited
+    visited : SearchedFiles
         What was looked at.
     """
 
@@ -267,7 +263,7 @@ class Promotion:
         The files that linked to it in the old place, and now link to it in the new one.
     failed : tuple of Unread
         Those that couldn't be written anew, and why; they link to the old place still.
-    visited : Visited
+    visited : SearchedFiles
         Where users were looked for.
     """
 

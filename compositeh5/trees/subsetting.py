@@ -11,7 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -23,7 +23,7 @@ from ..composite.opening import stored_composite
 from ..composite.session import current
 from ..composite.writing import write_file
 from ..errors import BrokenLinkError, CompositeH5Error, ConflictError, NoSuchComponentError, checked_names, require_type
-from ..storage.layout import check_file, composite_group, composite_names
+from ..storage.layout import composite_group, composite_names
 from ..storage.locations import checked_path, relative_location
 from ..storage.publish import make_folders, publish, sync_folder
 from ..storage.reader import StoredFile
@@ -52,7 +52,7 @@ class Subset:
         The new files of what these link to.
     lost : tuple of str
         Links that were lost before, if that was allowed; they are as they were.
-    visited : Visited
+    visited : SearchedFiles
         What was looked at.
     """
 
@@ -129,7 +129,10 @@ def subset(
     entries, lost = closure(_Folder(run), selected)
     if lost and not allow_lost:
         raise BrokenLinkError(f"{len(lost)} linked components are lost; nothing was written: {min(lost)}")
-    jobs = _jobs(entries, list(run(_new_id, list(entries.values()), step="naming")), root, target, transfer)
+    ids = {key: entry.id for key, entry in entries.items()}
+    reduced = [entry for entry in entries.values() if entry.is_reduced]
+    ids |= zip((entry.key for entry in reduced), run(_reduced_id, reduced, step="naming"), strict=True)
+    jobs = _jobs(entries, ids, root, target, transfer)
     linked = [job for job in jobs if not job.is_selected]
     users = [job for job in jobs if job.is_selected]
     for part, step in ((linked, "writing linked files"), (users, "writing")):
@@ -200,7 +203,7 @@ def _selected(definition: str | None, wanted: frozenset[str] | None, path: str, 
 
 def _looked_at(want: tuple[str, Collection[str]]) -> list[_Entry]:
     path, names = want
-    with _opened(path) as file:
+    with current().opened(path) as file:
         return [_entry(path, file, name, composite) for name, composite in _composites(path, file) if name in names]
 
 
@@ -226,16 +229,6 @@ def _composites(path: str, file: StoredFile) -> Iterator[tuple[str, Composite]]:
         yield name, stored_composite(composite_group(file, name), path)
 
 
-@contextmanager
-def _opened(path: str) -> Iterator[StoredFile]:
-    file = current().open(path)
-    try:
-        check_file(file)
-        yield file
-    finally:
-        file.close()
-
-
 # ---- What is written ----------------------------------------------------------------------------------------
 
 
@@ -255,10 +248,9 @@ class _Job(NamedTuple):
 
 
 def _jobs(
-    entries: Mapping[_Place, _Entry], new_ids: Sequence[str], root: str, target: str, transfer: Transfer
+    entries: Mapping[_Place, _Entry], ids: Mapping[_Place, str], root: str, target: str, transfer: Transfer
 ) -> list[_Job]:
-    """Return how each file is to be written, those that are linked to first."""
-    ids = dict(zip(entries, new_ids, strict=True))
+    """Return how each file is to be written, those that are linked to first, with the ids of the new composites."""
     files: dict[str, list[_Entry]] = defaultdict(list)
     for entry in targets_first(entries):
         files[entry.key.path].append(entry)
@@ -294,11 +286,9 @@ def _destination(source: str, entries: Iterable[_Entry], id_: str, root: str, ta
     return os.path.join(target, path)
 
 
-def _new_id(entry: _Entry) -> str:
-    """Return the id that a composite will have: another than now if components are left out."""
-    if not entry.is_reduced:
-        return entry.id
-    with _opened(entry.key.path) as file:
+def _reduced_id(entry: _Entry) -> str:
+    """Return the id of the composite of the needed components."""
+    with current().opened(entry.key.path) as file:
         whole = stored_composite(composite_group(file, entry.key.name), entry.key.path)
         id_: str = composite_node(with_only(whole, entry.needed)).attr("id", str)
         return id_
@@ -313,7 +303,7 @@ def _write(job: _Job) -> None:
     if job.transfer is not None:
         _transfer(job.source, job.destination, job.transfer)
         return
-    with _opened(job.source) as file:
+    with current().opened(job.source) as file:
         composites: dict[str, Composite] = {}
         for name, needed in job.needed.items():
 
@@ -335,7 +325,7 @@ def _is_there(job: _Job) -> bool:
         If there is something else.
     """
     try:
-        with _opened(job.destination) as file:
+        with current().opened(job.destination) as file:
             ids = {name: composite.id for name, composite in _composites(job.destination, file)}
     except (OSError, CompositeH5Error) as error:
         raise ConflictError(f"{job.destination}: something else is there: {error}") from error

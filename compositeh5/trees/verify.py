@@ -68,7 +68,7 @@ class Verification:
         What isn't as it should be, in the order of the files.
     composites, components, links : int
         How many were checked: composites in files, components of which the content was read, and links.
-    visited : Visited
+    visited : SearchedFiles
         What was looked at.
     """
 

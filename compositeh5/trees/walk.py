@@ -168,7 +168,7 @@ def map_files(
     unread = list(tree.unread)
     foreign: list[str] = []
     found = map_in_order(
-        partial(_visit, function, session or current()), tree.files, executor=executor, progress=progress, step=step
+        partial(_map_file, function, session or current()), tree.files, executor=executor, progress=progress, step=step
     )
     for path, result in zip(tree.files, found, strict=True):
         if result is None:
@@ -181,7 +181,9 @@ def map_files(
     return results, SearchedFiles(len(results), tuple(unread), tuple(foreign))
 
 
-def _visit(function: Callable[[str, StoredFile], Result], session: Session, path: str) -> tuple[Result] | Unread | None:
+def _map_file(
+    function: Callable[[str, StoredFile], Result], session: Session, path: str
+) -> tuple[Result] | Unread | None:
     """Return the result for a file, in a tuple of its own; None if it is no file of this format."""
     try:
         try:
